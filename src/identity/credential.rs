@@ -1,0 +1,195 @@
+//! Finding credentials in a request's headers (RFC 6265 cookies, RFC 6750 bearer tokens).
+//!
+//! Must not judge them: what is found here is only a candidate.
+
+use http::{HeaderMap, HeaderValue, header};
+
+/// Values looked at under one name; a client can send as many cookies of one name as it likes.
+pub const MAX_VALUES_PER_NAME: usize = 4;
+/// The longest credential looked at, in bytes.
+pub const MAX_CREDENTIAL_BYTES: usize = 8 * 1024;
+
+/// Where the configuration says a credential may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CredentialSource {
+    /// A cookie of this exact name.
+    Cookie(String),
+    /// `Authorization: Bearer …`.
+    Bearer,
+}
+
+/// A candidate, sorted by its shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credential<'a> {
+    /// Three dot-separated parts that begin like a JSON object in base64url.
+    SessionJwt(&'a str),
+    /// Anything else that could be an opaque session token.
+    SessionToken(&'a str),
+}
+
+/// All candidates in the configured order. `malformed` counts values that could be no credential at all.
+#[derive(Debug, Default)]
+pub struct FoundCredentials<'a> {
+    pub candidates: Vec<(usize, Credential<'a>)>,
+    pub malformed: usize,
+}
+
+/// Looks in every configured source, in order.
+///
+/// Each candidate carries the index of its source.
+pub fn find_credentials<'a>(headers: &'a HeaderMap, sources: &[CredentialSource]) -> FoundCredentials<'a> {
+    let mut found = FoundCredentials::default();
+    for (index, source) in sources.iter().enumerate() {
+        match source {
+            CredentialSource::Cookie(name) => {
+                let values = cookies(headers).filter_map(|(key, value)| (key == name).then_some(value));
+                found.take(index, values);
+            }
+            CredentialSource::Bearer => found.take(index, bearers(headers)),
+        }
+    }
+    found
+}
+
+impl<'a> FoundCredentials<'a> {
+    fn take(&mut self, source: usize, values: impl Iterator<Item = &'a str>) {
+        for value in values.take(MAX_VALUES_PER_NAME) {
+            match classify(value) {
+                Some(credential) if self.candidates.iter().any(|(_, known)| *known == credential) => {}
+                Some(credential) => self.candidates.push((source, credential)),
+                None => self.malformed += 1,
+            }
+        }
+    }
+}
+
+/// Takes the configured session cookies out of the `Cookie` fields and joins what is left into one.
+///
+/// Crumbs of HTTP/2 (RFC 9113 section 8.2.3) are joined, since many origins read only one field.
+pub fn remove_credential_cookies(headers: &mut HeaderMap, sources: &[CredentialSource]) {
+    if !headers.contains_key(header::COOKIE) {
+        return;
+    }
+    let is_credential = |pair: &[u8]| {
+        let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
+        sources.iter().any(|source| matches!(source, CredentialSource::Cookie(cookie) if cookie.as_bytes() == name))
+    };
+    let mut kept = Vec::new();
+    for value in headers.get_all(header::COOKIE) {
+        let pairs = value.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        for pair in pairs.filter(|pair| !pair.is_empty() && !is_credential(pair)) {
+            if !kept.is_empty() {
+                kept.extend_from_slice(b"; ");
+            }
+            kept.extend_from_slice(pair);
+        }
+    }
+    match HeaderValue::from_bytes(&kept) {
+        Ok(value) if !kept.is_empty() => {
+            headers.insert(header::COOKIE, value);
+        }
+        _ => {
+            headers.remove(header::COOKIE);
+        }
+    }
+}
+
+fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+    headers
+        .get_all(header::COOKIE)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(';'))
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (name.trim(), value.trim().trim_matches('"')))
+}
+
+fn bearers(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers.get_all(header::AUTHORIZATION).into_iter().filter_map(|value| {
+        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    })
+}
+
+fn classify(value: &str) -> Option<Credential<'_>> {
+    let plausible = |byte: u8| byte.is_ascii_alphanumeric() || b"-_=+/.~".contains(&byte);
+    if value.is_empty() || value.len() > MAX_CREDENTIAL_BYTES || !value.bytes().all(plausible) {
+        return None;
+    }
+    if value.starts_with("eyJ") && value.bytes().filter(|byte| *byte == b'.').count() == 2 {
+        Some(Credential::SessionJwt(value))
+    } else {
+        Some(Credential::SessionToken(value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources() -> Vec<CredentialSource> {
+        vec![
+            CredentialSource::Cookie("stytch_session_jwt".into()),
+            CredentialSource::Cookie("stytch_session".into()),
+            CredentialSource::Bearer,
+        ]
+    }
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn kinds_are_tried_in_the_configured_order() {
+        let headers = headers(&[
+            ("authorization", "bearer opaque-one"),
+            ("cookie", "a=b; stytch_session=opaque-two; stytch_session_jwt=eyJh.b.c"),
+        ]);
+        let found = find_credentials(&headers, &sources());
+        assert_eq!(
+            found.candidates,
+            [
+                (0, Credential::SessionJwt("eyJh.b.c")),
+                (1, Credential::SessionToken("opaque-two")),
+                (2, Credential::SessionToken("opaque-one")),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_intermediate_token_is_never_a_session() {
+        let headers = headers(&[("cookie", "stytch_intermediate_session_token=abc")]);
+        assert!(find_credentials(&headers, &sources()).candidates.is_empty());
+    }
+
+    #[test]
+    fn values_past_the_fourth_and_oversized_ones_are_not_looked_at() {
+        let long = format!("stytch_session={}", "x".repeat(MAX_CREDENTIAL_BYTES + 1));
+        let found = headers(&[("cookie", long.as_str())]);
+        let found = find_credentials(&found, &sources());
+        assert!(found.candidates.is_empty());
+        assert_eq!(found.malformed, 1);
+
+        let many: Vec<String> = (0..9).map(|n| format!("stytch_session=t{n}")).collect();
+        let many = headers(&[("cookie", many.join("; ").as_str())]);
+        assert_eq!(find_credentials(&many, &sources()).candidates.len(), MAX_VALUES_PER_NAME);
+    }
+
+    #[test]
+    fn session_cookies_go_and_others_stay_joined() {
+        let mut crumbs = headers(&[
+            ("cookie", "theme=dark"),
+            ("cookie", "stytch_session=secret"),
+            ("cookie", "lang=de; stytch_session_jwt=eyJ.b.c"),
+        ]);
+        remove_credential_cookies(&mut crumbs, &sources());
+        assert_eq!(crumbs.get_all("cookie").iter().collect::<Vec<_>>(), ["theme=dark; lang=de"]);
+
+        let mut alone = headers(&[("cookie", "stytch_session=secret")]);
+        remove_credential_cookies(&mut alone, &sources());
+        assert!(!alone.contains_key("cookie"));
+    }
+}

@@ -1,0 +1,4 @@
+//! x
+pub mod identity;
+pub mod policy;
+pub mod session;

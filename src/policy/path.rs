@@ -1,0 +1,197 @@
+//! The one canonical form of a request path: what is matched is, byte for byte, what is forwarded (RFC 3986 section 6.2).
+//!
+//! Must not guess: a path that two readers could understand differently is refused.
+
+use std::fmt;
+
+/// A path in canonical form. It begins with `/` and holds visible ASCII only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CanonicalPath {
+    text: String,
+    encoded_slash: bool,
+    parameters: bool,
+}
+
+/// Why a path is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    #[error("the path does not begin with a slash")]
+    NoLeadingSlash,
+    #[error("the path passes above the root")]
+    AboveRoot,
+    #[error("the path has an empty segment")]
+    EmptySegment,
+    #[error("the path has a backslash")]
+    Backslash,
+    #[error("the path has a control character")]
+    Control,
+    #[error("the path has a fragment")]
+    Fragment,
+    #[error("the path has a character that must be encoded")]
+    NotAscii,
+    #[error("the path is not UTF-8 once decoded")]
+    NotUtf8,
+    #[error("the path has a broken percent-encoding")]
+    BrokenEncoding,
+    #[error("the path is encoded twice")]
+    EncodedTwice,
+    #[error("the path has a dot segment with a parameter or an encoded slash")]
+    DisguisedDots,
+    #[error("the path has an encoded slash")]
+    EncodedSlash,
+    #[error("the path has a parameter")]
+    Parameter,
+}
+
+impl CanonicalPath {
+    /// Brings `raw` (without the query) into canonical form.
+    ///
+    /// Encoded unreserved characters are decoded, hex digits upper-cased, dot segments resolved (RFC 3986 sections
+    /// 6.2.2 and 5.2.4). Encoded slashes and parameters are only noted: whether they pass is for the route to say.
+    pub fn parse(raw: &str) -> Result<Self, PathError> {
+        let bytes = raw.as_bytes();
+        if bytes.first() != Some(&b'/') {
+            return Err(PathError::NoLeadingSlash);
+        }
+        if is_plain(bytes) {
+            return Ok(Self { text: raw.to_owned(), encoded_slash: false, parameters: false });
+        }
+        let mut path = Self { text: String::with_capacity(raw.len()), encoded_slash: false, parameters: false };
+        path.decode(bytes)?;
+        path.resolve_dots()?;
+        Ok(path)
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Holds the noted ambiguities against what the route allows.
+    pub fn check_allowed(&self, keep_encoded_slash: bool, keep_parameters: bool) -> Result<(), PathError> {
+        if self.encoded_slash && !keep_encoded_slash {
+            return Err(PathError::EncodedSlash);
+        }
+        if self.parameters && !keep_parameters {
+            return Err(PathError::Parameter);
+        }
+        Ok(())
+    }
+
+    /// The segments after the leading slash; a trailing slash gives a last empty one.
+    pub fn segments(&self) -> impl Iterator<Item = &str> + Clone {
+        self.text.split('/').skip(1)
+    }
+
+    fn decode(&mut self, raw: &[u8]) -> Result<(), PathError> {
+        let mut decoded = Vec::with_capacity(raw.len());
+        let mut bytes = raw.iter().copied();
+        while let Some(byte) = bytes.next() {
+            match byte {
+                b'%' => {
+                    let value = hex(bytes.next())? << 4 | hex(bytes.next())?;
+                    decoded.push(value);
+                    self.push_encoded(value)?;
+                }
+                b'\\' => return Err(PathError::Backslash),
+                b'#' => return Err(PathError::Fragment),
+                0..=0x1f | 0x7f => return Err(PathError::Control),
+                b' ' | 0x80.. => return Err(PathError::NotAscii),
+                _ => {
+                    self.parameters |= byte == b';';
+                    decoded.push(byte);
+                    self.text.push(char::from(byte));
+                }
+            }
+        }
+        if std::str::from_utf8(&decoded).is_err() {
+            return Err(PathError::NotUtf8);
+        }
+        // Looked for in the result: `%25%32%66` only becomes `%252f` once its digits are decoded.
+        let doubled = self.text.as_bytes().windows(5).any(|window| {
+            matches!(window, [b'%', b'2', b'5', high, low] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit())
+        });
+        if doubled { Err(PathError::EncodedTwice) } else { Ok(()) }
+    }
+
+    fn push_encoded(&mut self, value: u8) -> Result<(), PathError> {
+        match value {
+            b'\\' => return Err(PathError::Backslash),
+            0..=0x1f | 0x7f => return Err(PathError::Control),
+            b'-' | b'.' | b'_' | b'~' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => {
+                self.text.push(char::from(value));
+                return Ok(());
+            }
+            b'/' => self.encoded_slash = true,
+            b';' => self.parameters = true,
+            _ => {}
+        }
+        const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+        let digit = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or('0');
+        self.text.extend(['%', digit(value >> 4), digit(value & 0xf)]);
+        Ok(())
+    }
+
+    fn resolve_dots(&mut self) -> Result<(), PathError> {
+        if self.text.contains("//") {
+            return Err(PathError::EmptySegment);
+        }
+        let mut kept: Vec<&str> = Vec::new();
+        let mut ends_in_directory = false;
+        for segment in self.text.split('/').skip(1) {
+            ends_in_directory = matches!(segment, "." | "..");
+            match segment {
+                "." => {}
+                ".." => {
+                    kept.pop().ok_or(PathError::AboveRoot)?;
+                }
+                _ if has_disguised_dots(segment) => return Err(PathError::DisguisedDots),
+                _ => kept.push(segment),
+            }
+        }
+        if ends_in_directory {
+            kept.push("");
+        }
+        self.text = kept.iter().flat_map(|segment| ["/", segment]).collect();
+        Ok(())
+    }
+}
+
+impl fmt::Display for CanonicalPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Whether the path is canonical as it stands: the common case, copied without a second look.
+fn is_plain(bytes: &[u8]) -> bool {
+    let mut previous = 0;
+    bytes.iter().all(|&byte| {
+        let doubtful = (previous == b'/' && matches!(byte, b'/' | b'.'))
+            || !byte.is_ascii_graphic()
+            || matches!(byte, b'%' | b'\\' | b'#' | b';');
+        previous = byte;
+        !doubtful
+    })
+}
+
+/// `..;x` and, where an encoded slash is kept, `..%2Fx`: dots to one reader, a name to another.
+fn has_disguised_dots(segment: &str) -> bool {
+    (segment.contains(';') || segment.contains("%2F") || segment.contains("%3B"))
+        && segment
+            .split("%2F")
+            .flat_map(|piece| piece.split("%3B"))
+            .flat_map(|piece| piece.split(';'))
+            .any(|piece| matches!(piece, "." | ".."))
+}
+
+fn hex(digit: Option<u8>) -> Result<u8, PathError> {
+    match digit {
+        Some(digit @ b'0'..=b'9') => Ok(digit - b'0'),
+        Some(digit @ b'a'..=b'f') => Ok(digit - b'a' + 10),
+        Some(digit @ b'A'..=b'F') => Ok(digit - b'A' + 10),
+        _ => Err(PathError::BrokenEncoding),
+    }
+}
+
+#[cfg(test)]
+mod tests;

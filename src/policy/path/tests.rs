@@ -1,0 +1,98 @@
+//! Spellings of a path and the one form they have, or why they have none.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn canonical(raw: &str) -> String {
+    CanonicalPath::parse(raw).unwrap_or_else(|error| panic!("{raw}: {error}")).text
+}
+
+#[test]
+fn equal_paths_have_one_form() {
+    for (raw, expected) in [
+        ("/", "/"),
+        ("/a/b", "/a/b"),
+        ("/%61/%7Eb", "/a/~b"),
+        ("/%c3%a9", "/%C3%A9"),
+        ("/a/./b", "/a/b"),
+        ("/a/b/..", "/a/"),
+        ("/a/%2e%2E/b", "/b"),
+        ("/a/b/.", "/a/b/"),
+        ("/..a/...", "/..a/..."),
+        ("/a%20b", "/a%20b"),
+        ("/a%25", "/a%25"),
+        ("/a%25zz", "/a%25zz"),
+        ("/a:b@c,d=e+f", "/a:b@c,d=e+f"),
+    ] {
+        assert_eq!(canonical(raw), expected, "{raw}");
+    }
+}
+
+#[test]
+fn ambiguous_paths_are_refused() {
+    use PathError::*;
+    for (raw, expected) in [
+        ("", NoLeadingSlash),
+        ("a", NoLeadingSlash),
+        ("*", NoLeadingSlash),
+        ("/..", AboveRoot),
+        ("/a/../..", AboveRoot),
+        ("/%2e%2e/a", AboveRoot),
+        ("//a", EmptySegment),
+        ("/a//b", EmptySegment),
+        ("/a\\b", Backslash),
+        ("/a%5Cb", Backslash),
+        ("/a%5cb", Backslash),
+        ("/a%00", Control),
+        ("/a%0d%0ab", Control),
+        ("/a%7f", Control),
+        ("/a#b", Fragment),
+        ("/é", NotAscii),
+        ("/a b", NotAscii),
+        ("/%ff", NotUtf8),
+        ("/%c0%ae", NotUtf8),
+        ("/%", BrokenEncoding),
+        ("/%2", BrokenEncoding),
+        ("/%zz", BrokenEncoding),
+        ("/%252e", EncodedTwice),
+        ("/%25%32%65", EncodedTwice),
+        ("/..;/admin", DisguisedDots),
+        ("/a/..%2Fadmin", DisguisedDots),
+        ("/a/..%3bx", DisguisedDots),
+    ] {
+        assert_eq!(CanonicalPath::parse(raw), Err(expected), "{raw}");
+    }
+}
+
+#[test]
+fn encoded_slashes_and_parameters_pass_only_where_the_route_says_so() {
+    let slash = CanonicalPath::parse("/a%2fb").unwrap();
+    assert_eq!(slash.as_str(), "/a%2Fb");
+    assert_eq!(slash.check_allowed(false, true), Err(PathError::EncodedSlash));
+    assert_eq!(slash.check_allowed(true, false), Ok(()));
+    for raw in ["/a;b=c", "/a%3bb"] {
+        let parameter = CanonicalPath::parse(raw).unwrap();
+        assert_eq!(parameter.check_allowed(true, false), Err(PathError::Parameter));
+        assert_eq!(parameter.check_allowed(false, true), Ok(()));
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_canonical_form_is_its_own_canonical_form(raw in "/[ -~é]{0,40}") {
+        if let Ok(path) = CanonicalPath::parse(&raw) {
+            prop_assert_eq!(CanonicalPath::parse(path.as_str()), Ok(path.clone()));
+            prop_assert!(!path.segments().any(|segment| matches!(segment, "." | "..")));
+        }
+    }
+
+    #[test]
+    fn encoding_letters_changes_nothing(raw in "/[a-z]{1,8}/[a-z.]{1,8}") {
+        let encoded: String = raw.bytes().map(|byte| match byte {
+            b'/' => "/".to_owned(),
+            byte => format!("%{byte:02x}"),
+        }).collect();
+        prop_assert_eq!(CanonicalPath::parse(&encoded), CanonicalPath::parse(&raw));
+    }
+}

@@ -1,0 +1,211 @@
+//! Path patterns of routes: exact, segment prefix, glob.
+//!
+//! Must not build a regular expression from configuration, nor match anything but canonical segments.
+
+use std::fmt;
+
+use super::{CanonicalPath, PathError};
+
+/// The pattern cannot match any canonical path.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPattern {
+    #[error("a path pattern begins with a slash")]
+    NoLeadingSlash,
+    #[error("`**` stands alone in its segment")]
+    PartialDeep,
+    #[error("no request could match it: {0}")]
+    NotCanonical(PathError),
+    #[error("no request could match it: the canonical spelling is `{0}`")]
+    Spelling(String),
+}
+
+/// Which paths a route answers for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathPattern {
+    text: String,
+    shape: Shape,
+    literal_bytes: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Shape {
+    Exact(String),
+    /// `/x/**`: `/x`, `/x/` and everything below, never `/xy`. Kept without the trailing slash.
+    Prefix(String),
+    Glob(Vec<Segment>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Segment {
+    Literal(String),
+    /// `*` within one segment: the pieces between the stars.
+    Wild(Vec<String>),
+    /// `**`: any number of segments, none included.
+    Deep,
+}
+
+impl PathPattern {
+    pub fn parse(text: &str) -> Result<Self, InvalidPattern> {
+        if !text.starts_with('/') {
+            return Err(InvalidPattern::NoLeadingSlash);
+        }
+        let canonical = CanonicalPath::parse(text).map_err(InvalidPattern::NotCanonical)?;
+        if canonical.as_str() != text {
+            return Err(InvalidPattern::Spelling(canonical.as_str().to_owned()));
+        }
+        let shape = match text.strip_suffix("/**") {
+            Some(prefix) if !prefix.contains('*') => Shape::Prefix(prefix.to_owned()),
+            _ if !text.contains('*') => Shape::Exact(text.to_owned()),
+            _ => Shape::Glob(canonical.segments().map(Segment::parse).collect::<Result<_, _>>()?),
+        };
+        let literal_bytes = text.bytes().filter(|byte| *byte != b'*').count();
+        Ok(Self { text: text.to_owned(), shape, literal_bytes })
+    }
+
+    /// Whether `path` is covered; letters compare without case if the origin ignores it.
+    pub fn matches(&self, path: &CanonicalPath, ignore_case: bool) -> bool {
+        let path_text = path.as_str();
+        match &self.shape {
+            Shape::Exact(exact) => same(exact, path_text, ignore_case),
+            Shape::Prefix(prefix) => match path_text.split_at_checked(prefix.len()) {
+                Some((head, rest)) => same(prefix, head, ignore_case) && (rest.is_empty() || rest.starts_with('/')),
+                None => false,
+            },
+            Shape::Glob(segments) => glob(segments, path, ignore_case),
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Exact before prefix before glob, longer literal first: smaller ranks higher.
+    pub(super) fn rank(&self) -> (u8, usize) {
+        let kind = match self.shape {
+            Shape::Exact(_) => 0,
+            Shape::Prefix(_) => 1,
+            Shape::Glob(_) => 2,
+        };
+        (kind, usize::MAX - self.literal_bytes)
+    }
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Segment {
+    fn parse(text: &str) -> Result<Self, InvalidPattern> {
+        match text {
+            "**" => Ok(Self::Deep),
+            _ if text.contains("**") => Err(InvalidPattern::PartialDeep),
+            _ if text.contains('*') => Ok(Self::Wild(text.split('*').map(str::to_owned).collect())),
+            _ => Ok(Self::Literal(text.to_owned())),
+        }
+    }
+
+    fn matches(&self, text: &str, ignore_case: bool) -> bool {
+        match self {
+            Self::Literal(literal) => same(literal, text, ignore_case),
+            Self::Wild(pieces) if ignore_case => {
+                let pieces: Vec<String> = pieces.iter().map(|piece| piece.to_ascii_lowercase()).collect();
+                !text.is_empty() && wild(&pieces, &text.to_ascii_lowercase())
+            }
+            Self::Wild(pieces) => !text.is_empty() && wild(pieces, text),
+            Self::Deep => true,
+        }
+    }
+}
+
+fn same(left: &str, right: &str, ignore_case: bool) -> bool {
+    if ignore_case { left.eq_ignore_ascii_case(right) } else { left == right }
+}
+
+/// Matches the pieces between stars, leftmost first; the outer pieces are anchored.
+fn wild(pieces: &[String], text: &str) -> bool {
+    let [first, middle @ .., last] = pieces else { return false };
+    let Some(rest) = text.strip_prefix(first.as_str()) else { return false };
+    let Some(mut rest) = rest.strip_suffix(last.as_str()) else { return false };
+    middle.iter().all(|piece| match rest.split_once(piece.as_str()) {
+        Some((_, after)) => {
+            rest = after;
+            true
+        }
+        None => false,
+    })
+}
+
+/// Linear walk with one remembered `**`: the latest one is the only one worth returning to.
+fn glob(pattern: &[Segment], path: &CanonicalPath, ignore_case: bool) -> bool {
+    let segments: Vec<&str> = path.segments().collect();
+    let (mut at, mut seen) = (0, 0);
+    let mut retry: Option<(usize, usize)> = None;
+    while seen < segments.len() {
+        match (pattern.get(at), segments.get(seen)) {
+            (Some(Segment::Deep), _) => {
+                retry = Some((at, seen));
+                at += 1;
+            }
+            (Some(part), Some(segment)) if part.matches(segment, ignore_case) => {
+                at += 1;
+                seen += 1;
+            }
+            _ => match retry {
+                Some((deep, from)) => {
+                    retry = Some((deep, from + 1));
+                    at = deep + 1;
+                    seen = from + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern.iter().skip(at).all(|part| *part == Segment::Deep)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(pattern: &str, path: &str) -> bool {
+        PathPattern::parse(pattern).unwrap().matches(&CanonicalPath::parse(path).unwrap(), false)
+    }
+
+    #[test]
+    fn patterns_cover_what_they_say() {
+        for (pattern, inside, outside) in [
+            ("/x", &["/x"][..], &["/x/", "/xy", "/X", "/"][..]),
+            ("/x/**", &["/x", "/x/", "/x/y", "/x/y/z"], &["/xy", "/", "/y/x"]),
+            ("/**", &["/", "/a", "/a/b/"], &[]),
+            ("/a/*/c", &["/a/b/c"], &["/a/c", "/a/b/b/c", "/a//c"]),
+            ("/a/**/c", &["/a/c", "/a/b/c", "/a/b/b/c"], &["/a/b", "/a/c/d"]),
+            ("/img/*.png", &["/img/a.png"], &["/img/a.jpg", "/img/a/b.png", "/img/.pngx"]),
+            ("/*/users/**", &["/v1/users", "/v1/users/7"], &["/users/7", "/v1/x/users"]),
+        ] {
+            for path in inside {
+                assert!(matches(pattern, path), "{pattern} {path}");
+            }
+            for path in outside.iter().filter(|path| CanonicalPath::parse(path).is_ok()) {
+                assert!(!matches(pattern, path), "{pattern} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_could_never_match_is_refused() {
+        assert_eq!(PathPattern::parse("x"), Err(InvalidPattern::NoLeadingSlash));
+        assert_eq!(PathPattern::parse("/a/x**"), Err(InvalidPattern::PartialDeep));
+        assert_eq!(PathPattern::parse("/a//b"), Err(InvalidPattern::NotCanonical(PathError::EmptySegment)));
+        assert_eq!(PathPattern::parse("/%61"), Err(InvalidPattern::Spelling("/a".into())));
+    }
+
+    #[test]
+    fn case_is_ignored_only_where_the_origin_ignores_it() {
+        let admin = PathPattern::parse("/admin/**").unwrap();
+        let shouted = CanonicalPath::parse("/ADMIN/users").unwrap();
+        assert!(!admin.matches(&shouted, false));
+        assert!(admin.matches(&shouted, true));
+    }
+}

@@ -1,0 +1,83 @@
+//! What a route may ask of a caller.
+//!
+//! Must not hold anything unresolved: the configuration's words are parsed before they get here.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::session::{DeliveryMethod, FactorKind};
+
+/// A requirement, alone or joined with others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Requirement {
+    /// A member session, whoever's.
+    Authenticated,
+    /// A role of the session.
+    Role(Arc<str>),
+    Factor(FactorRequirement),
+    /// A primary and a secondary factor; the age is the secondary's.
+    Mfa { max_age: Option<Duration> },
+    /// One of these organizations, by id or slug.
+    Organization(Vec<Arc<str>>),
+    /// The session began at most this long ago.
+    SessionAge { max: Duration },
+    /// Whether somebody may, or may not, be acting as the member.
+    Impersonated(bool),
+    All(Vec<Requirement>),
+    Any(Vec<Requirement>),
+    Not(Box<Requirement>),
+}
+
+/// A factor a session must hold; at least one of kind, delivery and connection is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FactorRequirement {
+    pub kind: Option<FactorKind>,
+    pub delivery: Option<DeliveryMethod>,
+    pub connection_id: Option<Arc<str>>,
+    pub max_age: Option<Duration>,
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Authenticated => f.write_str("authenticated"),
+            Self::Role(role) => write!(f, "role `{role}`"),
+            Self::Factor(factor) => write!(f, "{factor}"),
+            Self::Mfa { max_age } => {
+                f.write_str("multi-factor authentication")?;
+                write_age(f, *max_age)
+            }
+            Self::Organization(names) => {
+                let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+                write!(f, "organization {}", names.join(" or "))
+            }
+            Self::SessionAge { max } => write!(f, "session begun at most {max:?} ago"),
+            Self::Impersonated(true) => f.write_str("impersonated"),
+            Self::Impersonated(false) => f.write_str("not impersonated"),
+            Self::All(parts) => write!(f, "all of {}", parts.len()),
+            Self::Any(parts) => write!(f, "any of {}", parts.len()),
+            Self::Not(_) => f.write_str("not"),
+        }
+    }
+}
+
+impl fmt::Display for FactorRequirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("factor")?;
+        if let Some(kind) = &self.kind {
+            write!(f, " `{}`", kind.name())?;
+        }
+        if let Some(delivery) = &self.delivery {
+            write!(f, " by `{}`", delivery.name())?;
+        }
+        if let Some(connection) = &self.connection_id {
+            write!(f, " through `{connection}`")?;
+        }
+        write_age(f, self.max_age)
+    }
+}
+
+fn write_age(f: &mut fmt::Formatter<'_>, max_age: Option<Duration>) -> fmt::Result {
+    max_age.map_or(Ok(()), |age| write!(f, " proven at most {age:?} ago"))
+}

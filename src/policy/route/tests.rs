@@ -1,0 +1,124 @@
+//! Each sentence of the routing rules, one test.
+
+use super::*;
+
+fn route(name: &str, host: &str, path: &str, methods: &[Method]) -> Route {
+    let host = if host.is_empty() { HostPattern::Unnamed } else { HostPattern::parse(host).unwrap() };
+    Route {
+        name: Arc::from(name),
+        matches: RouteMatch {
+            hosts: vec![host],
+            paths: vec![PathPattern::parse(path).unwrap()],
+            methods: methods.to_vec(),
+        },
+        access: Access::Public,
+        freshness: Freshness {
+            fresh_for: Duration::ZERO,
+            max_staleness: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+        },
+        upstream: Arc::from("app"),
+        case_insensitive: false,
+        keep_encoded_slash: false,
+        keep_path_parameters: false,
+        websocket: false,
+    }
+}
+
+fn find(routes: &[(&str, &str, &str)], host: &str, path: &str) -> Result<String, RouteMiss> {
+    let table = RouteTable::new(routes.iter().map(|(name, host, path)| route(name, host, path, &[])));
+    find_in(&table, host, path, &Method::GET)
+}
+
+fn find_in(table: &RouteTable, host: &str, path: &str, method: &Method) -> Result<String, RouteMiss> {
+    let host = HostName::parse(host).unwrap();
+    table.find(&host, &CanonicalPath::parse(path).unwrap(), method).map(|route| route.name.to_string())
+}
+
+#[test]
+fn an_exact_host_outranks_a_wildcard_and_a_wildcard_outranks_none() {
+    let routes = [("none", "", "/a"), ("wild", "*.example.com", "/**"), ("exact", "app.example.com", "/**")];
+    assert_eq!(find(&routes, "app.example.com", "/a").unwrap(), "exact");
+    assert_eq!(find(&routes, "other.example.com", "/a").unwrap(), "wild");
+}
+
+#[test]
+fn a_longer_host_suffix_outranks_a_shorter_one() {
+    let routes = [("short", "*.com", "/**"), ("long", "*.example.com", "/**")];
+    assert_eq!(find(&routes, "a.example.com", "/").unwrap(), "long");
+}
+
+#[test]
+fn an_exact_path_outranks_a_prefix_and_a_prefix_outranks_a_glob() {
+    let routes = [("glob", "", "/x/*"), ("prefix", "", "/x/**"), ("exact", "", "/x/y")];
+    assert_eq!(find(&routes, "h", "/x/y").unwrap(), "exact");
+    assert_eq!(find(&routes, "h", "/x/z").unwrap(), "prefix");
+}
+
+#[test]
+fn the_longer_literal_comes_first() {
+    let routes = [("all", "", "/**"), ("long", "", "/a/b/**"), ("short", "", "/a/**")];
+    assert_eq!(find(&routes, "h", "/a/b/c").unwrap(), "long");
+    assert_eq!(find(&routes, "h", "/a/c").unwrap(), "short");
+    assert_eq!(find(&routes, "h", "/c").unwrap(), "all");
+}
+
+#[test]
+fn equal_rank_is_decided_as_written() {
+    let routes = [("first", "", "/*/b"), ("second", "", "/a/*")];
+    assert_eq!(find(&routes, "h", "/a/b").unwrap(), "first");
+}
+
+#[test]
+fn a_segment_prefix_never_covers_a_longer_name() {
+    let routes = [("x", "", "/x/**")];
+    for path in ["/x", "/x/", "/x/y"] {
+        assert_eq!(find(&routes, "h", path).unwrap(), "x");
+    }
+    assert_eq!(find(&routes, "h", "/xy"), Err(RouteMiss::NotFound));
+}
+
+#[test]
+fn a_refused_method_is_never_given_to_a_weaker_route() {
+    let table = RouteTable::new([
+        route("weak", "", "/**", &[]),
+        route("read", "", "/admin", &[Method::GET]),
+        route("write", "", "/admin", &[Method::POST]),
+    ]);
+    assert_eq!(find_in(&table, "h", "/admin", &Method::GET).unwrap(), "read");
+    assert_eq!(find_in(&table, "h", "/admin", &Method::POST).unwrap(), "write");
+    assert_eq!(
+        find_in(&table, "h", "/admin", &Method::DELETE),
+        Err(RouteMiss::MethodNotAllowed { route: "read".into(), allowed: vec![Method::GET, Method::POST] })
+    );
+}
+
+#[test]
+fn head_follows_get() {
+    let table = RouteTable::new([route("read", "", "/a", &[Method::GET])]);
+    assert_eq!(find_in(&table, "h", "/a", &Method::HEAD).unwrap(), "read");
+}
+
+#[test]
+fn a_host_no_route_names_is_misdirected() {
+    let routes = [("named", "app.example.com", "/**"), ("free", "", "/healthz")];
+    assert_eq!(find(&routes, "other.example.com", "/healthz"), Err(RouteMiss::Misdirected));
+    assert_eq!(find(&routes, "app.example.com", "/healthz").unwrap(), "named");
+}
+
+#[test]
+fn a_star_host_opens_the_table_to_every_host() {
+    let routes = [("named", "app.example.com", "/**"), ("star", "*", "/healthz")];
+    assert_eq!(find(&routes, "other.example.com", "/healthz").unwrap(), "star");
+    assert_eq!(find(&routes, "other.example.com", "/x"), Err(RouteMiss::NotFound));
+}
+
+#[test]
+fn case_is_ignored_for_an_origin_that_ignores_it() {
+    let mut admin = route("admin", "", "/admin/**", &[]);
+    admin.case_insensitive = true;
+    let mut rest = route("rest", "", "/**", &[]);
+    rest.case_insensitive = true;
+    let table = RouteTable::new([admin, rest]);
+    assert_eq!(find_in(&table, "h", "/ADMIN/users", &Method::GET).unwrap(), "admin");
+}

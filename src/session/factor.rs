@@ -1,0 +1,189 @@
+//! One thing a member proved, how, and when.
+//!
+//! Must not decide whether that is enough: categories and ages are facts here, judgement is `policy`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+/// A proven authentication factor of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Factor {
+    pub kind: FactorKind,
+    pub delivery: DeliveryMethod,
+    /// When it was last proven. Absent means stale wherever an age is asked.
+    pub last_authenticated_at: Option<Timestamp>,
+    /// The SSO connection it was proven through, for `sso`.
+    pub connection_id: Option<Arc<str>>,
+    /// The address of an e-mail factor.
+    pub email: Option<Arc<str>>,
+    /// Who impersonates, for `impersonated`.
+    pub impersonator: Option<Arc<str>>,
+}
+
+/// The `type` of a factor (Stytch B2B API, AuthenticationFactor).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FactorKind {
+    MagicLink,
+    EmailOtp,
+    Otp,
+    OAuth,
+    Password,
+    Sso,
+    Totp,
+    RecoveryCodes,
+    Imported,
+    Impersonated,
+    TrustedAuthToken,
+    WebAuthn,
+    Crypto,
+    SignatureChallenge,
+    /// A type this version does not know; meets only a requirement that names it literally.
+    Other(Arc<str>),
+    /// A factor that could not be read. It might have been anything, so whatever depends on it is unknown.
+    Unreadable,
+}
+
+/// Whether a kind proves who somebody is, adds to that, or does neither.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FactorCategory {
+    Primary,
+    Secondary,
+    Neither,
+}
+
+const NAMES: [(&str, FactorKind); 14] = [
+    ("magic_link", FactorKind::MagicLink),
+    ("email_otp", FactorKind::EmailOtp),
+    ("otp", FactorKind::Otp),
+    ("oauth", FactorKind::OAuth),
+    ("password", FactorKind::Password),
+    ("sso", FactorKind::Sso),
+    ("totp", FactorKind::Totp),
+    ("recovery_codes", FactorKind::RecoveryCodes),
+    ("imported", FactorKind::Imported),
+    ("impersonated", FactorKind::Impersonated),
+    ("trusted_auth_token", FactorKind::TrustedAuthToken),
+    ("webauthn", FactorKind::WebAuthn),
+    ("crypto", FactorKind::Crypto),
+    ("signature_challenge", FactorKind::SignatureChallenge),
+];
+
+impl FactorKind {
+    pub fn from_name(name: &str) -> Self {
+        NAMES
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map_or_else(|| Self::Other(Arc::from(name)), |(_, kind)| kind.clone())
+    }
+
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Other(name) => name,
+            Self::Unreadable => "unreadable",
+            kind => NAMES.iter().find(|(_, known)| known == kind).map_or("", |(name, _)| name),
+        }
+    }
+
+    /// Every type known by name, for hints and documentation.
+    pub fn known_names() -> impl Iterator<Item = &'static str> {
+        NAMES.iter().map(|(name, _)| *name)
+    }
+}
+
+impl Factor {
+    /// Primary or secondary, as multi-factor authentication counts them.
+    ///
+    /// A factor carried over from another organization by exchange counts as neither: it was not proven here.
+    pub fn category(&self) -> FactorCategory {
+        if self.delivery.is_exchange() {
+            return FactorCategory::Neither;
+        }
+        match self.kind {
+            FactorKind::Password
+            | FactorKind::Sso
+            | FactorKind::OAuth
+            | FactorKind::MagicLink
+            | FactorKind::EmailOtp => FactorCategory::Primary,
+            FactorKind::Otp if matches!(self.delivery.name(), "sms" | "whatsapp") => FactorCategory::Secondary,
+            FactorKind::Totp | FactorKind::WebAuthn | FactorKind::RecoveryCodes => FactorCategory::Secondary,
+            _ => FactorCategory::Neither,
+        }
+    }
+}
+
+/// How a factor was delivered (`delivery_method`), kept as written so that a new one is never lost.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DeliveryMethod(Arc<str>);
+
+impl DeliveryMethod {
+    pub fn new(name: &str) -> Self {
+        Self(Arc::from(name))
+    }
+
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// Carried over from another organization or an app rather than proven in this one.
+    pub fn is_exchange(&self) -> bool {
+        self.0.starts_with("oauth_exchange_") || &*self.0 == "oauth_access_token_exchange"
+    }
+}
+
+impl fmt::Debug for DeliveryMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn category(kind: &str, delivery: &str) -> FactorCategory {
+        Factor {
+            kind: FactorKind::from_name(kind),
+            delivery: DeliveryMethod::new(delivery),
+            last_authenticated_at: None,
+            connection_id: None,
+            email: None,
+            impersonator: None,
+        }
+        .category()
+    }
+
+    #[test]
+    fn every_kind_has_its_category() {
+        use FactorCategory::{Neither, Primary, Secondary};
+        for (kind, delivery, expected) in [
+            ("password", "knowledge", Primary),
+            ("sso", "sso_saml", Primary),
+            ("oauth", "oauth_google", Primary),
+            ("oauth", "oauth_exchange_google", Neither),
+            ("oauth", "oauth_access_token_exchange", Neither),
+            ("magic_link", "email", Primary),
+            ("email_otp", "email", Primary),
+            ("otp", "sms", Secondary),
+            ("otp", "whatsapp", Secondary),
+            ("otp", "email", Neither),
+            ("totp", "authenticator_app", Secondary),
+            ("webauthn", "webauthn_registration", Secondary),
+            ("recovery_codes", "recovery_code", Secondary),
+            ("imported", "imported_auth0", Neither),
+            ("impersonated", "impersonation", Neither),
+            ("trusted_auth_token", "trusted_token_exchange", Neither),
+            ("retina_scan", "camera", Neither),
+        ] {
+            assert_eq!(category(kind, delivery), expected, "{kind} {delivery}");
+        }
+    }
+
+    #[test]
+    fn a_name_survives_the_round_trip_known_or_not() {
+        for name in FactorKind::known_names().chain(["retina_scan"]) {
+            assert_eq!(FactorKind::from_name(name).name(), name);
+        }
+    }
+}
