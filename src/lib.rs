@@ -2,3 +2,6 @@
 pub mod identity;
 pub mod policy;
 pub mod session;
+pub mod telemetry;
+pub mod directory;
+pub mod stytch;

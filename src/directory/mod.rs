@@ -1,0 +1,173 @@
+//! The policy information point: who has which active sessions. One trait; each tier holds the next.
+//!
+//! Must not decide anything, nor keep a verdict: only facts with their date pass through here.
+
+mod clock;
+mod flight;
+mod guard;
+mod marks;
+mod memory;
+mod settings;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::identity::{CredentialDigest, KeySet, MemberRef, Monotonic, Now, Secret, SessionId};
+use crate::policy::{Freshness, Reason, Refusal};
+use crate::session::{Evidence, Revocation};
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use guard::Guard;
+pub use memory::Memory;
+pub use settings::{GuardSettings, MemorySettings};
+
+/// A tier of the directory, or the directory itself.
+pub trait SessionDirectory: Send + Sync + 'static {
+    /// The member's active sessions, no older than the query allows.
+    fn active_sessions(&self, query: &SessionQuery) -> Answer<Evidence>;
+
+    /// Whose session an opaque token is.
+    fn resolve(&self, query: &TokenQuery) -> Answer<TokenOwner>;
+
+    /// Drops what `revocation` outranks, here and in every tier below. A lookup that began before it never lands after it.
+    fn forget(&self, revocation: &Revocation);
+}
+
+/// Where verification keys come from.
+pub trait KeySource: Send + Sync + 'static {
+    /// The last good set; empty until the first fetch succeeded.
+    fn keys(&self) -> Arc<KeySet>;
+
+    /// Asks for a key the set does not have. The rate is bounded; the answer is the set afterwards.
+    fn refetch_for(&self, key_id: &str) -> Answer<Arc<KeySet>>;
+}
+
+/// An answer that is here, or one to wait for.
+pub enum Answer<T> {
+    Ready(Result<T, DirectoryError>),
+    Pending(Pin<Box<dyn Future<Output = Result<T, DirectoryError>> + Send>>),
+}
+
+impl<T> Answer<T> {
+    pub fn pending(future: impl Future<Output = Result<T, DirectoryError>> + Send + 'static) -> Self {
+        Self::Pending(Box::pin(future))
+    }
+
+    pub async fn wait(self) -> Result<T, DirectoryError> {
+        match self {
+            Self::Ready(result) => result,
+            Self::Pending(future) => future.await,
+        }
+    }
+}
+
+/// A question for a session list.
+#[derive(Debug, Clone)]
+pub struct SessionQuery {
+    pub member: MemberRef,
+    pub spelling: Spelling,
+    pub freshness: Freshness,
+    /// Evidence must be newer than this: set when older evidence would refuse.
+    pub newer_than: Option<Monotonic>,
+    /// When the question was put.
+    pub now: Now,
+}
+
+/// How the ids of a query are spelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spelling {
+    /// The directory's own ids, out of a token it signed or an answer it gave.
+    Canonical,
+    /// As somebody wrote them: a slug or an external id may stand for an id.
+    AsWritten,
+}
+
+/// A question for the owner of an opaque token.
+#[derive(Debug, Clone)]
+pub struct TokenQuery {
+    pub token: Secret,
+    pub digest: CredentialDigest,
+    pub now: Now,
+}
+
+/// Whose a token is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenOwner {
+    Session(TokenBinding),
+    /// The directory knows no live session for it.
+    Nobody { asked_at: Now },
+}
+
+/// The session an opaque token belongs to; a fact that outlives the evidence about that session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenBinding {
+    pub member: MemberRef,
+    pub session_id: SessionId,
+    pub expires_at: Timestamp,
+    pub resolved_at: Now,
+}
+
+/// Why the directory gave no answer, split by what the caller does next. Never the caller's fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DirectoryError {
+    #[error("the session directory cannot be reached")]
+    Unreachable,
+    #[error("the session directory did not answer in time")]
+    Timeout,
+    #[error("the session directory failed with status {status}")]
+    Failed { status: u16 },
+    #[error("the session directory is limiting requests")]
+    RateLimited { retry_after: Option<Duration> },
+    #[error("the session directory rejects our credentials")]
+    CredentialsRejected,
+    #[error("the session directory refused the call with status {status}")]
+    Refused { status: u16 },
+    #[error("the answer cannot be read: {0}")]
+    Malformed(String),
+    #[error("the answer is larger than {limit} bytes")]
+    Oversized { limit: usize },
+    #[error("the answer names another member or organization than asked")]
+    Mismatched,
+    #[error("too many lookups are under way")]
+    Busy,
+    #[error("no verification keys are loaded")]
+    NoKeys,
+}
+
+impl DirectoryError {
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Unreachable => Reason::DirectoryUnreachable,
+            Self::Timeout => Reason::DirectoryTimeout,
+            Self::Failed { .. } => Reason::DirectoryFailed,
+            Self::RateLimited { .. } => Reason::DirectoryRateLimited,
+            Self::CredentialsRejected => Reason::DirectoryCredentialsRejected,
+            Self::Refused { .. } => Reason::DirectoryRefused,
+            Self::Malformed(_) => Reason::DirectoryMalformed,
+            Self::Oversized { .. } => Reason::DirectoryOversized,
+            Self::Mismatched => Reason::DirectoryMismatched,
+            Self::Busy => Reason::DirectoryBusy,
+            Self::NoKeys => Reason::KeysUnavailable,
+        }
+    }
+
+    /// The refusal a caller gets, with the moment to try again.
+    pub fn refusal(&self) -> Refusal {
+        let retry_after = match self {
+            Self::RateLimited { retry_after: Some(wait) } => *wait,
+            Self::CredentialsRejected => Duration::from_secs(5),
+            _ => Duration::from_secs(1),
+        };
+        Refusal { retry_after: Some(retry_after), ..Refusal::from(self.reason()) }
+    }
+
+    /// The outcome label of `portcullis_directory_requests_total`.
+    pub fn label(&self) -> &'static str {
+        let code = self.reason().code();
+        code.strip_prefix("directory_").unwrap_or(code)
+    }
+}

@@ -1,0 +1,94 @@
+//! Whether our own credentials are refused: believed only once the API confirms it, and taken back by itself.
+//!
+//! Must not let one odd 401 close the directory, nor a wrong secret storm it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::exchange::{Exchange, Operation};
+use crate::telemetry::Metrics;
+
+/// How often a refused secret is tried again.
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+/// The most often a doubt is put to the API.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// What is known of our credentials. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct OwnCredentials(Arc<Inner>);
+
+struct Inner {
+    exchange: Exchange,
+    deadline: Duration,
+    metrics: Metrics,
+    rejected: AtomicBool,
+    /// When the API last said they are good. The lock makes askers wait for one answer.
+    confirmed_good: Mutex<Option<Instant>>,
+}
+
+impl OwnCredentials {
+    pub(super) fn new(exchange: Exchange, deadline: Duration, metrics: Metrics) -> Self {
+        Self(Arc::new(Inner {
+            exchange,
+            deadline,
+            metrics,
+            rejected: AtomicBool::new(false),
+            confirmed_good: Mutex::new(None),
+        }))
+    }
+
+    pub(super) fn are_rejected(&self) -> bool {
+        self.0.rejected.load(Ordering::Acquire)
+    }
+
+    /// Settles a 401: asks `GET /v1/debug/whoami`, and if that is refused too, believes it and begins to probe.
+    pub(super) async fn doubt(&self) -> bool {
+        let mut confirmed_good = self.0.confirmed_good.lock().await;
+        if self.are_rejected() {
+            return true;
+        }
+        if confirmed_good.is_some_and(|at| at.elapsed() < ASK_EVERY) {
+            return false;
+        }
+        match self.0.whoami().await {
+            Some(StatusCode::UNAUTHORIZED) => {
+                self.0.rejected.store(true, Ordering::Release);
+                self.0.metrics.directory_credentials_rejected.set(1);
+                tracing::error!("the session directory rejects our project id or secret; every decision that needs it is refused");
+                let inner = Arc::clone(&self.0);
+                tokio::spawn(async move { inner.probe().await });
+                true
+            }
+            Some(status) if status.is_success() => {
+                *confirmed_good = Some(Instant::now());
+                false
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Inner {
+    async fn whoami(&self) -> Option<StatusCode> {
+        let call = self.exchange.call(Operation::Whoami, Method::GET, "/v1/debug/whoami", None);
+        Some(tokio::time::timeout(self.deadline, call).await.ok()?.ok()?.status)
+    }
+
+    async fn probe(&self) {
+        loop {
+            let jitter = Duration::from_millis(fastrand::u64(0..1_000));
+            tokio::time::sleep(PROBE_EVERY + jitter).await;
+            if self.whoami().await.is_some_and(|status| status.is_success()) {
+                break;
+            }
+        }
+        self.rejected.store(false, Ordering::Release);
+        self.metrics.directory_credentials_rejected.set(0);
+        tracing::info!("the session directory accepts our credentials again");
+    }
+}

@@ -1,0 +1,195 @@
+//! One HTTP exchange with the API: send, read at most so much, say what went wrong.
+//!
+//! Must not follow a redirect, honour a proxy variable, or retry.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::settings::{MAX_ANSWER_BYTES, StytchSettings};
+use crate::directory::DirectoryError;
+use crate::telemetry::Metrics;
+
+/// The calls made, each with its own label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Operation {
+    List,
+    Authenticate,
+    Whoami,
+    Keys,
+}
+
+impl Operation {
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Authenticate => "authenticate",
+            Self::Whoami => "whoami",
+            Self::Keys => "keys",
+        }
+    }
+}
+
+/// An answer read to its end.
+pub(super) struct ApiAnswer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+/// The pooled client and what goes into every request.
+#[derive(Clone)]
+pub(super) struct Exchange {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    base_url: Uri,
+    authorization: HeaderValue,
+    metrics: Metrics,
+}
+
+impl Exchange {
+    pub(super) fn new(settings: &StytchSettings, tls: &Arc<rustls::ClientConfig>, metrics: Metrics) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(Duration::from_secs(5)));
+        let https = HttpsConnectorBuilder::new().with_tls_config((**tls).clone());
+        // Plain http got past the configuration only for loopback.
+        let https = if settings.base_url.scheme() == Some(&http::uri::Scheme::HTTP) {
+            https.https_or_http()
+        } else {
+            https.https_only()
+        };
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(50))
+            .pool_max_idle_per_host(32)
+            .build(https.enable_http1().wrap_connector(connector));
+        Self {
+            client,
+            base_url: settings.base_url.clone(),
+            authorization: basic(settings),
+            metrics,
+        }
+    }
+
+    /// Sends one request and reads the answer, whatever its status.
+    ///
+    /// `path` begins with a slash and carries its query.
+    pub(super) async fn call(
+        &self,
+        operation: Operation,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<ApiAnswer, DirectoryError> {
+        let mut timing = Timing::start(self.metrics.clone(), operation);
+        let result = self.send(operation, method, path, body).await;
+        timing.outcome = match &result {
+            Ok(answer) if answer.status.is_success() => "ok",
+            Ok(answer) if answer.status == StatusCode::TOO_MANY_REQUESTS => "rate_limited",
+            Ok(answer) if answer.status == StatusCode::UNAUTHORIZED => "unauthorized",
+            Ok(answer) if answer.status == StatusCode::NOT_FOUND => "not_found",
+            Ok(answer) if answer.status.is_server_error() => "failed",
+            Ok(_) => "refused",
+            Err(error) => error.label(),
+        };
+        result
+    }
+
+    async fn send(
+        &self,
+        operation: Operation,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<ApiAnswer, DirectoryError> {
+        let base = self.base_url.to_string();
+        let uri = format!("{}{path}", base.trim_end_matches('/'));
+        let mut request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header(header::ACCEPT, "application/json")
+            .header(header::USER_AGENT, concat!("portcullis/", env!("CARGO_PKG_VERSION")));
+        // Keys are public; what needs no secret is not sent one.
+        if operation != Operation::Keys {
+            request = request.header(header::AUTHORIZATION, self.authorization.clone());
+        }
+        if body.is_some() {
+            // The API refuses a charset after the type.
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let request = request
+            .body(Full::new(body.unwrap_or_default()))
+            .map_err(|_| DirectoryError::Malformed("the request could not be built".to_owned()))?;
+        let response = self.client.request(request).await.map_err(|error| {
+            tracing::debug!(operation = operation.label(), error = %chain(&error), "call failed");
+            DirectoryError::Unreachable
+        })?;
+        let (parts, mut body) = response.into_parts();
+        let mut read = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else {
+                return Err(DirectoryError::Malformed("it ends in the middle".to_owned()));
+            };
+            if let Some(piece) = frame.data_ref() {
+                if read.len() + piece.len() > MAX_ANSWER_BYTES {
+                    return Err(DirectoryError::Oversized { limit: MAX_ANSWER_BYTES });
+                }
+                read.extend_from_slice(piece);
+            }
+        }
+        Ok(ApiAnswer { status: parts.status, headers: parts.headers, body: read.freeze() })
+    }
+}
+
+/// Counts a call however it ends; one that is given up counts as a timeout.
+struct Timing {
+    metrics: Metrics,
+    operation: Operation,
+    started: Instant,
+    outcome: &'static str,
+}
+
+impl Timing {
+    fn start(metrics: Metrics, operation: Operation) -> Self {
+        Self { metrics, operation, started: Instant::now(), outcome: "timeout" }
+    }
+}
+
+impl Drop for Timing {
+    fn drop(&mut self) {
+        let operation = self.operation.label();
+        self.metrics.directory_requests.with_label_values(&[operation, self.outcome]).inc();
+        let seconds = self.started.elapsed().as_secs_f64();
+        self.metrics.directory_request_duration.with_label_values(&[operation]).observe(seconds);
+    }
+}
+
+fn basic(settings: &StytchSettings) -> HeaderValue {
+    let pair = zeroize::Zeroizing::new(format!("{}:{}", settings.project_id, settings.secret.expose()));
+    let encoded = zeroize::Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
+    let mut value = HeaderValue::from_str(&encoded).unwrap_or_else(|_| HeaderValue::from_static(""));
+    value.set_sensitive(true);
+    value
+}
+
+/// An error with its causes, which hyper's own message leaves out.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

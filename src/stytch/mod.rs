@@ -1,0 +1,15 @@
+//! The upstream: the Stytch B2B API over HTTP, its wire shapes, and its keys.
+//!
+//! Must not cache a session list or decide what one means; it asks, reads and says what came of it.
+
+mod client;
+mod credentials;
+mod exchange;
+mod keys;
+mod settings;
+mod wire;
+
+pub use client::StytchClient;
+pub use keys::{Keys, keys_from_json};
+pub use settings::StytchSettings;
+pub use wire::{read_session_list, read_token_owner};

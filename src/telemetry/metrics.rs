@@ -1,0 +1,181 @@
+//! Every metric, each defined once. `docs/metrics.md` has a row for each; a test compares.
+//!
+//! Must not take a label value from a client: routes, upstreams and listeners are named by the configuration.
+
+use http::Method;
+use prometheus::{
+    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// Buckets of the decision's duration, from 5 µs: a hit is far below what request buckets can tell apart.
+const DECISION_BUCKETS: [f64; 13] =
+    [5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 5e-3, 0.025, 0.1, 0.5, 1.0, 5.0];
+/// Buckets of request durations (OpenTelemetry semantic conventions for HTTP).
+const REQUEST_BUCKETS: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// Buckets of the evidence's age.
+const AGE_BUCKETS: [f64; 10] = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0];
+
+/// All metrics of one gateway. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    pub http_requests: IntCounterVec,
+    pub http_request_duration: HistogramVec,
+    pub http_requests_in_flight: IntGauge,
+    pub decisions: IntCounterVec,
+    pub decision_duration: HistogramVec,
+    pub session_lookups: IntCounterVec,
+    pub session_cache_entries: IntGauge,
+    pub directory_requests: IntCounterVec,
+    pub directory_request_duration: HistogramVec,
+    pub directory_credentials_rejected: IntGauge,
+    pub evidence_age: Histogram,
+    pub jwks_last_success: Gauge,
+    pub upstream_requests: IntCounterVec,
+    pub upstream_request_duration: HistogramVec,
+    pub connections_open: IntGaugeVec,
+    pub connections_rejected: IntCounterVec,
+    pub log_lines_dropped: IntCounter,
+}
+
+impl Metrics {
+    /// Registers everything once.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let build_info = GaugeVec::new(opts("build_info", "Always 1; the version is the label."), &["version"])?;
+        build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+        registry.register(Box::new(build_info))?;
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        let counters = |name, help, labels: &[&str]| keep(&registry, IntCounterVec::new(opts(name, help), labels));
+        let histograms = |name, help, labels: &[&str], buckets: &[f64]| {
+            let opts = HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec());
+            keep(&registry, HistogramVec::new(opts, labels))
+        };
+        let gauge = |name, help| keep(&registry, IntGauge::with_opts(opts(name, help)));
+        Ok(Self {
+            http_requests: counters(
+                "http_requests_total",
+                "Requests answered.",
+                &["listener", "route", "method", "code"],
+            )?,
+            http_request_duration: histograms(
+                "http_request_duration_seconds",
+                "From the head of the request to the end of the response.",
+                &["route"],
+                &REQUEST_BUCKETS,
+            )?,
+            http_requests_in_flight: gauge("http_requests_in_flight", "Requests being answered.")?,
+            decisions: counters(
+                "decisions_total",
+                "Decisions by outcome and reason; the reason is empty for an allow.",
+                &["route", "decision", "reason"],
+            )?,
+            decision_duration: histograms(
+                "decision_duration_seconds",
+                "Time to decide, lookups included.",
+                &["route"],
+                &DECISION_BUCKETS,
+            )?,
+            session_lookups: counters(
+                "session_lookups_total",
+                "Session lists asked of a tier, by what came of it.",
+                &["tier", "result"],
+            )?,
+            session_cache_entries: gauge("session_cache_entries", "Members whose session list is cached.")?,
+            directory_requests: counters(
+                "directory_requests_total",
+                "Calls to the session directory, by outcome.",
+                &["operation", "outcome"],
+            )?,
+            directory_request_duration: histograms(
+                "directory_request_duration_seconds",
+                "Duration of calls to the session directory.",
+                &["operation"],
+                &REQUEST_BUCKETS,
+            )?,
+            directory_credentials_rejected: gauge(
+                "directory_credentials_rejected",
+                "1 while the session directory rejects our own credentials.",
+            )?,
+            evidence_age: keep(
+                &registry,
+                Histogram::with_opts(
+                    HistogramOpts::from(opts("evidence_age_seconds", "Age of the evidence an allow rested on."))
+                        .buckets(AGE_BUCKETS.to_vec()),
+                ),
+            )?,
+            jwks_last_success: keep(
+                &registry,
+                Gauge::with_opts(opts(
+                    "jwks_last_success_timestamp_seconds",
+                    "When the verification keys were last fetched.",
+                )),
+            )?,
+            upstream_requests: counters(
+                "upstream_requests_total",
+                "Requests sent to an upstream, by outcome.",
+                &["upstream", "outcome"],
+            )?,
+            upstream_request_duration: histograms(
+                "upstream_request_duration_seconds",
+                "From sending a request to an upstream to the head of its response.",
+                &["upstream"],
+                &REQUEST_BUCKETS,
+            )?,
+            connections_open: keep(
+                &registry,
+                IntGaugeVec::new(opts("connections_open", "Client connections open."), &["listener"]),
+            )?,
+            connections_rejected: counters(
+                "connections_rejected_total",
+                "Client connections closed before a request, by reason.",
+                &["listener", "reason"],
+            )?,
+            log_lines_dropped: keep(
+                &registry,
+                IntCounter::with_opts(opts("log_lines_dropped_total", "Access and decision lines that were dropped.")),
+            )?,
+            registry,
+        })
+    }
+
+    /// Everything in the text format of Prometheus 0.0.4.
+    pub fn render(&self) -> String {
+        let mut text = Vec::new();
+        if TextEncoder::new().encode(&self.registry.gather(), &mut text).is_err() {
+            return String::new();
+        }
+        String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+/// The method as a label: known ones by name, all others folded into one (OpenTelemetry's `_OTHER`).
+pub fn method_label(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        "PATCH" => "PATCH",
+        "OPTIONS" => "OPTIONS",
+        "TRACE" => "TRACE",
+        "CONNECT" => "CONNECT",
+        _ => "_OTHER",
+    }
+}
+
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(format!("portcullis_{name}"), help)
+}
+
+fn keep<C: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: Result<C, prometheus::Error>,
+) -> Result<C, prometheus::Error> {
+    let metric = metric?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}

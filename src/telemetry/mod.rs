@@ -1,0 +1,16 @@
+//! What an operator sees: operational log, access log, decision record, metrics, trace context.
+//!
+//! Must not hold a secret, a token or a query string, nor put anything a client chose into a label.
+
+mod lines;
+mod log;
+mod metrics;
+mod record;
+mod trace;
+
+pub use lines::LineWriter;
+pub use log::{LogSettings, init_log};
+pub use metrics::{Metrics, method_label};
+pub(crate) use record::milliseconds;
+pub use record::{AccessRecord, DecisionRecord};
+pub use trace::{RequestId, TraceContext};
