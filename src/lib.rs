@@ -5,3 +5,4 @@ pub mod session;
 pub mod telemetry;
 pub mod directory;
 pub mod stytch;
+pub mod engine;

@@ -1,0 +1,19 @@
+//! What a door asks about: the request in the engine's words.
+//!
+//! Must not hold a body, a wire shape of some proxy, or anything mutable.
+
+use http::{HeaderMap, Method};
+
+use crate::policy::{CanonicalPath, HostName};
+use crate::telemetry::{RequestId, TraceContext};
+
+/// A request to decide on. The path is the one that will be forwarded.
+#[derive(Debug, Clone, Copy)]
+pub struct AccessRequest<'a> {
+    pub method: &'a Method,
+    pub host: &'a HostName,
+    pub path: &'a CanonicalPath,
+    pub headers: &'a HeaderMap,
+    pub request_id: &'a RequestId,
+    pub trace: &'a TraceContext,
+}

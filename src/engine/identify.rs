@@ -1,0 +1,147 @@
+//! From candidates in a request to one verified caller (section 4.6 of the design).
+//!
+//! Must not judge what the caller may do, nor send an expired or unverified JWT anywhere.
+
+use std::sync::Arc;
+
+use super::check::Engine;
+use super::snapshot::Snapshot;
+use crate::directory::{Answer, DirectoryError, TokenOwner, TokenQuery};
+use crate::identity::{
+    Bound, Credential, CredentialDigest, CredentialSource, JwtError, KeySet, Now, Principal, Secret, SessionJwt,
+    find_credentials, verify_session_jwt,
+};
+use crate::policy::{Reason, Refusal};
+
+/// A caller and how they were known.
+pub(super) struct Identified {
+    pub(super) principal: Principal,
+    /// The credential came in `Authorization`.
+    pub(super) by_bearer: bool,
+}
+
+/// A verified token as it is remembered, with the key set that verified it.
+#[derive(Debug, Clone)]
+pub(super) struct VerifiedToken {
+    jwt: Arc<SessionJwt>,
+    generation: u64,
+}
+
+/// Why one candidate is no credential.
+enum Unfit {
+    Jwt(JwtError),
+    Unknown,
+    Directory(DirectoryError),
+    /// Finding out would need IO, and another candidate was verified already.
+    NotLookedAt,
+}
+
+impl Engine {
+    /// The first candidate that verifies, unless a later one names another session.
+    pub(super) async fn identify(
+        &self,
+        headers: &http::HeaderMap,
+        snapshot: &Snapshot,
+        now: Now,
+    ) -> Result<Identified, Refusal> {
+        let found = find_credentials(headers, &snapshot.credentials);
+        let mut winner: Option<Identified> = None;
+        let mut reasons: Vec<Refusal> = Vec::new();
+        for (source, credential) in &found.candidates {
+            let may_wait = winner.is_none();
+            let verified = match credential {
+                Credential::SessionJwt(token) => self.verify(token, snapshot, now, may_wait).await,
+                Credential::SessionToken(token) => self.resolve(token, now, may_wait).await,
+            };
+            match (verified, &winner) {
+                (Ok(principal), None) => {
+                    let by_bearer = snapshot.credentials.get(*source) == Some(&CredentialSource::Bearer);
+                    winner = Some(Identified { principal, by_bearer });
+                }
+                (Ok(principal), Some(first)) if principal.bound != first.principal.bound => {
+                    return Err(Reason::CredentialsDisagree.into());
+                }
+                (Ok(_), Some(_)) => {}
+                (Err(unfit), _) => reasons.extend(unfit.refusal()),
+            }
+        }
+        if found.malformed > 0 {
+            reasons.push(Reason::CredentialInvalid.into());
+        }
+        // What was our trouble outranks what was wrong with the credential; nothing at all is "missing".
+        winner.ok_or_else(|| {
+            let told = reasons.into_iter().max_by_key(|refusal| rank(refusal.reason));
+            told.unwrap_or_else(|| Reason::CredentialMissing.into())
+        })
+    }
+
+    async fn verify(
+        &self,
+        token: &str,
+        snapshot: &Snapshot,
+        now: Now,
+        may_wait: bool,
+    ) -> Result<Principal, Unfit> {
+        let digest = CredentialDigest::of(token);
+        let mut keys = self.keys.keys();
+        if let Some(known) = self.tokens.get(&digest).filter(|known| known.generation == keys.generation()) {
+            known.jwt.check_dates(now.wall, snapshot.jwt_rules.leeway).map_err(Unfit::Jwt)?;
+            return Ok(known.jwt.principal());
+        }
+        let mut verified = verify_session_jwt(token, &keys, &snapshot.jwt_rules, now.wall);
+        if let Err(JwtError::UnknownKey(key_id)) = &verified {
+            if !may_wait {
+                return Err(Unfit::NotLookedAt);
+            }
+            keys = self.keys.refetch_for(key_id).wait().await.map_err(Unfit::Directory)?;
+            verified = verify_session_jwt(token, &keys, &snapshot.jwt_rules, now.wall);
+        }
+        let jwt = Arc::new(verified.map_err(Unfit::Jwt)?);
+        self.remember(digest, &jwt, &keys);
+        Ok(jwt.principal())
+    }
+
+    fn remember(&self, digest: CredentialDigest, jwt: &Arc<SessionJwt>, keys: &KeySet) {
+        self.tokens.insert(digest, VerifiedToken { jwt: Arc::clone(jwt), generation: keys.generation() });
+    }
+
+    async fn resolve(&self, token: &str, now: Now, may_wait: bool) -> Result<Principal, Unfit> {
+        let query =
+            TokenQuery { token: Secret::new(token.to_owned()), digest: CredentialDigest::of(token), now };
+        let owner = match self.directory.resolve(&query) {
+            Answer::Pending(_) if !may_wait => return Err(Unfit::NotLookedAt),
+            answer => answer.wait().await.map_err(Unfit::Directory)?,
+        };
+        match owner {
+            TokenOwner::Session(binding) => Ok(Principal {
+                member: binding.member,
+                bound: Bound::Session(binding.session_id),
+                // The session was live then, so a list from before cannot deny it.
+                issued_at: Some(binding.resolved_at.wall),
+            }),
+            TokenOwner::Nobody { .. } => Err(Unfit::Unknown),
+        }
+    }
+}
+
+impl Unfit {
+    fn refusal(self) -> Option<Refusal> {
+        match self {
+            Self::Jwt(JwtError::Expired) => Some(Reason::CredentialExpired.into()),
+            Self::Jwt(JwtError::MachineToken | JwtError::ConnectedAppToken) => Some(Reason::CredentialKind.into()),
+            Self::Jwt(_) | Self::Unknown => Some(Reason::CredentialInvalid.into()),
+            Self::Directory(error) => Some(error.refusal()),
+            Self::NotLookedAt => None,
+        }
+    }
+}
+
+/// Among several unfit credentials: our trouble, then the most telling.
+fn rank(reason: Reason) -> u8 {
+    match reason {
+        Reason::CredentialInvalid => 0,
+        Reason::CredentialKind => 1,
+        Reason::CredentialExpired => 2,
+        _ => 3,
+    }
+}
