@@ -6,3 +6,5 @@ pub mod telemetry;
 pub mod directory;
 pub mod stytch;
 pub mod engine;
+pub mod server;
+pub mod upstream;

@@ -1,0 +1,39 @@
+//! Leaving in order: everyone is told, work under way is counted, and the wait has an end.
+//!
+//! Must not decide how long to wait; whoever drains says so.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Told to every connection and tunnel. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Drain {
+    begun: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Drain {
+    /// Runs `task` where the end of the process waits for it.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    pub fn has_begun(&self) -> bool {
+        self.begun.is_cancelled()
+    }
+
+    /// Resolves when leaving begins.
+    pub async fn begun(&self) {
+        self.begun.cancelled().await;
+    }
+
+    /// Tells everyone and waits for what is under way, at most `patience`. True if nothing was cut off.
+    pub async fn finish(&self, patience: Duration) -> bool {
+        self.begun.cancel();
+        self.tasks.close();
+        tokio::time::timeout(patience, self.tasks.wait()).await.is_ok()
+    }
+}

@@ -1,0 +1,107 @@
+//! One listening socket: accept, count, bound, hand over.
+//!
+//! Must not read a byte of a connection here, so that a slow client never holds up the next.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+use super::protocol::{Serve, serve_connection};
+use super::{Drain, ListenerSettings, Peer, TlsError, server_tls};
+use crate::telemetry::Metrics;
+
+/// Why a listener cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("cannot listen on `{address}`: {error}")]
+    Address { address: SocketAddr, error: io::Error },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// A listener that is bound and not yet serving.
+pub struct Listener {
+    socket: TcpListener,
+    settings: ListenerSettings,
+    tls: Option<TlsAcceptor>,
+    metrics: Metrics,
+}
+
+impl Listener {
+    pub async fn bind(settings: ListenerSettings, metrics: Metrics) -> Result<Self, BindError> {
+        let tls = match settings.certificates.as_slice() {
+            [] => None,
+            files => Some(TlsAcceptor::from(server_tls(files)?)),
+        };
+        let address = settings.address;
+        let socket = TcpListener::bind(address).await.map_err(|error| BindError::Address { address, error })?;
+        Ok(Self { socket, settings, tls, metrics })
+    }
+
+    /// Where it listens: the port chosen if the settings left it open.
+    pub fn address(&self) -> SocketAddr {
+        self.socket.local_addr().unwrap_or(self.settings.address)
+    }
+
+    pub fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Accepts until leaving begins. Connections past the limit are closed at once and counted.
+    pub async fn run<S: Serve>(self, service: S, drain: Drain) {
+        let places = Arc::new(Semaphore::new(self.settings.limits.max_connections));
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.socket.accept() => accepted,
+                () = drain.begun() => return,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, most likely: trying again at once would spin.
+                    tracing::warn!(listener = %self.settings.name, %error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                self.metrics.connections_rejected.with_label_values(&[&*self.settings.name, "limit"]).inc();
+                continue;
+            };
+            let connection = self.serve_one(stream, address, service.clone(), drain.clone());
+            drain.spawn(async move {
+                connection.await;
+                drop(place);
+            });
+        }
+    }
+
+    fn serve_one<S: Serve>(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        service: S,
+        drain: Drain,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let peer = Peer {
+            address,
+            listener: Arc::clone(&self.settings.name),
+            secure: self.tls.is_some(),
+        };
+        let (tls, limits, metrics) = (self.tls.clone(), self.settings.limits.clone(), self.metrics.clone());
+        async move {
+            let open = metrics.connections_open.with_label_values(&[&*peer.listener]);
+            open.inc();
+            let listener = Arc::clone(&peer.listener);
+            if let Err(reason) = serve_connection(stream, tls, peer, &limits, service, drain).await {
+                metrics.connections_rejected.with_label_values(&[&*listener, reason]).inc();
+            }
+            open.dec();
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! One connection: TLS if it is to be, then HTTP/1.1 or HTTP/2, for as long as the limits allow.
+//!
+//! Must not wait for a client without a timer: neither the handshake, the first bytes, nor the next request.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use super::stream::ClientStream;
+use super::{Drain, ServerLimits};
+
+/// Whoever is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The socket's own address; nothing a header says.
+    pub address: SocketAddr,
+    pub listener: Arc<str>,
+    /// Whether the connection came under TLS.
+    pub secure: bool,
+}
+
+/// What answers the requests of a listener.
+pub trait Serve: Clone + Send + Sync + 'static {
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static;
+
+    fn serve(&self, request: Request<Incoming>, peer: Arc<Peer>)
+    -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+/// Serves until the client leaves, a limit ends it, or everyone is told to leave.
+///
+/// The error is the label of a connection that ended before it was one.
+pub(super) async fn serve_connection<S: Serve>(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    peer: Peer,
+    limits: &ServerLimits,
+    service: S,
+    drain: Drain,
+) -> Result<(), &'static str> {
+    // Small writes must not wait for an acknowledgement; a socket that refuses is served all the same.
+    drop(stream.set_nodelay(true));
+    let begin = async {
+        match tls {
+            Some(acceptor) => {
+                let stream = acceptor.accept(stream).await.map_err(|_| "handshake")?;
+                let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                Ok((ClientStream::tls(stream, limits.write_timeout), is_http2))
+            }
+            None => {
+                let is_http2 = sniff(&stream).await.map_err(|_| "preface")?;
+                Ok((ClientStream::clear(stream, limits.write_timeout), is_http2))
+            }
+        }
+    };
+    let begun = tokio::select! {
+        begun = tokio::time::timeout(limits.header_timeout, begin) => begun.map_err(|_| "timeout")?,
+        () = drain.begun() => return Ok(()),
+    };
+    let (stream, is_http2) = begun?;
+    let activity = Arc::new(Activity::new());
+    let peer = Arc::new(peer);
+    let answer = {
+        let activity = Arc::clone(&activity);
+        move |request: Request<Incoming>| {
+            let (service, peer, busy) = (service.clone(), Arc::clone(&peer), Activity::begin(&activity));
+            async move {
+                let response = service.serve(request, peer).await;
+                Ok::<_, Infallible>(response.map(|body| Counted { body, _busy: busy }))
+            }
+        }
+    };
+    let io = TokioIo::new(stream);
+    if is_http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.max_streams)
+            .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+            .initial_stream_window_size(256 * 1024)
+            .initial_connection_window_size(1024 * 1024)
+            .max_send_buf_size(256 * 1024)
+            .keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(20));
+        let mut connection = pin!(builder.serve_connection(io, service_fn(answer)));
+        watch(&activity, limits, &drain, connection.as_mut(), |connection| connection.graceful_shutdown()).await
+    } else {
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_timeout.max(limits.idle_timeout))
+            .max_headers(limits.max_headers)
+            .max_header_size(limits.max_header_bytes);
+        let mut connection = pin!(builder.serve_connection(io, service_fn(answer)).with_upgrades());
+        watch(&activity, limits, &drain, connection.as_mut(), |connection| connection.graceful_shutdown()).await
+    }
+}
+
+/// Drives a connection; asks it to end when it is idle for too long or everyone leaves, and cuts it if it does not.
+async fn watch<C>(
+    activity: &Activity,
+    limits: &ServerLimits,
+    drain: &Drain,
+    mut connection: std::pin::Pin<&mut C>,
+    mut end: impl FnMut(std::pin::Pin<&mut C>),
+) -> Result<(), &'static str>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut ending: Option<Instant> = None;
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                return match ended {
+                    Err(error) if error.is_parse() => Err("malformed"),
+                    Err(error) if error.is_timeout() && !activity.has_served() => Err("timeout"),
+                    _ => Ok(()),
+                };
+            }
+            () = drain.begun(), if !draining => {
+                draining = true;
+                end(connection.as_mut());
+            }
+            () = tokio::time::sleep(activity.patience(limits)) => {
+                if activity.is_busy() {
+                    continue;
+                }
+                match ending {
+                    None if activity.idle() >= activity.bound(limits) => {
+                        ending = Some(Instant::now());
+                        end(connection.as_mut());
+                    }
+                    // Asked to end, idle, and still there: what is left is a client that does not answer.
+                    Some(asked) if asked.elapsed() >= Duration::from_secs(5) => {
+                        return if activity.has_served() { Ok(()) } else { Err("timeout") };
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// Whether the first bytes are the preface of HTTP/2 (RFC 9113 section 3.4); no HTTP/1 method begins with `PRI`.
+async fn sniff(stream: &TcpStream) -> std::io::Result<bool> {
+    const PREFACE: &[u8] = b"PRI ";
+    let mut first = [0; PREFACE.len()];
+    loop {
+        let count = stream.peek(&mut first).await?;
+        let seen = first.get(..count).unwrap_or_default();
+        if count == PREFACE.len() || !PREFACE.starts_with(seen) || count == 0 {
+            return Ok(seen == PREFACE);
+        }
+        // The bytes so far could be either; peeking again at once would return them again.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Requests under way on a connection, and since when there is none.
+struct Activity {
+    began: Instant,
+    under_way: AtomicUsize,
+    served: AtomicUsize,
+    /// Milliseconds after `began`.
+    quiet_since: AtomicU64,
+}
+
+impl Activity {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            under_way: AtomicUsize::new(0),
+            served: AtomicUsize::new(0),
+            quiet_since: AtomicU64::new(0),
+        }
+    }
+
+    fn begin(activity: &Arc<Self>) -> Busy {
+        activity.under_way.fetch_add(1, Ordering::Relaxed);
+        activity.served.fetch_add(1, Ordering::Relaxed);
+        Busy(Arc::clone(activity))
+    }
+
+    fn is_busy(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) > 0
+    }
+
+    fn has_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed) > 0
+    }
+
+    fn idle(&self) -> Duration {
+        self.began.elapsed().saturating_sub(Duration::from_millis(self.quiet_since.load(Ordering::Relaxed)))
+    }
+
+    /// How long this connection may be idle: a first request is owed sooner than a next one.
+    fn bound(&self, limits: &ServerLimits) -> Duration {
+        if self.has_served() { limits.idle_timeout } else { limits.header_timeout }
+    }
+
+    fn patience(&self, limits: &ServerLimits) -> Duration {
+        if self.is_busy() {
+            return limits.header_timeout;
+        }
+        self.bound(limits).saturating_sub(self.idle()).max(Duration::from_millis(50)).min(Duration::from_secs(5))
+    }
+}
+
+/// A request under way, its response body included.
+struct Busy(Arc<Activity>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let now = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.quiet_since.store(now, Ordering::Relaxed);
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A response body that keeps its connection counted as busy until it ends.
+struct Counted<B> {
+    body: B,
+    _busy: Busy,
+}
+
+impl<B: Body + Unpin> Body for Counted<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<B::Data>, B::Error>>> {
+        std::pin::Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}

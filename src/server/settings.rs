@@ -1,0 +1,57 @@
+//! What a listener is built with, already checked.
+//!
+//! Must not read anything: plain values only.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One listener for traffic.
+#[derive(Debug, Clone)]
+pub struct ListenerSettings {
+    /// For logs and metric labels.
+    pub name: Arc<str>,
+    pub address: SocketAddr,
+    /// Certificates to answer TLS with; none: cleartext.
+    pub certificates: Vec<CertificateFiles>,
+    pub limits: ServerLimits,
+}
+
+/// A certificate chain and its key, in PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// What one client, and all together, may take.
+#[derive(Debug, Clone)]
+pub struct ServerLimits {
+    /// Connections open at once on one listener.
+    pub max_connections: usize,
+    /// From accepting a connection, or the end of a request, to the next complete request head.
+    pub header_timeout: Duration,
+    /// How long a connection may stay without a request under way.
+    pub idle_timeout: Duration,
+    /// How long a write to the client may make no progress.
+    pub write_timeout: Duration,
+    pub max_header_bytes: usize,
+    pub max_headers: usize,
+    /// Requests at once on one HTTP/2 connection.
+    pub max_streams: u32,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(60),
+            max_header_bytes: 32 * 1024,
+            max_headers: 100,
+            max_streams: 100,
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! One origin: send a request, wait for the head of its answer, hand on the body.
+//!
+//! Must not wait without a bound, and must not send a request again once a byte of it may have arrived.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::OriginSettings;
+use super::pool::{Lease, Pool};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum OriginError {
+    #[error("cannot connect: {0}")]
+    Connect(std::io::Error),
+    #[error("the host is no name for TLS")]
+    Name,
+    #[error("connecting took too long")]
+    ConnectTimeout,
+    #[error("all connections are in use")]
+    Busy,
+    #[error("no answer came in time")]
+    ResponseTimeout,
+    #[error("the exchange failed: {0}")]
+    Exchange(hyper::Error),
+}
+
+/// When something last moved in a request's body: the wait for an answer begins there.
+#[derive(Debug)]
+pub struct Progress {
+    began: Instant,
+    moved: AtomicU64,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { began: Instant::now(), moved: AtomicU64::new(0) }
+    }
+}
+
+impl Progress {
+    pub fn note(&self) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.moved.store(now, Ordering::Relaxed);
+    }
+
+    fn still_for(&self) -> Duration {
+        self.began.elapsed().saturating_sub(Duration::from_millis(self.moved.load(Ordering::Relaxed)))
+    }
+}
+
+/// An origin with its connections. Cheap to clone.
+pub struct Origin<B> {
+    pool: Arc<Pool<B>>,
+    name: Arc<str>,
+    response_timeout: Duration,
+}
+
+/// The head of an answer, and its body still to be read.
+pub type OriginResponse<B> = Response<OriginBody<B>>;
+
+impl<B> Clone for Origin<B> {
+    fn clone(&self) -> Self {
+        Self {
+            pool: Arc::clone(&self.pool),
+            name: Arc::clone(&self.name),
+            response_timeout: self.response_timeout,
+        }
+    }
+}
+
+impl<B> Origin<B>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    /// Must be called inside a runtime: idle connections are swept now and then.
+    pub fn new(settings: OriginSettings, tls: &Arc<rustls::ClientConfig>) -> Self {
+        let (name, response_timeout) = (Arc::clone(&settings.name), settings.response_timeout);
+        let every = settings.idle_timeout.max(Duration::from_secs(1));
+        let pool = Arc::new(Pool::new(settings, tls));
+        let swept = Arc::downgrade(&pool);
+        tokio::spawn(async move {
+            while let Some(pool) = swept.upgrade() {
+                pool.sweep();
+                drop(pool);
+                tokio::time::sleep(every).await;
+            }
+        });
+        Self { pool, name, response_timeout }
+    }
+
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Sends `request`, whose URI is in origin form, and waits for the head of the answer.
+    pub async fn send(
+        &self,
+        request: Request<B>,
+        progress: &Progress,
+    ) -> Result<OriginResponse<B>, OriginError> {
+        let mut lease = self.pool.take().await?;
+        progress.note();
+        let mut sent = self.exchange(&mut lease, request, progress).await;
+        if let Err((error, Some(request))) = sent {
+            // Handed back unsent: the kept connection had closed meanwhile.
+            if !lease.used {
+                return Err(error);
+            }
+            self.pool.reconnect(&mut lease).await?;
+            sent = self.exchange(&mut lease, request, progress).await;
+        }
+        let response = sent.map_err(|(error, _)| error)?;
+        let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        Ok(response.map(|body| {
+            let mut body = OriginBody { body, lease: (!upgraded).then_some(lease), pool: Arc::clone(&self.pool) };
+            if body.body.is_end_stream() {
+                body.give_back();
+            }
+            body
+        }))
+    }
+
+    async fn exchange(
+        &self,
+        lease: &mut Lease<B>,
+        request: Request<B>,
+        progress: &Progress,
+    ) -> Result<Response<Incoming>, (OriginError, Option<Request<B>>)> {
+        let mut sending = std::pin::pin!(lease.sender.try_send_request(request));
+        loop {
+            let remaining = self.response_timeout.saturating_sub(progress.still_for());
+            tokio::select! {
+                biased;
+                sent = sending.as_mut() => {
+                    return sent.map_err(|mut error| {
+                        let unsent = error.take_message();
+                        (OriginError::Exchange(error.into_error()), unsent)
+                    });
+                }
+                () = tokio::time::sleep(remaining) => {
+                    if progress.still_for() >= self.response_timeout {
+                        return Err((OriginError::ResponseTimeout, None));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The body of an answer. Read to its end, its connection can serve again; dropped before, the connection closes.
+pub struct OriginBody<B> {
+    body: Incoming,
+    lease: Option<Lease<B>>,
+    pool: Arc<Pool<B>>,
+}
+
+impl<B> OriginBody<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn give_back(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            self.pool.put_back(lease);
+        }
+    }
+}
+
+impl<B> Body for OriginBody<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Ready(None) => self.give_back(),
+            Poll::Ready(Some(Err(_))) => self.lease = None,
+            Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => self.give_back(),
+            _ => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,128 @@
+//! Connections to one origin: taken one by one, put back when their answer is read to its end.
+//!
+//! Must not hand out a connection that anything was left unread on.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body::Body;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsConnector;
+
+use super::{OriginError, OriginSettings};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The connections of one origin.
+pub(super) struct Pool<B> {
+    settings: OriginSettings,
+    tls: TlsConnector,
+    idle: Mutex<Vec<Idle<B>>>,
+    /// One place per request under way: since an idle connection is taken before a new one is made, it also
+    /// bounds the connections.
+    places: Arc<Semaphore>,
+}
+
+struct Idle<B> {
+    sender: SendRequest<B>,
+    since: Instant,
+}
+
+/// A connection in use by one request.
+pub(super) struct Lease<B> {
+    pub(super) sender: SendRequest<B>,
+    /// Whether it has served a request before.
+    pub(super) used: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+impl<B> Pool<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    pub(super) fn new(settings: OriginSettings, tls: &Arc<rustls::ClientConfig>) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(settings.max_connections)),
+            tls: TlsConnector::from(Arc::clone(tls)),
+            idle: Mutex::new(Vec::new()),
+            settings,
+        }
+    }
+
+    /// An idle connection that is ready, the latest used first, or a new one.
+    pub(super) async fn take(&self) -> Result<Lease<B>, OriginError> {
+        let place = Arc::clone(&self.places).acquire_owned();
+        let place = tokio::time::timeout(self.settings.connect_timeout, place).await;
+        let Ok(Ok(place)) = place else { return Err(OriginError::Busy) };
+        while let Some(mut idle) = self.pop() {
+            let fresh = idle.since.elapsed() < self.settings.idle_timeout && !idle.sender.is_closed();
+            // Ready only after the connection looked for bytes nobody asked for.
+            if fresh && idle.sender.ready().await.is_ok() {
+                return Ok(Lease { sender: idle.sender, used: true, _place: place });
+            }
+        }
+        Ok(Lease { sender: self.connect().await?, used: false, _place: place })
+    }
+
+    /// A new connection in the place of one that turned out closed.
+    pub(super) async fn reconnect(&self, lease: &mut Lease<B>) -> Result<(), OriginError> {
+        lease.sender = self.connect().await?;
+        lease.used = false;
+        Ok(())
+    }
+
+    pub(super) fn put_back(&self, lease: Lease<B>) {
+        if !lease.sender.is_closed() {
+            let idle = Idle { sender: lease.sender, since: Instant::now() };
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
+        }
+    }
+
+    /// Drops connections that were idle for too long; called now and then.
+    pub(super) fn sweep(&self) {
+        let limit = self.settings.idle_timeout;
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|idle| idle.since.elapsed() < limit && !idle.sender.is_closed());
+    }
+
+    fn pop(&self) -> Option<Idle<B>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    async fn connect(&self) -> Result<SendRequest<B>, OriginError> {
+        let connect = async {
+            let address = (self.settings.host.as_str(), self.settings.port);
+            let stream = TcpStream::connect(address).await.map_err(OriginError::Connect)?;
+            drop(stream.set_nodelay(true));
+            if self.settings.tls {
+                let name = ServerName::try_from(self.settings.host.clone()).map_err(|_| OriginError::Name)?;
+                let stream = self.tls.connect(name, stream).await.map_err(OriginError::Connect)?;
+                handshake(stream).await
+            } else {
+                handshake(stream).await
+            }
+        };
+        tokio::time::timeout(self.settings.connect_timeout, connect).await.unwrap_or(Err(OriginError::ConnectTimeout))
+    }
+}
+
+async fn handshake<B>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<SendRequest<B>, OriginError>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let (sender, connection) =
+        http1::Builder::new().max_headers(200).handshake(TokioIo::new(stream)).await.map_err(OriginError::Exchange)?;
+    // Its end is seen by whoever holds the sender; there is nobody else to tell.
+    tokio::spawn(async move { drop(connection.with_upgrades().await) });
+    Ok(sender)
+}
