@@ -8,3 +8,4 @@ pub mod stytch;
 pub mod engine;
 pub mod server;
 pub mod upstream;
+pub mod doors;

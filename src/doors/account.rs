@@ -1,0 +1,126 @@
+//! What is written down about one request, once, when its response has ended.
+//!
+//! Must not be kept past the response, nor hold a query or a credential.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use http::{Method, Request, StatusCode, Version};
+use jiff::Timestamp;
+
+use crate::policy::Reason;
+use crate::server::Peer;
+use crate::telemetry::{AccessRecord, LineWriter, Metrics, RequestId, TraceContext, method_label, milliseconds};
+
+/// What nginx taught everybody to read as "the client left before the answer".
+const CLIENT_LEFT: u16 = 499;
+
+/// The account of one request. Dropping it writes the access line and counts the request.
+pub(super) struct Account {
+    pub(super) request_id: RequestId,
+    pub(super) trace: TraceContext,
+    pub(super) method: Method,
+    pub(super) host: String,
+    pub(super) path: String,
+    pub(super) route: Option<Arc<str>>,
+    pub(super) reason: Option<Reason>,
+    pub(super) upstream: Option<Arc<str>>,
+    pub(super) upstream_took: Option<Duration>,
+    pub(super) status: Option<StatusCode>,
+    pub(super) request_bytes: Arc<AtomicU64>,
+    pub(super) response_bytes: u64,
+    /// Set once the response body ended as it should.
+    pub(super) complete: bool,
+    pub(super) version: Version,
+    /// The request came with a body nobody has read yet.
+    pub(super) unread_body: bool,
+    peer: Arc<Peer>,
+    began: Instant,
+    metrics: Metrics,
+    lines: LineWriter,
+}
+
+impl Account {
+    pub(super) fn open<B>(
+        request: &Request<B>,
+        unread_body: bool,
+        peer: &Arc<Peer>,
+        metrics: &Metrics,
+        lines: &LineWriter,
+    ) -> Self {
+        metrics.http_requests_in_flight.inc();
+        let request_id = RequestId::new();
+        Self {
+            trace: TraceContext::begin(&request_id),
+            request_id,
+            method: request.method().clone(),
+            host: String::new(),
+            path: String::new(),
+            route: None,
+            reason: None,
+            upstream: None,
+            upstream_took: None,
+            status: None,
+            request_bytes: Arc::new(AtomicU64::new(0)),
+            response_bytes: 0,
+            complete: false,
+            peer: Arc::clone(peer),
+            version: request.version(),
+            unread_body,
+            began: Instant::now(),
+            metrics: metrics.clone(),
+            lines: lines.clone(),
+        }
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let took = self.began.elapsed();
+        let status = self.status.map_or(CLIENT_LEFT, |status| status.as_u16());
+        let route = self.route.as_deref().unwrap_or("none");
+        let method = method_label(&self.method);
+        self.metrics.http_requests_in_flight.dec();
+        self.metrics
+            .http_requests
+            .with_label_values(&[&*self.peer.listener, route, method, code_label(status).as_str()])
+            .inc();
+        self.metrics.http_request_duration.with_label_values(&[route]).observe(took.as_secs_f64());
+        if !self.lines.is_on() {
+            return;
+        }
+        let record = AccessRecord {
+            log: "access",
+            ts: Timestamp::now(),
+            request_id: self.request_id.as_str(),
+            trace_id: self.trace.trace_id(),
+            listener: &self.peer.listener,
+            client_ip: self.peer.address.ip().to_string(),
+            protocol: match self.version {
+                Version::HTTP_2 => "HTTP/2",
+                Version::HTTP_10 => "HTTP/1.0",
+                _ => "HTTP/1.1",
+            },
+            method,
+            host: &self.host,
+            path: &self.path,
+            route,
+            status,
+            reason: self.reason.map(Reason::code),
+            upstream: self.upstream.as_deref(),
+            request_bytes: self.request_bytes.load(Ordering::Relaxed),
+            response_bytes: self.response_bytes,
+            duration_ms: milliseconds(took),
+            upstream_ms: self.upstream_took.map(milliseconds),
+            complete: self.complete,
+        };
+        self.lines.write(record.line());
+    }
+}
+
+/// The status as a label; an origin may answer any number, so the odd ones share a label per class.
+fn code_label(status: u16) -> String {
+    let known = StatusCode::from_u16(status).ok().is_some_and(|code| code.canonical_reason().is_some());
+    if known || status == CLIENT_LEFT { status.to_string() } else { format!("{}xx", status / 100) }
+}

@@ -1,0 +1,11 @@
+//! Policy enforcement points: each translates its own wire shape in and out and asks the engine between.
+//!
+//! Must not decide: a door that holds an `if` about users is in the wrong place.
+
+mod account;
+mod own;
+mod proxy;
+mod refusal;
+
+pub use proxy::{Origins, ProxyDoor, ProxySettings};
+pub use refusal::refusal_response;

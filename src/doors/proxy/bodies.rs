@@ -1,0 +1,208 @@
+//! Bodies on their way through: streamed piece by piece, timed, counted, their trailers cleaned.
+//!
+//! Must not gather a body, or hold back a piece that has arrived.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use crate::doors::account::Account;
+use crate::engine::ManagedNames;
+use crate::upstream::{OriginBody, Progress};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a body was cut short.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyError {
+    #[error("the body stood still for too long")]
+    Stalled,
+    #[error("the body is larger than allowed")]
+    TooLarge,
+}
+
+/// The client's body on its way to the origin.
+pub struct RequestBody {
+    body: Option<Incoming>,
+    managed: Arc<ManagedNames>,
+    progress: Arc<Progress>,
+    bytes: Arc<AtomicU64>,
+    limit: u64,
+    patience: Patience,
+}
+
+impl RequestBody {
+    pub(super) fn new(
+        body: Incoming,
+        managed: &Arc<ManagedNames>,
+        progress: &Arc<Progress>,
+        bytes: &Arc<AtomicU64>,
+        limit: u64,
+        timeout: Duration,
+    ) -> Self {
+        Self {
+            body: Some(body),
+            managed: Arc::clone(managed),
+            progress: Arc::clone(progress),
+            bytes: Arc::clone(bytes),
+            limit,
+            patience: Patience::new(timeout),
+        }
+    }
+
+    /// No body at all, for a request that becomes a tunnel.
+    pub(super) fn without_body(mut self) -> Self {
+        self.body = None;
+        self
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        let polled = Pin::new(body).poll_frame(cx);
+        let Some(polled) = ready!(this.patience.watch(cx, polled))? else { return Poll::Ready(None) };
+        this.progress.note();
+        let mut frame = polled?;
+        if let Some(piece) = frame.data_ref() {
+            let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
+            let total = this.bytes.fetch_add(length, Ordering::Relaxed).saturating_add(length);
+            if total > this.limit {
+                return Poll::Ready(Some(Err(BodyError::TooLarge.into())));
+            }
+        }
+        clean_trailers(&mut frame, |trailers| this.managed.strip_request(trailers));
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// The body of a response, with the account of its request, which is closed when the body ends or is dropped.
+pub struct ResponseBody {
+    source: Source,
+    managed: Arc<ManagedNames>,
+    account: Account,
+    patience: Patience,
+}
+
+enum Source {
+    Own(Option<Bytes>),
+    Origin(OriginBody<RequestBody>),
+}
+
+impl ResponseBody {
+    /// A body of our own: all of it, at once.
+    pub(super) fn own(bytes: Bytes, managed: &Arc<ManagedNames>, account: Account) -> Self {
+        let source = Source::Own((!bytes.is_empty()).then_some(bytes));
+        Self::new(source, managed, account, Duration::MAX)
+    }
+
+    pub(super) fn from_origin(
+        body: OriginBody<RequestBody>,
+        managed: &Arc<ManagedNames>,
+        account: Account,
+        timeout: Duration,
+    ) -> Self {
+        Self::new(Source::Origin(body), managed, account, timeout)
+    }
+
+    fn new(source: Source, managed: &Arc<ManagedNames>, mut account: Account, timeout: Duration) -> Self {
+        // A body that is over at once is never polled.
+        account.complete = match &source {
+            Source::Own(bytes) => bytes.is_none(),
+            Source::Origin(body) => body.is_end_stream(),
+        };
+        Self { source, managed: Arc::clone(managed), account, patience: Patience::new(timeout) }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let polled = match &mut this.source {
+            Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::Origin(body) => Pin::new(body).poll_frame(cx),
+        };
+        let Some(polled) = ready!(this.patience.watch(cx, polled))? else {
+            this.account.complete = true;
+            return Poll::Ready(None);
+        };
+        let mut frame = polled?;
+        if let Some(piece) = frame.data_ref() {
+            this.account.response_bytes += u64::try_from(piece.len()).unwrap_or(u64::MAX);
+        }
+        clean_trailers(&mut frame, |trailers| this.managed.strip_response(trailers));
+        this.account.complete = this.is_end_stream();
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(bytes) => bytes.is_none(),
+            Source::Origin(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Source::Origin(body) => body.size_hint(),
+        }
+    }
+}
+
+fn clean_trailers(frame: &mut Frame<Bytes>, clean: impl FnOnce(&mut HeaderMap)) {
+    if let Some(trailers) = frame.trailers_mut() {
+        clean(trailers);
+    }
+}
+
+/// How long a body may stand still between two pieces.
+struct Patience {
+    timeout: Duration,
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    fn new(timeout: Duration) -> Self {
+        Self { timeout, waiting: None }
+    }
+
+    /// Passes what was polled on; while nothing comes, runs out.
+    fn watch<T>(&mut self, cx: &mut Context<'_>, polled: Poll<T>) -> Poll<Result<T, BoxError>> {
+        match polled {
+            Poll::Ready(value) => {
+                self.waiting = None;
+                Poll::Ready(Ok(value))
+            }
+            Poll::Pending => {
+                let timeout = self.timeout;
+                let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+                ready!(waiting.as_mut().poll(cx));
+                Poll::Ready(Err(BodyError::Stalled.into()))
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Forwarding what may pass: headers in their one order, the body as it comes, the answer cleaned on its way back.
+//!
+//! Must not reach an origin without a `Permit`, which is why the function that does takes one.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use super::bodies::{RequestBody, ResponseBody};
+use super::hop_by_hop::{asks_for_websocket, filter_announced_trailers, mark_websocket, remove_hop_by_hop};
+use super::tunnel::open_tunnel;
+use super::{Inner, Intake, REQUEST_ID};
+use crate::doors::account::Account;
+use crate::engine::{HeaderEdits, Snapshot};
+use crate::policy::{Permit, Reason};
+use crate::server::Peer;
+use crate::upstream::{OriginError, OriginResponse, Progress};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+impl Inner {
+    /// Sends the request to the origin of the permit's route and answers with what comes back.
+    #[expect(clippy::too_many_arguments, reason = "each is a different thing the door found out on its straight line")]
+    pub(super) async fn forward(
+        &self,
+        mut request: Request<Incoming>,
+        intake: &Intake,
+        peer: &Peer,
+        permit: &Permit,
+        edits: &HeaderEdits,
+        snapshot: &Snapshot,
+        mut account: Account,
+    ) -> Response<ResponseBody> {
+        let route = permit.route();
+        let Some(origin) = self.origins.get(&route.upstream) else {
+            return self.refuse(&Reason::OriginUnreachable.into(), account);
+        };
+        let length = request.body().size_hint().exact();
+        if length.is_some_and(|length| length > self.settings.max_request_bytes) {
+            return self.refuse(&Reason::BodyTooLarge.into(), account);
+        }
+        account.upstream = Some(Arc::clone(origin.name()));
+        let websocket = route.websocket
+            && *request.method() == Method::GET
+            && request.version() == Version::HTTP_11
+            && request.body().is_end_stream()
+            && asks_for_websocket(request.headers());
+        let client_side = websocket.then(|| hyper::upgrade::on(&mut request));
+
+        let (mut parts, body) = request.into_parts();
+        prepare(&mut parts.headers, intake, peer, edits, snapshot, &account);
+        if websocket {
+            mark_websocket(&mut parts.headers);
+        }
+        let progress = Arc::new(Progress::default());
+        let settings = &self.settings;
+        let body = RequestBody::new(
+            body,
+            &snapshot.managed_names,
+            &progress,
+            &account.request_bytes,
+            settings.max_request_bytes,
+            settings.body_timeout,
+        );
+        let mut outbound = Request::new(if websocket { body.without_body() } else { body });
+        *outbound.method_mut() = parts.method;
+        *outbound.headers_mut() = parts.headers;
+        match target(intake) {
+            Some(uri) => *outbound.uri_mut() = uri,
+            None => return self.refuse(&Reason::MalformedRequest.into(), account),
+        }
+
+        let began = Instant::now();
+        let sent = origin.send(outbound, &progress).await;
+        account.upstream_took = Some(began.elapsed());
+        self.count(origin.name(), &sent, began);
+        let mut response = match sent {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::warn!(upstream = %origin.name(), request_id = %account.request_id, %error, "the origin did not answer");
+                let too_large = account.request_bytes.load(std::sync::atomic::Ordering::Relaxed) > settings.max_request_bytes;
+                let reason = if too_large { Reason::BodyTooLarge } else { reason_of(&error) };
+                return self.refuse(&reason.into(), account);
+            }
+        };
+
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let asked = client_side.filter(|_| asks_for_websocket(response.headers()));
+            let Some(client_side) = asked else {
+                return self.refuse(&Reason::OriginMalformed.into(), account);
+            };
+            let origin_side = hyper::upgrade::on(&mut response);
+            self.drain.spawn(open_tunnel(client_side, origin_side, settings.tunnel_timeout));
+            return self.respond(response, snapshot, account, true);
+        }
+        self.respond(response, snapshot, account, false)
+    }
+
+    fn respond(
+        &self,
+        mut response: OriginResponse<RequestBody>,
+        snapshot: &Snapshot,
+        mut account: Account,
+        websocket: bool,
+    ) -> Response<ResponseBody> {
+        let managed = &snapshot.managed_names;
+        let headers = response.headers_mut();
+        remove_hop_by_hop(headers);
+        headers.remove(header::TE);
+        managed.strip_response(headers);
+        filter_announced_trailers(headers, managed);
+        if websocket {
+            mark_websocket(headers);
+        }
+        headers.insert(REQUEST_ID, account.request_id.header());
+        *response.version_mut() = Version::HTTP_11;
+        account.status = Some(response.status());
+        response.map(|body| ResponseBody::from_origin(body, managed, account, self.settings.body_timeout))
+    }
+
+    fn count(&self, upstream: &str, sent: &Result<OriginResponse<RequestBody>, OriginError>, began: Instant) {
+        let outcome = match sent {
+            Ok(response) if response.status().is_server_error() => "server_error",
+            Ok(_) => "ok",
+            Err(error) => reason_of(error).code().strip_prefix("origin_").unwrap_or("error"),
+        };
+        self.metrics.upstream_requests.with_label_values(&[upstream, outcome]).inc();
+        let took = began.elapsed().as_secs_f64();
+        self.metrics.upstream_request_duration.with_label_values(&[upstream]).observe(took);
+    }
+}
+
+/// The headers as the origin gets them. The order is the point: hop-by-hop first, then what is ours removed, injection last.
+fn prepare(
+    headers: &mut HeaderMap,
+    intake: &Intake,
+    peer: &Peer,
+    edits: &HeaderEdits,
+    snapshot: &Snapshot,
+    account: &Account,
+) {
+    remove_hop_by_hop(headers);
+    headers.remove(header::EXPECT);
+    filter_announced_trailers(headers, &snapshot.managed_names);
+    edits.apply(headers);
+    let put = |headers: &mut HeaderMap, name, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    let address = peer.address.ip();
+    let scheme = if peer.secure { "https" } else { "http" };
+    put(headers, header::HOST, &intake.authority);
+    put(headers, FORWARDED_FOR, &address.to_string());
+    put(headers, FORWARDED_PROTO, scheme);
+    put(headers, FORWARDED_HOST, &intake.authority);
+    put(headers, header::FORWARDED, &forwarded(address, &intake.authority, scheme));
+    headers.insert(REQUEST_ID, account.request_id.header());
+    headers.insert(TRACEPARENT, account.trace.header());
+}
+
+/// RFC 7239; an IPv6 address is bracketed and quoted.
+fn forwarded(address: IpAddr, authority: &str, scheme: &str) -> String {
+    match address {
+        IpAddr::V4(address) => format!("for={address};host=\"{authority}\";proto={scheme}"),
+        IpAddr::V6(address) => format!("for=\"[{address}]\";host=\"{authority}\";proto={scheme}"),
+    }
+}
+
+/// The canonical path and the query as sent, in origin form.
+fn target(intake: &Intake) -> Option<Uri> {
+    let text = match &intake.query {
+        Some(query) => format!("{}?{query}", intake.path),
+        None => intake.path.to_string(),
+    };
+    PathAndQuery::try_from(text).ok().map(Uri::from)
+}
+
+fn reason_of(error: &OriginError) -> Reason {
+    match error {
+        OriginError::Connect(_) | OriginError::Name | OriginError::ConnectTimeout => Reason::OriginUnreachable,
+        OriginError::Busy => Reason::OriginBusy,
+        OriginError::ResponseTimeout => Reason::OriginTimeout,
+        OriginError::Exchange(_) => Reason::OriginMalformed,
+    }
+}

@@ -1,0 +1,155 @@
+//! Reading a request strictly: one host, one length, one canonical path, or a refusal.
+//!
+//! Must not repair anything: what hyper lets through and two readers could understand differently ends here.
+
+use http::{HeaderMap, Method, Request, Uri, Version, header};
+
+use crate::policy::{CanonicalPath, HostName, Reason};
+
+/// What a well-formed request asks for.
+#[derive(Debug)]
+pub(super) struct Intake {
+    pub(super) host: HostName,
+    /// As it is forwarded: with its port.
+    pub(super) authority: String,
+    pub(super) path: CanonicalPath,
+    /// As sent; never matched.
+    pub(super) query: Option<String>,
+}
+
+/// What to do with a request before anybody is asked about it.
+pub(super) enum Taken {
+    Request(Intake),
+    /// `OPTIONS *` asks about the gateway itself and is answered by it.
+    ServerOptions,
+}
+
+/// Takes a request in, or says why not.
+pub(super) fn take_in<B>(request: &Request<B>) -> Result<Taken, Reason> {
+    let (method, uri, headers, version) = (request.method(), request.uri(), request.headers(), request.version());
+    if *method == Method::CONNECT {
+        return Err(Reason::ConnectRefused);
+    }
+    check_framing(headers, version)?;
+    let (host, authority) = read_host(uri, headers)?;
+    if uri.path() == "*" {
+        return if *method == Method::OPTIONS { Ok(Taken::ServerOptions) } else { Err(Reason::MalformedRequest) };
+    }
+    if uri.scheme_str().is_some_and(|scheme| !matches!(scheme, "http" | "https")) {
+        return Err(Reason::MalformedRequest);
+    }
+    let path = CanonicalPath::parse(uri.path()).map_err(|_| Reason::PathAmbiguous)?;
+    let query = uri.query().map(str::to_owned);
+    if query.as_deref().is_some_and(|query| !query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')) {
+        return Err(Reason::MalformedRequest);
+    }
+    Ok(Taken::Request(Intake { host, authority, path, query }))
+}
+
+/// One length at most, and `chunked` alone and only in HTTP/1.1 (RFC 9112 section 6).
+fn check_framing(headers: &HeaderMap, version: Version) -> Result<(), Reason> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next() {
+        let digits = length.as_bytes();
+        let is_number = (1..=19).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+        if !is_number || lengths.next().is_some() {
+            return Err(Reason::MalformedRequest);
+        }
+    }
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+        let length_too = headers.contains_key(header::CONTENT_LENGTH);
+        if version != Version::HTTP_11 || !chunked || length_too || codings.next().is_some() {
+            return Err(Reason::MalformedRequest);
+        }
+    }
+    Ok(())
+}
+
+/// The one host a request names: in its target, in `Host`, or in both alike (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
+fn read_host(uri: &Uri, headers: &HeaderMap) -> Result<(HostName, String), Reason> {
+    let mut fields = headers.get_all(header::HOST).iter();
+    let field = match (fields.next(), fields.next()) {
+        (Some(_), Some(_)) => return Err(Reason::HostInvalid),
+        (Some(field), None) => Some(field.to_str().map_err(|_| Reason::HostInvalid)?),
+        (None, _) => None,
+    };
+    let target = uri.authority().map(http::uri::Authority::as_str);
+    let authority = match (target, field) {
+        (Some(target), Some(field)) if !target.eq_ignore_ascii_case(field) => return Err(Reason::HostInvalid),
+        (Some(authority), _) | (None, Some(authority)) => authority,
+        (None, None) => return Err(Reason::HostInvalid),
+    };
+    let host = HostName::parse(authority).map_err(|_| Reason::HostInvalid)?;
+    Ok((host, authority.to_ascii_lowercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(uri: &str, version: Version, fields: &[(&str, &str)]) -> Result<Intake, Reason> {
+        let mut request = Request::builder().uri(uri).version(version);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        match take_in(&request.body(()).unwrap())? {
+            Taken::Request(intake) => Ok(intake),
+            Taken::ServerOptions => panic!("not a request"),
+        }
+    }
+
+    #[test]
+    fn a_request_names_exactly_one_host() {
+        let one = |uri, fields: &[(&str, &str)]| take(uri, Version::HTTP_11, fields).map(|intake| intake.host.to_string());
+        assert_eq!(one("/", &[("host", "App.example.com:8080")]), Ok("app.example.com".into()));
+        assert_eq!(one("http://app.example.com/", &[("host", "app.example.com")]), Ok("app.example.com".into()));
+        for (uri, fields) in [
+            ("/", &[][..]),
+            ("/", &[("host", "")][..]),
+            ("/", &[("host", "a"), ("host", "a")][..]),
+            ("/", &[("host", "a"), ("host", "b")][..]),
+            ("/", &[("host", "user@a")][..]),
+            ("/", &[("host", "a/b")][..]),
+            ("/", &[("host", "a, b")][..]),
+            ("/", &[("host", "a:http")][..]),
+            ("http://a/", &[("host", "b")][..]),
+            ("http://user@a/", &[("host", "a")][..]),
+        ] {
+            assert_eq!(one(uri, fields), Err(Reason::HostInvalid), "{uri} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn framing_that_two_readers_could_take_differently_is_refused() {
+        let with = |version, fields: &[(&str, &str)]| {
+            let fields = [&[("host", "a")], fields].concat();
+            take("/", version, &fields).map(|_| ())
+        };
+        assert_eq!(with(Version::HTTP_11, &[("transfer-encoding", "Chunked")]), Ok(()));
+        assert_eq!(with(Version::HTTP_11, &[("content-length", "0")]), Ok(()));
+        for fields in [
+            &[("transfer-encoding", "gzip, chunked")][..],
+            &[("transfer-encoding", "chunked, chunked")][..],
+            &[("transfer-encoding", ",chunked")][..],
+            &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")][..],
+            &[("transfer-encoding", "chunked"), ("content-length", "1")][..],
+            &[("content-length", "1"), ("content-length", "1")][..],
+            &[("content-length", "1,1")][..],
+            &[("content-length", "+1")][..],
+            &[("content-length", "")][..],
+            &[("content-length", "99999999999999999999")][..],
+        ] {
+            assert_eq!(with(Version::HTTP_11, fields), Err(Reason::MalformedRequest), "{fields:?}");
+        }
+        assert_eq!(with(Version::HTTP_10, &[("transfer-encoding", "chunked")]), Err(Reason::MalformedRequest));
+    }
+
+    #[test]
+    fn the_query_is_kept_as_sent() {
+        let intake = take("/a/../b?x=%2F..&y", Version::HTTP_11, &[("host", "a")]).unwrap();
+        assert_eq!((intake.path.as_str(), intake.query.as_deref()), ("/b", Some("x=%2F..&y")));
+        assert_eq!(take("/%2f%", Version::HTTP_11, &[("host", "a")]).map(|_| ()), Err(Reason::PathAmbiguous));
+    }
+}

@@ -1,0 +1,144 @@
+//! The proxy door: reads a request strictly, asks the engine, and forwards what may pass.
+//!
+//! Must not forward without a `Permit`, nor change a request in any way the engine's edits do not say.
+
+mod bodies;
+mod forward;
+mod hop_by_hop;
+mod intake;
+mod tunnel;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use self::bodies::{RequestBody, ResponseBody};
+use self::intake::{Intake, Taken, take_in};
+use super::account::Account;
+use super::own::is_reserved;
+use super::refusal::refusal_response;
+use crate::engine::{AccessRequest, Engine, ManagedNames};
+use crate::policy::{Decision, Reason, Refusal};
+use crate::server::{Drain, Peer, Serve};
+use crate::telemetry::{LineWriter, Metrics};
+use crate::upstream::Origin;
+
+/// The origins by upstream name.
+pub type Origins = HashMap<Arc<str>, Origin<RequestBody>>;
+
+/// What the door is set up with.
+#[derive(Debug, Clone)]
+pub struct ProxySettings {
+    /// How long a body may stand still between two pieces.
+    pub body_timeout: Duration,
+    /// How long a tunnel may stand still in both directions.
+    pub tunnel_timeout: Duration,
+    pub max_request_bytes: u64,
+}
+
+/// The door for traffic. Cheap to clone.
+#[derive(Clone)]
+pub struct ProxyDoor(Arc<Inner>);
+
+struct Inner {
+    engine: Arc<Engine>,
+    origins: Origins,
+    settings: ProxySettings,
+    drain: Drain,
+    metrics: Metrics,
+    lines: LineWriter,
+}
+
+impl ProxyDoor {
+    pub fn new(
+        engine: Arc<Engine>,
+        origins: Origins,
+        settings: ProxySettings,
+        drain: Drain,
+        metrics: Metrics,
+        lines: LineWriter,
+    ) -> Self {
+        Self(Arc::new(Inner { engine, origins, settings, drain, metrics, lines }))
+    }
+}
+
+impl Serve for ProxyDoor {
+    type Body = ResponseBody;
+
+    async fn serve(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<ResponseBody> {
+        let inner = &self.0;
+        let unread = !request.body().is_end_stream();
+        let account = Account::open(&request, unread, &peer, &inner.metrics, &inner.lines);
+        let version = request.version();
+        let mut response = inner.answer(request, &peer, account).await;
+        if version != Version::HTTP_2 && inner.drain.has_begun() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+impl Inner {
+    async fn answer(&self, request: Request<Incoming>, peer: &Peer, mut account: Account) -> Response<ResponseBody> {
+        let intake = match take_in(&request) {
+            Ok(Taken::Request(intake)) => intake,
+            Ok(Taken::ServerOptions) => return self.options(account),
+            Err(reason) => return self.refuse(&reason.into(), account),
+        };
+        account.host = intake.host.to_string();
+        account.path = intake.path.to_string();
+        if is_reserved(&intake.path) {
+            return self.refuse(&Reason::ReservedPath.into(), account);
+        }
+        let verdict = self
+            .engine
+            .check(&AccessRequest {
+                method: request.method(),
+                host: &intake.host,
+                path: &intake.path,
+                headers: request.headers(),
+                request_id: &account.request_id,
+                trace: &account.trace,
+            })
+            .await;
+        account.route = verdict.route.as_ref().map(|route| Arc::clone(&route.name));
+        match verdict.decision {
+            Decision::Refuse(refusal) => self.refuse(&refusal, account),
+            Decision::Allow(permit) => {
+                self.forward(request, &intake, peer, &permit, &verdict.edits, &verdict.snapshot, account).await
+            }
+        }
+    }
+
+    fn refuse(&self, refusal: &Refusal, mut account: Account) -> Response<ResponseBody> {
+        account.reason = Some(refusal.reason);
+        account.status = Some(refusal.reason.status());
+        let mut response = refusal_response(refusal, &account.method, &account.request_id);
+        // What follows an unread body or a malformed request on its connection must not be taken for a request.
+        if account.version != Version::HTTP_2
+            && (account.unread_body || response.status() == StatusCode::BAD_REQUEST)
+        {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response.map(|bytes| ResponseBody::own(bytes, &self.managed_names(), account))
+    }
+
+    /// The answer to `OPTIONS *`: that we are here.
+    fn options(&self, mut account: Account) -> Response<ResponseBody> {
+        account.status = Some(StatusCode::NO_CONTENT);
+        let mut response = Response::new(ResponseBody::own(Bytes::new(), &self.managed_names(), account));
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        response
+    }
+
+    fn managed_names(&self) -> Arc<ManagedNames> {
+        Arc::clone(&self.engine.snapshot().managed_names)
+    }
+}
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
