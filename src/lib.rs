@@ -9,3 +9,4 @@ pub mod engine;
 pub mod server;
 pub mod upstream;
 pub mod doors;
+pub mod emulator;

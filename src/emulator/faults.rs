@@ -1,0 +1,152 @@
+//! Faults to order: latency, status codes, bodies that end early or never end, connections that break.
+//!
+//! Must not touch the state: a fault changes how an answer travels, not what is known.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::api::{api_error, json_response};
+
+pub(super) type EmulatorBody = BoxBody<Bytes, std::io::Error>;
+
+/// One fault, for one operation or all, for a number of calls or until it is cleared.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fault {
+    /// `list`, `authenticate`, `revoke`, `keys`, `policy`, `organization_policy`, `organization`, `member`, `whoami`, `token`; absent: all.
+    pub(super) operation: Option<String>,
+    /// Calls it still applies to; absent: all.
+    times: Option<u64>,
+    /// Waited before anything else.
+    latency_ms: Option<u64>,
+    /// Answered instead, with an error body of the API's shape.
+    status: Option<u16>,
+    error_type: Option<String>,
+    retry_after: Option<String>,
+    /// Answered instead, byte for byte.
+    body: Option<String>,
+    /// The answer's body ends after so many bytes, though its length says more.
+    truncate: Option<usize>,
+    /// An endless list of so many bytes is answered.
+    oversized: Option<usize>,
+    /// The connection is reset instead of an answer.
+    #[serde(default)]
+    reset: bool,
+    /// No answer ever comes.
+    #[serde(default)]
+    hang: bool,
+    /// The list is answered, but of this member.
+    pub(super) answer_for: Option<Value>,
+}
+
+impl Fault {
+    pub(super) fn applies_to(&self, operation: &str) -> bool {
+        self.times != Some(0) && self.operation.as_deref().is_none_or(|wanted| wanted == operation)
+    }
+
+    pub(super) fn use_up(&mut self) {
+        if let Some(times) = &mut self.times {
+            *times = times.saturating_sub(1);
+        }
+    }
+
+    /// Applies the fault to the answer that would have been given. `None`: the connection is to break.
+    pub(super) async fn apply(
+        self,
+        answer: Response<Bytes>,
+        reset: &Arc<AtomicBool>,
+    ) -> Option<Response<EmulatorBody>> {
+        if let Some(milliseconds) = self.latency_ms {
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+        }
+        if self.hang {
+            std::future::pending::<()>().await;
+        }
+        if self.reset {
+            reset.store(true, Ordering::Release);
+            return None;
+        }
+        let mut answer = match self.status.map(StatusCode::from_u16) {
+            Some(Ok(status)) => {
+                let kind = self.error_type.as_deref().unwrap_or_else(|| usual_error_type(status));
+                api_error(status, kind, "A fault was ordered.")
+            }
+            _ => answer,
+        };
+        if let Some(body) = self.body {
+            *answer.body_mut() = Bytes::from(body);
+        }
+        if let Some(Ok(value)) = self.retry_after.map(HeaderValue::try_from) {
+            answer.headers_mut().insert(HeaderName::from_static("retry-after"), value);
+        }
+        if let Some(bytes) = self.oversized {
+            return Some(oversized(bytes));
+        }
+        if let Some(bytes) = self.truncate {
+            return Some(truncated(answer, bytes));
+        }
+        Some(answer.map(whole))
+    }
+}
+
+pub(super) fn whole(bytes: Bytes) -> EmulatorBody {
+    Full::new(bytes).map_err(|never| match never {}).boxed()
+}
+
+fn usual_error_type(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        401 => "unauthorized_credentials",
+        404 => "session_not_found",
+        429 => "too_many_requests",
+        500 => "internal_server_error",
+        _ => "bad_request",
+    }
+}
+
+/// A body that breaks off: its length is promised, and the connection closes short of it.
+fn truncated(answer: Response<Bytes>, bytes: usize) -> Response<EmulatorBody> {
+    let (mut parts, body) = answer.into_parts();
+    parts.headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    let head = body.slice(..bytes.min(body.len().saturating_sub(1)));
+    let frames = [
+        Ok(hyper::body::Frame::data(head)),
+        Err(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "ordered")),
+    ];
+    Response::from_parts(parts, Frames(frames.into_iter().collect()).boxed())
+}
+
+/// Well-formed JSON of the wanted size, made piece by piece.
+fn oversized(bytes: usize) -> Response<EmulatorBody> {
+    const PIECE: usize = 64 * 1024;
+    let mut frames = std::collections::VecDeque::new();
+    frames.push_back(Ok(hyper::body::Frame::data(Bytes::from_static(b"{\"member_sessions\":[],\"padding\":\""))));
+    let piece = Bytes::from(vec![b'x'; PIECE]);
+    frames.extend((0..bytes / PIECE).map(|_| Ok(hyper::body::Frame::data(piece.clone()))));
+    frames.push_back(Ok(hyper::body::Frame::data(Bytes::from_static(b"\"}"))));
+    json_response(StatusCode::OK, &Value::Null).map(|_| Frames(frames).boxed())
+}
+
+type FrameResult = Result<hyper::body::Frame<Bytes>, std::io::Error>;
+
+/// Frames that are all there already.
+struct Frames(std::collections::VecDeque<FrameResult>);
+
+impl http_body::Body for Frames {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<FrameResult>> {
+        std::task::Poll::Ready(self.0.pop_front())
+    }
+}
