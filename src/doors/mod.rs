@@ -6,6 +6,8 @@ mod account;
 mod own;
 mod proxy;
 mod refusal;
+mod settings;
 
-pub use proxy::{Origins, ProxyDoor, ProxySettings};
+pub use proxy::{Origins, ProxyDoor};
 pub use refusal::refusal_response;
+pub use settings::ProxySettings;

@@ -4,14 +4,7 @@
 
 use tracing_subscriber::EnvFilter;
 
-/// How much is logged.
-#[derive(Debug, Clone)]
-pub struct LogSettings {
-    /// A filter in the syntax of `tracing`: `info`, `portcullis=debug,warn`.
-    pub filter: String,
-    /// JSON for machines, plain lines for a terminal.
-    pub json: bool,
-}
+use super::settings::LogSettings;
 
 /// Installs the log for the process. A second call does nothing: tests start many gateways in one process.
 pub fn init_log(settings: &LogSettings) {
@@ -24,4 +17,9 @@ pub fn init_log(settings: &LogSettings) {
         builder.with_ansi(false).try_init()
     };
     drop(installed);
+}
+
+/// Whether `filter` can be used, and if not, why.
+pub fn check_filter(filter: &str) -> Result<(), String> {
+    EnvFilter::try_new(filter).map(drop).map_err(|error| format!("`{filter}` is not a log filter: {error}"))
 }

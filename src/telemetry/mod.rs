@@ -6,11 +6,13 @@ mod lines;
 mod log;
 mod metrics;
 mod record;
+mod settings;
 mod trace;
 
 pub use lines::LineWriter;
-pub use log::{LogSettings, init_log};
+pub use log::{check_filter, init_log};
 pub use metrics::{Metrics, method_label};
 pub(crate) use record::milliseconds;
 pub use record::{AccessRecord, DecisionRecord};
+pub use settings::LogSettings;
 pub use trace::{RequestId, TraceContext};

@@ -10,7 +10,6 @@ mod tunnel;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
@@ -22,6 +21,7 @@ use self::intake::{Intake, Taken, take_in};
 use super::account::Account;
 use super::own::is_reserved;
 use super::refusal::refusal_response;
+use super::settings::ProxySettings;
 use crate::engine::{AccessRequest, Engine, ManagedNames};
 use crate::policy::{Decision, Reason, Refusal};
 use crate::server::{Drain, Peer, Serve};
@@ -30,16 +30,6 @@ use crate::upstream::Origin;
 
 /// The origins by upstream name.
 pub type Origins = HashMap<Arc<str>, Origin<RequestBody>>;
-
-/// What the door is set up with.
-#[derive(Debug, Clone)]
-pub struct ProxySettings {
-    /// How long a body may stand still between two pieces.
-    pub body_timeout: Duration,
-    /// How long a tunnel may stand still in both directions.
-    pub tunnel_timeout: Duration,
-    pub max_request_bytes: u64,
-}
 
 /// The door for traffic. Cheap to clone.
 #[derive(Clone)]

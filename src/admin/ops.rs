@@ -1,0 +1,87 @@
+//! The ops listener: `/metrics`, `/livez`, `/readyz`, `/startupz`.
+//!
+//! Must not make readiness depend on the directory being reachable: its bad day would empty every service.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use crate::server::{Peer, Serve};
+use crate::telemetry::Metrics;
+
+/// One thing readiness depends on: its name, and whether it holds now.
+pub struct Readiness {
+    pub name: &'static str,
+    pub holds: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+/// Answers metrics and probes. Cheap to clone.
+#[derive(Clone)]
+pub struct OpsDoor(Arc<Inner>);
+
+struct Inner {
+    metrics: Metrics,
+    /// Needed once, at the start.
+    startup: Vec<Readiness>,
+    /// Needed all the time.
+    readiness: Vec<Readiness>,
+    /// Brings gauges up to date before they are read.
+    refresh: Box<dyn Fn() + Send + Sync>,
+}
+
+impl OpsDoor {
+    pub fn new(
+        metrics: Metrics,
+        startup: Vec<Readiness>,
+        readiness: Vec<Readiness>,
+        refresh: Box<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        Self(Arc::new(Inner { metrics, startup, readiness, refresh }))
+    }
+
+    fn answer(&self, method: &Method, path: &str) -> (StatusCode, &'static str, String) {
+        const TEXT: &str = "text/plain; charset=utf-8";
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET is answered here\n".to_owned());
+        }
+        match path {
+            "/metrics" => {
+                (self.0.refresh)();
+                (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.0.metrics.render())
+            }
+            "/livez" | "/healthz" => (StatusCode::OK, TEXT, "ok\n".to_owned()),
+            "/readyz" => verdict(self.0.startup.iter().chain(&self.0.readiness)),
+            "/startupz" => verdict(self.0.startup.iter()),
+            _ => (StatusCode::NOT_FOUND, TEXT, "try /metrics, /livez, /readyz or /startupz\n".to_owned()),
+        }
+    }
+}
+
+impl Serve for OpsDoor {
+    type Body = Full<Bytes>;
+
+    async fn serve(&self, request: Request<Incoming>, _peer: Arc<Peer>) -> Response<Full<Bytes>> {
+        let (status, kind, text) = self.answer(request.method(), request.uri().path());
+        let mut response = Response::new(Full::new(Bytes::from(text)));
+        *response.status_mut() = status;
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}
+
+fn verdict<'a>(checks: impl Iterator<Item = &'a Readiness>) -> (StatusCode, &'static str, String) {
+    let mut status = StatusCode::OK;
+    let mut text = String::new();
+    for check in checks {
+        let holds = (check.holds)();
+        if !holds {
+            status = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        text.push_str(&format!("{} {}\n", if holds { "ok  " } else { "fail" }, check.name));
+    }
+    (status, "text/plain; charset=utf-8", text)
+}

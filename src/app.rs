@@ -1,0 +1,214 @@
+//! The composition root: a configuration in, a running gateway out. The only place that builds everything.
+//!
+//! Must not hold a rule of its own; it is a list, top to bottom: build, wire, start, wait, drain.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::admin::{OpsDoor, Readiness};
+use crate::config::Config;
+use crate::directory::{Clock, Guard, KeySource, Memory, SessionDirectory, SystemClock};
+use crate::doors::{Origins, ProxyDoor};
+use crate::engine::{Engine, ManagedNames, Snapshot};
+use crate::policy::RouteTable;
+use crate::server::{BindError, Drain, Listener, ListenerSettings, ServerLimits};
+use crate::stytch::{Keys, StytchClient};
+use crate::telemetry::{LineWriter, Metrics};
+use crate::upstream::Origin;
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("the certificates of `{file}` cannot be used: {message}")]
+    Authorities { file: String, message: String },
+    #[error("TLS cannot be set up: {0}")]
+    Tls(rustls::Error),
+    #[error("metrics cannot be set up: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("the log cannot be set up: {0}")]
+    Log(io::Error),
+}
+
+/// A gateway that serves.
+pub struct Gateway {
+    drain: Drain,
+    ops_drain: Drain,
+    drain_timeout: Duration,
+    traffic: Vec<(SocketAddr, bool)>,
+    ops: SocketAddr,
+    keys: Keys,
+}
+
+/// Everything a decision needs, without the doors.
+pub struct Core {
+    pub engine: Arc<Engine>,
+    pub memory: Memory,
+    pub keys: Keys,
+    pub tls: Arc<ClientConfig>,
+}
+
+impl Gateway {
+    /// Builds everything, opens the listeners and begins to serve. Must be called inside a runtime.
+    ///
+    /// `lines` takes access lines and decision records.
+    pub async fn start(config: Config, lines: impl io::Write + Send + 'static) -> Result<Self, StartError> {
+        let metrics = Metrics::new()?;
+        let lines = if config.log.access {
+            LineWriter::start(lines, metrics.log_lines_dropped.clone()).map_err(StartError::Log)?
+        } else {
+            LineWriter::off(metrics.log_lines_dropped.clone())
+        };
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+        let core = build_core(&config, clock, &metrics, &lines)?;
+
+        let drain = Drain::default();
+        let origins: Origins = config
+            .upstreams
+            .iter()
+            .map(|settings| (Arc::clone(&settings.name), Origin::new(settings.clone(), &core.tls)))
+            .collect();
+        let door = ProxyDoor::new(
+            Arc::clone(&core.engine),
+            origins,
+            config.proxy.clone(),
+            drain.clone(),
+            metrics.clone(),
+            lines,
+        );
+        let mut listeners = Vec::new();
+        for settings in config.listeners {
+            listeners.push(Listener::bind(settings, metrics.clone()).await?);
+        }
+        let ops_settings = ListenerSettings {
+            name: Arc::from("ops"),
+            address: config.ops,
+            certificates: Vec::new(),
+            limits: ServerLimits { max_connections: 100, ..ServerLimits::default() },
+        };
+        let ops_listener = Listener::bind(ops_settings, metrics.clone()).await?;
+
+        let traffic = listeners.iter().map(|listener| (listener.address(), listener.is_secure())).collect();
+        let ops = ops_listener.address();
+        let ops_drain = Drain::default();
+        let ops_door = ops_door(&metrics, &core, &drain);
+        tokio::spawn(core.keys.clone().keep_fresh());
+        tokio::spawn(ops_listener.run(ops_door, ops_drain.clone()));
+        for listener in listeners {
+            tracing::info!(address = %listener.address(), tls = listener.is_secure(), "listening");
+            drain.spawn(listener.run(door.clone(), drain.clone()));
+        }
+        tracing::info!(address = %ops, "metrics and probes");
+        Ok(Self { drain, ops_drain, drain_timeout: config.drain_timeout, traffic, ops, keys: core.keys })
+    }
+
+    /// Where traffic is taken, and whether under TLS.
+    pub fn traffic(&self) -> &[(SocketAddr, bool)] {
+        &self.traffic
+    }
+
+    pub fn ops(&self) -> SocketAddr {
+        self.ops
+    }
+
+    /// Waits until the verification keys were loaded once, at most `patience`.
+    pub async fn ready(&self, patience: Duration) -> bool {
+        let mut loaded = self.keys.loaded();
+        let waited = tokio::time::timeout(patience, loaded.wait_for(|loaded| *loaded)).await;
+        matches!(waited, Ok(Ok(_)))
+    }
+
+    /// Leaves: readiness off, no new connections, what runs may finish within the configured time. True if nothing
+    /// was cut off.
+    pub async fn shut_down(self) -> bool {
+        tracing::info!("leaving: no new connections are taken");
+        let clean = self.drain.finish(self.drain_timeout).await;
+        // Probes and metrics are answered to the end.
+        self.ops_drain.finish(Duration::from_secs(1)).await;
+        tracing::info!(clean, "left");
+        clean
+    }
+}
+
+/// Builds the decision point with its directory.
+pub fn build_core(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    metrics: &Metrics,
+    lines: &LineWriter,
+) -> Result<Core, StartError> {
+    let tls = client_tls(config)?;
+    let client = StytchClient::new(&config.stytch, &tls, Arc::clone(&clock), metrics.clone());
+    let keys = Keys::new(&client, &config.stytch, metrics.clone());
+    let guard = Guard::new(Arc::new(client), &config.guard);
+    let memory = Memory::new(Arc::new(guard), Arc::clone(&clock), config.memory.clone(), metrics);
+    let engine = build_engine(config, Arc::new(memory.clone()), Arc::new(keys.clone()), clock, metrics, lines);
+    Ok(Core { engine: Arc::new(engine), memory, keys, tls })
+}
+
+/// Builds the decision point over any directory.
+pub fn build_engine(
+    config: &Config,
+    directory: Arc<dyn SessionDirectory>,
+    keys: Arc<dyn KeySource>,
+    clock: Arc<dyn Clock>,
+    metrics: &Metrics,
+    lines: &LineWriter,
+) -> Engine {
+    let snapshot = Snapshot {
+        routes: RouteTable::new(config.routes.iter().cloned()),
+        credentials: config.credentials.clone(),
+        jwt_rules: config.jwt_rules.clone(),
+        managed_names: Arc::new(ManagedNames::new(&config.header_prefix)),
+        negative_for: config.memory.negative_for,
+    };
+    let max_tokens = config.memory.max_entries;
+    Engine::new(snapshot, directory, keys, clock, max_tokens, metrics.clone(), lines.clone())
+}
+
+fn ops_door(metrics: &Metrics, core: &Core, drain: &Drain) -> OpsDoor {
+    let (loaded, drain, memory) = (core.keys.loaded(), drain.clone(), core.memory.clone());
+    let entries = metrics.session_cache_entries.clone();
+    OpsDoor::new(
+        metrics.clone(),
+        vec![
+            Readiness { name: "configuration loaded", holds: Box::new(|| true) },
+            Readiness { name: "verification keys loaded", holds: Box::new(move || *loaded.borrow()) },
+        ],
+        vec![Readiness { name: "not draining", holds: Box::new(move || !drain.has_begun()) }],
+        Box::new(move || entries.set(i64::try_from(memory.entries()).unwrap_or(i64::MAX))),
+    )
+}
+
+/// Trust in servers: the system's authorities, those that come with the program where there are none, and the configured ones.
+fn client_tls(config: &Config) -> Result<Arc<ClientConfig>, StartError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in rustls_native_certs::load_native_certs().certs {
+        // One unreadable authority of the system is no reason not to start.
+        drop(roots.add(certificate));
+    }
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    if let Some(file) = &config.ca_file {
+        let fail = |message: String| StartError::Authorities { file: file.display().to_string(), message };
+        for certificate in CertificateDer::pem_file_iter(file).map_err(|error| fail(error.to_string()))? {
+            let certificate = certificate.map_err(|error| fail(error.to_string()))?;
+            roots.add(certificate).map_err(|error| fail(error.to_string()))?;
+        }
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(StartError::Tls)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}

@@ -1,0 +1,219 @@
+//! `portcullis explain`: the live decision for one request, told part by part.
+//!
+//! Must not decide differently from the gateway: it calls the same `Engine::check`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use http::{HeaderMap, HeaderValue, Method, Uri, header};
+
+use super::{ConfigArgs, Failed, Outcome, fail, runtime, say};
+use crate::app::{build_core, build_engine};
+use crate::config::{Config, SecretPolicy};
+use crate::directory::{
+    Answer, Clock, KeySource, SessionDirectory, SessionQuery, Spelling, SystemClock, TokenOwner,
+    TokenQuery,
+};
+use crate::engine::{AccessRequest, Engine, Verdict};
+use crate::identity::{Bound, MemberId, MemberRef, OrganizationId, Principal};
+use crate::policy::{Access, CanonicalPath, Decision, Explanation, HostName, explain};
+use crate::session::{Evidence, MemberSession, Revocation};
+use crate::stytch::read_session_list;
+use crate::telemetry::{LineWriter, Metrics, RequestId, TraceContext};
+
+#[derive(Args)]
+pub(super) struct ExplainArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[arg(long, default_value = "GET")]
+    method: Method,
+    /// The whole URL, such as `https://app.example.com/admin`.
+    #[arg(long)]
+    url: Uri,
+    /// A session JWT; it is verified with the project's keys.
+    #[arg(long, group = "caller")]
+    jwt: Option<String>,
+    /// An opaque session token; it is resolved at the API.
+    #[arg(long, group = "caller")]
+    token: Option<String>,
+    /// A member, as `ORGANIZATION/MEMBER`: judged on whichever session answers best.
+    #[arg(long, group = "caller", value_name = "ORG/MEMBER")]
+    member: Option<String>,
+    /// The member's session list, as the API answers it, instead of asking.
+    #[arg(long, value_name = "FILE")]
+    sessions: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &ExplainArgs) -> Outcome {
+    let asks_nobody = args.sessions.is_some() && args.jwt.is_none() && args.token.is_none();
+    let nobody = args.jwt.is_none() && args.token.is_none() && args.member.is_none();
+    let secrets = if asks_nobody || nobody { SecretPolicy::NotNeeded } else { SecretPolicy::Required };
+    let config = args.config.load(secrets)?;
+    runtime()?.block_on(async {
+        let verdict = decide(args, &config).await?;
+        tell(&verdict);
+        Ok(())
+    })
+}
+
+async fn decide(args: &ExplainArgs, config: &Config) -> Result<Verdict, Failed> {
+    let path = CanonicalPath::parse(args.url.path()).map_err(|error| fail(format!("the path is refused (400): {error}")))?;
+    let authority = args.url.authority().ok_or_else(|| fail("`--url` needs scheme and host"))?;
+    let host = HostName::parse(authority.as_str()).map_err(fail)?;
+    let mut headers = HeaderMap::new();
+    if let Some(credential) = args.jwt.as_ref().or(args.token.as_ref()) {
+        let value = HeaderValue::try_from(format!("Bearer {credential}")).map_err(fail)?;
+        headers.insert(header::AUTHORIZATION, value);
+    }
+    let principal = args.member.as_deref().map(read_member).transpose()?;
+    let engine = engine(args, config, principal.as_ref()).await?;
+    let request_id = RequestId::new();
+    let request = AccessRequest {
+        method: &args.method,
+        host: &host,
+        path: &path,
+        headers: &headers,
+        request_id: &request_id,
+        trace: &TraceContext::begin(&request_id),
+    };
+    Ok(match principal {
+        Some(principal) => engine.check_as(&request, principal).await,
+        None => engine.check(&request).await,
+    })
+}
+
+/// The gateway's engine, with a credential looked for where `--jwt` and `--token` put it.
+async fn engine(args: &ExplainArgs, config: &Config, principal: Option<&Principal>) -> Result<Arc<Engine>, Failed> {
+    let mut config = config.clone();
+    if args.jwt.is_some() || args.token.is_some() {
+        config.credentials = vec![crate::identity::CredentialSource::Bearer];
+    }
+    let metrics = Metrics::new().map_err(fail)?;
+    let lines = LineWriter::off(metrics.log_lines_dropped.clone());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let core = build_core(&config, Arc::clone(&clock), &metrics, &lines).map_err(fail)?;
+    if args.jwt.is_some() {
+        let keys = core.keys.clone();
+        tokio::spawn(keys.clone().keep_fresh());
+        let mut loaded = keys.loaded();
+        let waited = tokio::time::timeout(Duration::from_secs(10), loaded.wait_for(|loaded| *loaded)).await;
+        if !matches!(waited, Ok(Ok(_))) {
+            return Err(fail("the verification keys could not be fetched, so the JWT cannot be verified"));
+        }
+    }
+    let Some(file) = &args.sessions else { return Ok(core.engine) };
+    let written = WrittenDirectory {
+        body: read_file(file)?,
+        spelling: if principal.is_some() { Spelling::AsWritten } else { Spelling::Canonical },
+        below: Arc::new(core.memory.clone()),
+        clock: Arc::clone(&clock),
+    };
+    let keys: Arc<dyn KeySource> = Arc::new(core.keys.clone());
+    Ok(Arc::new(build_engine(&config, Arc::new(written), keys, clock, &metrics, &lines)))
+}
+
+/// A directory that answers every list with one that was written down.
+struct WrittenDirectory {
+    body: Vec<u8>,
+    spelling: Spelling,
+    below: Arc<dyn SessionDirectory>,
+    clock: Arc<dyn Clock>,
+}
+
+impl SessionDirectory for WrittenDirectory {
+    fn active_sessions(&self, query: &SessionQuery) -> Answer<Evidence> {
+        let read = read_session_list(&self.body, &query.member, self.spelling, self.clock.now());
+        Answer::Ready(read.map(Evidence::Sessions))
+    }
+
+    fn resolve(&self, query: &TokenQuery) -> Answer<TokenOwner> {
+        self.below.resolve(query)
+    }
+
+    fn forget(&self, _revocation: &Revocation) {}
+}
+
+fn tell(verdict: &Verdict) {
+    let Some(route) = &verdict.route else {
+        if let Decision::Refuse(refusal) = &verdict.decision {
+            say(&format!("refused   {} {}", refusal.reason.status().as_u16(), refusal.reason.title()));
+        }
+        return;
+    };
+    say(&format!("route     {} -> upstream `{}`", route.name, route.upstream));
+    if let Some(principal) = &verdict.principal {
+        let bound = match &principal.bound {
+            Bound::Session(session) => format!("session `{session}`"),
+            Bound::AnySession => "any one active session".to_owned(),
+        };
+        let MemberRef { organization_id, member_id } = &principal.member;
+        say(&format!("caller    member `{member_id}` of `{organization_id}`, judged on {bound}"));
+    }
+    match (&route.access, &verdict.evidence) {
+        (Access::Public, _) => say("requires  nothing: the route is public"),
+        (Access::Require(requirement), Some(evidence)) => {
+            let sessions = judged(verdict, evidence);
+            if sessions.is_empty() {
+                say(&format!("requires  {requirement}\n          no active session to hold it against"));
+            }
+            let now = SystemClock::start().now();
+            for session in sessions {
+                say(&format!("requires  (held against session `{}`)", session.session_id));
+                tell_part(&explain(requirement, &session, now), 5);
+            }
+        }
+        (Access::Require(requirement), None) => say(&format!("requires  {requirement}")),
+    }
+    match &verdict.decision {
+        Decision::Allow(_) => {
+            say("decision  allow");
+            for (name, value) in verdict.edits.injected() {
+                say(&format!("injects   {name}: {value}"));
+            }
+        }
+        Decision::Refuse(refusal) => {
+            let reason = refusal.reason;
+            say(&format!("decision  refuse {} {}: {}", reason.status().as_u16(), reason.code(), reason.title()));
+            say(&format!("remedy    {:?}", reason.remedy()));
+            if let Some(challenge) = &refusal.challenge {
+                let age = challenge.max_age.map_or_else(String::new, |age| format!(", proven at most {age:?} ago"));
+                say(&format!("          {}{age}", challenge.acr_values.join(" ")));
+            }
+        }
+    }
+}
+
+/// The sessions the decision looked at: its own, or all where any one may answer.
+fn judged(verdict: &Verdict, evidence: &Evidence) -> Vec<Arc<MemberSession>> {
+    let Evidence::Sessions(list) = evidence else { return Vec::new() };
+    match verdict.principal.as_ref().map(|principal| &principal.bound) {
+        Some(Bound::Session(session)) => list.find(session).into_iter().cloned().collect(),
+        _ => list.sessions.clone(),
+    }
+}
+
+fn tell_part(part: &Explanation, depth: usize) {
+    let indent = "  ".repeat(depth);
+    let observed = if part.observed.is_empty() { String::new() } else { format!("   saw {}", part.observed) };
+    say(&format!("{indent}[{}] {}{observed}", part.truth, part.requirement));
+    for part in &part.parts {
+        tell_part(part, depth + 1);
+    }
+}
+
+fn read_member(text: &str) -> Result<Principal, Failed> {
+    let parts = text.split_once('/').and_then(|(organization, member)| {
+        Some((OrganizationId::parse(organization).ok()?, MemberId::parse(member).ok()?))
+    });
+    let (organization_id, member_id) =
+        parts.ok_or_else(|| fail(format!("`{text}` is not ORGANIZATION/MEMBER")))?;
+    let member = MemberRef { organization_id, member_id };
+    Ok(Principal { member, bound: Bound::AnySession, issued_at: None })
+}
+
+fn read_file(file: &Path) -> Result<Vec<u8>, Failed> {
+    std::fs::read(file).map_err(|error| fail(format!("`{}` cannot be read: {error}", file.display())))
+}
+

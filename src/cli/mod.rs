@@ -1,0 +1,148 @@
+//! The commands, one file each.
+//!
+//! Must not decide or check anything itself; commands call the same code the gateway runs.
+
+mod check;
+mod demo;
+mod emulate;
+mod explain;
+mod health;
+mod routes;
+mod run;
+mod schema;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, LoadOptions, SecretPolicy, load};
+
+/// An authenticating reverse proxy and sidecar for teams that sign in with Stytch B2B.
+#[derive(Parser)]
+#[command(name = "portcullis", version, about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway.
+    Run(ConfigArgs),
+    /// Check a configuration: every mistake at once, exit code 1 if there is one.
+    Check(check::CheckArgs),
+    /// Say which route a request takes, what it requires, and what would come of it.
+    Explain(explain::ExplainArgs),
+    /// List the routes in the order they are tried.
+    Routes(ConfigArgs),
+    /// Run everything in one process: API stand-in, echo origin, gateway. Prints ready-made requests.
+    Demo(demo::DemoArgs),
+    /// Run the stand-in of the Stytch B2B API alone.
+    Emulate(emulate::EmulateArgs),
+    /// Print the JSON Schema of the configuration.
+    Schema(schema::SchemaArgs),
+    /// Ask a running gateway whether it is ready; exit code 1 if it is not. For health checks in containers.
+    Health(health::HealthArgs),
+    /// Print the version.
+    Version,
+}
+
+/// Where the configuration is.
+#[derive(Args, Clone)]
+struct ConfigArgs {
+    /// The configuration file: YAML, TOML or JSON by its ending.
+    #[arg(short, long, env = "PORTCULLIS_CONFIG", default_value = "portcullis.yaml")]
+    config: PathBuf,
+    /// Set a value: `--set sessions.fresh_for=5s`. Outranks the file and the environment.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    overrides: Vec<(String, String)>,
+}
+
+/// A command that did not do what it was asked for, told already.
+struct Failed;
+
+type Outcome = Result<(), Failed>;
+
+/// Parses the command line and runs the command.
+pub fn main() -> ExitCode {
+    // Cannot fail: nothing else installs one.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    let outcome = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Routes(args) => routes::run(&args),
+        Command::Demo(args) => demo::run(args),
+        Command::Emulate(args) => emulate::run(&args),
+        Command::Schema(args) => schema::run(&args),
+        Command::Health(args) => health::run(&args),
+        Command::Version => {
+            say(concat!("portcullis ", env!("CARGO_PKG_VERSION")));
+            Ok(())
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed) => ExitCode::FAILURE,
+    }
+}
+
+impl ConfigArgs {
+    /// The configuration, or its mistakes on standard error.
+    fn load(&self, secrets: SecretPolicy) -> Result<Config, Failed> {
+        load(&self.options(secrets)).map_err(|invalid| {
+            complain(&invalid.render(wants_colour()));
+            let count = invalid.diagnostics.len();
+            complain(&format!("\n{count} {} found", if count == 1 { "mistake" } else { "mistakes" }));
+            Failed
+        })
+    }
+
+    fn options(&self, secrets: SecretPolicy) -> LoadOptions {
+        LoadOptions { file: self.config.clone(), overrides: self.overrides.clone(), secrets }
+    }
+}
+
+/// A line on standard output. A reader that went away is no error of ours.
+fn say(line: &str) {
+    drop(writeln!(std::io::stdout(), "{line}"));
+}
+
+/// A line on standard error.
+fn complain(line: &str) {
+    drop(writeln!(std::io::stderr(), "{line}"));
+}
+
+fn fail(error: impl std::fmt::Display) -> Failed {
+    complain(&format!("error: {error}"));
+    Failed
+}
+
+fn wants_colour() -> bool {
+    let off = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !off && std::io::stderr().is_terminal()
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// A runtime for commands that need one.
+fn runtime() -> Result<tokio::runtime::Runtime, Failed> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(fail)
+}
+
+/// Resolves when the process is told to end.
+async fn told_to_end() {
+    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(terminate) => terminate,
+        Err(_) => return std::future::pending().await,
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

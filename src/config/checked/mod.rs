@@ -1,0 +1,93 @@
+//! The configuration as it is used: every value parsed, every reference resolved.
+//!
+//! Must not stop at a mistake: each is noted with its place, and checking goes on with a value that harms nothing.
+
+mod checker;
+mod parts;
+mod requirement;
+mod routes;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::diagnostics::Problem;
+use super::raw::RawConfig;
+use super::tree::Path;
+use crate::directory::{GuardSettings, MemorySettings};
+use crate::doors::ProxySettings;
+use crate::identity::{CredentialSource, JwtRules};
+use crate::policy::Route;
+use crate::server::ListenerSettings;
+use crate::stytch::StytchSettings;
+use crate::telemetry::LogSettings;
+use crate::upstream::OriginSettings;
+
+pub(super) use checker::Environment;
+use checker::Checker;
+
+/// A configuration that can be run.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub listeners: Vec<ListenerSettings>,
+    pub ops: SocketAddr,
+    pub stytch: StytchSettings,
+    /// Certificates to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
+    pub jwt_rules: JwtRules,
+    pub credentials: Vec<CredentialSource>,
+    pub memory: MemorySettings,
+    pub guard: GuardSettings,
+    pub upstreams: Vec<OriginSettings>,
+    /// What identity headers begin with.
+    pub header_prefix: String,
+    pub proxy: ProxySettings,
+    pub log: LogSettings,
+    pub drain_timeout: Duration,
+    pub routes: Vec<Route>,
+}
+
+/// Checks everything. The result is only good if no problem was noted.
+pub(super) fn check(
+    raw: &RawConfig,
+    environment: &Environment<'_>,
+    problems: &mut Vec<Problem>,
+) -> Option<Config> {
+    let mut checker = Checker::new(environment, problems);
+    let root = Path::default();
+    let limits = checker.limits(raw.limits.as_ref(), &root.key("limits"));
+    let listeners = checker.listeners(raw.listeners.as_deref(), &root.key("listeners"), &limits.server);
+    let ops_address = raw.ops.as_ref().and_then(|ops| ops.address.as_deref());
+    let ops = checker.address(ops_address, "127.0.0.1:9180", &root.key("ops").key("address"));
+    let stytch = checker.stytch(raw.stytch.as_ref(), &root.key("stytch"));
+    let credentials = checker.credentials(raw.credentials.as_deref(), &root.key("credentials"));
+    let sessions = checker.sessions(raw.sessions.as_ref(), &root.key("sessions"));
+    let upstreams = checker.upstreams(raw.upstreams.as_ref(), &root.key("upstreams"));
+    let header_prefix = checker.header_prefix(raw.identity.as_ref(), &root.key("identity"));
+    let log = checker.log(raw.log.as_ref(), &root.key("log"));
+    let drain_timeout =
+        checker.duration(raw.drain_timeout.as_deref(), Duration::from_secs(30), &root.key("drain_timeout"));
+    let routes =
+        checker.routes(raw.routes.as_deref(), &root.key("routes"), &sessions.freshness, raw.upstreams.as_ref());
+    let stytch = stytch?;
+
+    // The oldest evidence any route could be served decides how long a mark must be kept.
+    let oldest = routes.iter().map(|route| route.freshness.max_staleness + route.freshness.stale_if_error);
+    let memory = MemorySettings { horizon: oldest.max().unwrap_or_default(), ..sessions.memory };
+    Some(Config {
+        listeners,
+        ops,
+        ca_file: stytch.ca_file,
+        jwt_rules: stytch.jwt_rules,
+        stytch: stytch.settings,
+        credentials,
+        memory,
+        guard: sessions.guard,
+        upstreams,
+        header_prefix,
+        proxy: limits.proxy,
+        log,
+        drain_timeout,
+        routes,
+    })
+}

@@ -1,0 +1,381 @@
+//! Checking the sections: listeners, Stytch, credentials, sessions, upstreams, limits, log.
+//!
+//! Must not look from one section into another; references between them are the routes' business.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+
+use super::checker::Checker;
+use crate::config::diagnostics::Code;
+use crate::config::raw::{
+    RawCredential, RawIdentity, RawLimits, RawListener, RawLog, RawSessions, RawStytch, RawUpstream,
+};
+use crate::config::tree::Path;
+use crate::directory::{GuardSettings, MemorySettings};
+use crate::doors::ProxySettings;
+use crate::identity::{CredentialSource, JwtRules, ProjectId};
+use crate::policy::{Freshness, HostName};
+use crate::server::{CertificateFiles, ListenerSettings, ServerLimits};
+use crate::stytch::StytchSettings;
+use crate::telemetry::LogSettings;
+use crate::upstream::OriginSettings;
+
+const LIVE: &str = "https://api.stytch.com";
+const TEST: &str = "https://test.stytch.com";
+
+pub(super) struct Limits {
+    pub(super) server: ServerLimits,
+    pub(super) proxy: ProxySettings,
+}
+
+pub(super) struct Sessions {
+    pub(super) memory: MemorySettings,
+    pub(super) guard: GuardSettings,
+    pub(super) freshness: Freshness,
+}
+
+pub(super) struct Stytch {
+    pub(super) settings: StytchSettings,
+    pub(super) jwt_rules: JwtRules,
+    pub(super) ca_file: Option<PathBuf>,
+}
+
+impl Checker<'_> {
+    pub(super) fn listeners(
+        &mut self,
+        raw: Option<&[RawListener]>,
+        path: &Path,
+        limits: &ServerLimits,
+    ) -> Vec<ListenerSettings> {
+        let default = [RawListener::default()];
+        let raw = raw.unwrap_or(&default);
+        if raw.is_empty() {
+            self.note(Code::Missing, path, "there is no listener", Some("add `- address: 0.0.0.0:8080`"));
+        }
+        let mut listeners: Vec<ListenerSettings> = Vec::new();
+        for (index, listener) in raw.iter().enumerate() {
+            let path = path.index(index);
+            let address = self.address(listener.address.as_deref(), "0.0.0.0:8080", &path.key("address"));
+            let name = listener.name.clone().unwrap_or_else(|| address.to_string());
+            if listeners.iter().any(|earlier| *earlier.name == name) {
+                let message = format!("two listeners are called `{name}`");
+                self.note(Code::Conflict, &path.key("name"), message, None);
+            }
+            let tls = path.key("tls").key("certificates");
+            let mut certificates = Vec::new();
+            if let Some(raw) = &listener.tls {
+                let pairs = raw.certificates.as_deref().unwrap_or_default();
+                if pairs.is_empty() {
+                    let hint = "add `- { certificate: cert.pem, key: key.pem }`";
+                    self.note(Code::Missing, &tls, "TLS needs a certificate", Some(hint));
+                }
+                for (index, pair) in pairs.iter().enumerate() {
+                    match (&pair.certificate, &pair.key) {
+                        (Some(certificate), Some(key)) => certificates
+                            .push(CertificateFiles { certificate: self.file(certificate), key: self.file(key) }),
+                        _ => {
+                            let message = "a certificate needs `certificate` and `key`";
+                            self.note(Code::Missing, &tls.index(index), message, None);
+                        }
+                    }
+                }
+            }
+            let limits = limits.clone();
+            listeners.push(ListenerSettings { name: Arc::from(name), address, certificates, limits });
+        }
+        listeners
+    }
+
+    pub(super) fn stytch(&mut self, raw: Option<&RawStytch>, path: &Path) -> Option<Stytch> {
+        let Some(raw) = raw else {
+            let hint = "add `stytch:` with `project_id` and `secret`";
+            self.note(Code::Missing, path, "`stytch` is missing", Some(hint));
+            return None;
+        };
+        let secret = self.secret(raw.secret.as_ref(), &path.key("secret"));
+        let project = self.project_id(raw.project_id.as_deref(), &path.key("project_id"));
+        let base_url = self.base_url(raw, project.as_ref(), path);
+        let refresh = path.key("refresh_keys_every");
+        let refresh_keys_every =
+            self.timeout(raw.refresh_keys_every.as_deref(), Duration::from_secs(300), &refresh);
+        let leeway = self.duration(raw.leeway.as_deref(), Duration::from_secs(2), &path.key("leeway"));
+        if leeway > Duration::from_secs(30) {
+            let message = "a leeway past `30s` keeps dead tokens alive";
+            self.note(Code::InvalidValue, &path.key("leeway"), message, Some("correct the clocks instead"));
+        }
+        let (project_id, secret, base_url) = (project?, secret?, base_url?);
+        let mut issuers = vec![format!("stytch.com/{project_id}")];
+        let api = base_url.to_string().trim_end_matches('/').to_owned();
+        if api != LIVE && api != TEST {
+            issuers.push(api);
+        }
+        issuers.extend(raw.issuer.iter().flatten().cloned());
+        Some(Stytch {
+            jwt_rules: JwtRules { issuers, audience: project_id.to_string(), leeway },
+            ca_file: raw.ca_file.as_deref().map(|name| self.file(name)),
+            settings: StytchSettings {
+                project_id,
+                secret,
+                base_url,
+                deadline: Duration::from_secs(5),
+                refresh_keys_every,
+            },
+        })
+    }
+
+    fn project_id(&mut self, text: Option<&str>, path: &Path) -> Option<ProjectId> {
+        let Some(text) = text else {
+            let hint = "it is on the Stytch dashboard, under API keys";
+            self.note(Code::Missing, path, "`stytch.project_id` is missing", Some(hint));
+            return None;
+        };
+        let project = ProjectId::parse(text).ok();
+        if project.is_none() {
+            let hint = "it looks like `project-live-…` or `project-test-…`";
+            self.note(Code::InvalidValue, path, format!("`{text}` is not a project id"), Some(hint));
+        }
+        project
+    }
+
+    fn base_url(&mut self, raw: &RawStytch, project: Option<&ProjectId>, path: &Path) -> Option<Uri> {
+        let path = path.key("base_url");
+        let text = match &raw.base_url {
+            Some(text) => text.as_str(),
+            None => match project?.as_str() {
+                id if id.starts_with("project-live-") => LIVE,
+                id if id.starts_with("project-test-") => TEST,
+                _ => {
+                    let message = "`stytch.base_url` cannot be told from the project id";
+                    self.note(Code::Missing, &path, message, Some("add `base_url: https://api.stytch.com`"));
+                    return None;
+                }
+            },
+        };
+        let uri = text.parse::<Uri>().ok().filter(|uri| is_origin(uri));
+        let Some(uri) = uri else {
+            let hint = "write scheme and host alone, such as `https://api.stytch.com`";
+            self.note(Code::InvalidValue, &path, format!("`{text}` is not the address of an API"), Some(hint));
+            return None;
+        };
+        let loopback = uri.host().is_some_and(|host| {
+            host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        });
+        if uri.scheme_str() == Some("http") && !loopback {
+            let message = "plain `http` would send the project's secret in the clear";
+            self.note(Code::InvalidValue, &path, message, Some("use `https`"));
+            return None;
+        }
+        Some(uri)
+    }
+
+    pub(super) fn credentials(&mut self, raw: Option<&[RawCredential]>, path: &Path) -> Vec<CredentialSource> {
+        let Some(raw) = raw else {
+            return vec![
+                CredentialSource::Cookie("stytch_session_jwt".to_owned()),
+                CredentialSource::Cookie("stytch_session".to_owned()),
+                CredentialSource::Bearer,
+            ];
+        };
+        let mut sources = Vec::new();
+        for (index, credential) in raw.iter().enumerate() {
+            let path = path.index(index);
+            let source = match (&credential.cookie, credential.bearer) {
+                (Some(name), None) => {
+                    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+                    if name.is_empty() || !name.bytes().all(is_token) {
+                        self.note(Code::InvalidValue, &path.key("cookie"), format!("`{name}` is no name for a cookie"), None);
+                    }
+                    if name == "stytch_intermediate_session_token" {
+                        let message = "an intermediate session token is never a session";
+                        self.note(Code::InvalidValue, &path.key("cookie"), message, None);
+                    }
+                    CredentialSource::Cookie(name.clone())
+                }
+                (None, Some(true)) => CredentialSource::Bearer,
+                _ => {
+                    let hint = "`cookie: NAME` or `bearer: true`";
+                    self.note(Code::InvalidValue, &path, "a credential is looked for in exactly one place", Some(hint));
+                    continue;
+                }
+            };
+            if sources.contains(&source) {
+                self.note(Code::Conflict, &path, "this place is named twice", None);
+            }
+            sources.push(source);
+        }
+        if raw.is_empty() {
+            self.note(Code::Missing, path, "there is no place to look for a credential", Some("add `- bearer: true`"));
+        }
+        sources
+    }
+
+    pub(super) fn sessions(&mut self, raw: Option<&RawSessions>, path: &Path) -> Sessions {
+        let default = RawSessions::default();
+        let raw = raw.unwrap_or(&default);
+        let seconds = Duration::from_secs;
+        let fresh_for = self.duration(raw.fresh_for.as_deref(), seconds(10), &path.key("fresh_for"));
+        let while_revalidate = &path.key("stale_while_revalidate");
+        let revalidate = self.duration(raw.stale_while_revalidate.as_deref(), seconds(20), while_revalidate);
+        let stale_if_error = self.duration(raw.stale_if_error.as_deref(), seconds(300), &path.key("stale_if_error"));
+        let max_staleness = fresh_for.saturating_add(revalidate);
+        if max_staleness.is_zero() {
+            let message = "evidence of no age at all does not exist";
+            self.note(Code::InvalidValue, &path.key("fresh_for"), message, Some("`1s` is the least that makes sense"));
+        }
+        let max_entries = self.count(raw.max_entries, 100_000, &path.key("max_entries"));
+        Sessions {
+            freshness: Freshness { fresh_for, max_staleness, stale_if_error },
+            memory: MemorySettings {
+                max_entries: u64::try_from(max_entries).unwrap_or(u64::MAX),
+                negative_for: self.duration(raw.negative_for.as_deref(), seconds(2), &path.key("negative_for")),
+                token_binding_for: self.duration(
+                    raw.token_binding_for.as_deref(),
+                    seconds(900),
+                    &path.key("token_binding_for"),
+                ),
+                horizon: Duration::ZERO,
+            },
+            guard: GuardSettings {
+                deadline: self.timeout(raw.deadline.as_deref(), seconds(2), &path.key("deadline")),
+                max_in_flight: self.count(raw.max_in_flight, 64, &path.key("max_in_flight")),
+                max_waiting: self.count(raw.max_waiting, 1024, &path.key("max_waiting")),
+            },
+        }
+    }
+
+    pub(super) fn upstreams(
+        &mut self,
+        raw: Option<&BTreeMap<String, RawUpstream>>,
+        path: &Path,
+    ) -> Vec<OriginSettings> {
+        let Some(raw) = raw.filter(|raw| !raw.is_empty()) else {
+            let hint = "add `app: { url: http://127.0.0.1:3000 }`";
+            self.note(Code::Missing, path, "there is no upstream", Some(hint));
+            return Vec::new();
+        };
+        let mut origins = Vec::new();
+        for (name, upstream) in raw {
+            let path = path.key(name);
+            let url = path.key("url");
+            let uri = upstream.url.as_deref().map(|text| (text, text.parse::<Uri>().ok().filter(is_origin)));
+            let (host, port, tls) = match uri {
+                Some((_, Some(uri))) => {
+                    let tls = uri.scheme_str() == Some("https");
+                    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+                    (host, uri.port_u16().unwrap_or(if tls { 443 } else { 80 }), tls)
+                }
+                Some((text, None)) => {
+                    let hint = "write scheme, host and port alone, such as `http://127.0.0.1:3000`";
+                    self.note(Code::InvalidValue, &url, format!("`{text}` is not the address of an origin"), Some(hint));
+                    continue;
+                }
+                None => {
+                    self.note(Code::Missing, &url, format!("upstream `{name}` has no `url`"), None);
+                    continue;
+                }
+            };
+            let seconds = Duration::from_secs;
+            origins.push(OriginSettings {
+                name: Arc::from(name.as_str()),
+                host,
+                port,
+                tls,
+                connect_timeout: self.timeout(
+                    upstream.connect_timeout.as_deref(),
+                    seconds(5),
+                    &path.key("connect_timeout"),
+                ),
+                response_timeout: self.timeout(
+                    upstream.response_timeout.as_deref(),
+                    seconds(60),
+                    &path.key("response_timeout"),
+                ),
+                idle_timeout: self.duration(upstream.idle_timeout.as_deref(), seconds(30), &path.key("idle_timeout")),
+                max_connections: self.count(upstream.max_connections, 1024, &path.key("max_connections")),
+            });
+        }
+        origins
+    }
+
+    pub(super) fn header_prefix(&mut self, raw: Option<&RawIdentity>, path: &Path) -> String {
+        let path = path.key("header_prefix");
+        let prefix = raw.and_then(|raw| raw.header_prefix.as_deref()).unwrap_or("x-auth-");
+        let well_formed = prefix.len() > 2
+            && prefix.ends_with('-')
+            && prefix.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        if !well_formed {
+            let hint = "lower-case letters, digits and `-`, ending in `-`, such as `x-auth-`";
+            self.note(Code::InvalidValue, &path, format!("`{prefix}` cannot begin header names"), Some(hint));
+        }
+        prefix.to_owned()
+    }
+
+    pub(super) fn limits(&mut self, raw: Option<&RawLimits>, path: &Path) -> Limits {
+        let default = RawLimits::default();
+        let raw = raw.unwrap_or(&default);
+        let usual = ServerLimits::default();
+        let streams = self.count(raw.max_streams, 100, &path.key("max_streams"));
+        let mut timeout = |text: &Option<String>, default, name| self.timeout(text.as_deref(), default, &path.key(name));
+        let header_timeout = timeout(&raw.header_timeout, usual.header_timeout, "header_timeout");
+        let idle_timeout = timeout(&raw.idle_timeout, usual.idle_timeout, "idle_timeout");
+        let write_timeout = timeout(&raw.write_timeout, usual.write_timeout, "write_timeout");
+        let body_timeout = timeout(&raw.body_timeout, Duration::from_secs(300), "body_timeout");
+        let tunnel_timeout = timeout(&raw.tunnel_timeout, Duration::from_secs(3600), "tunnel_timeout");
+        let max_header_bytes = self.count(raw.max_header_bytes, usual.max_header_bytes, &path.key("max_header_bytes"));
+        if max_header_bytes < 8192 {
+            let message = "the head of a request with a session JWT needs at least 8192 bytes";
+            self.note(Code::InvalidValue, &path.key("max_header_bytes"), message, None);
+        }
+        Limits {
+            server: ServerLimits {
+                max_connections: self.count(
+                    raw.max_connections,
+                    usual.max_connections,
+                    &path.key("max_connections"),
+                ),
+                header_timeout,
+                idle_timeout,
+                write_timeout,
+                max_header_bytes,
+                max_headers: self.count(raw.max_headers, usual.max_headers, &path.key("max_headers")),
+                max_streams: u32::try_from(streams).unwrap_or(u32::MAX),
+            },
+            proxy: ProxySettings {
+                body_timeout,
+                tunnel_timeout,
+                max_request_bytes: raw.max_request_bytes.unwrap_or(10 * 1024 * 1024 * 1024),
+            },
+        }
+    }
+
+    pub(super) fn log(&mut self, raw: Option<&RawLog>, path: &Path) -> LogSettings {
+        let default = RawLog::default();
+        let raw = raw.unwrap_or(&default);
+        let filter = raw.level.clone().unwrap_or_else(|| "info".to_owned());
+        if let Err(problem) = crate::telemetry::check_filter(&filter) {
+            let hint = "`error`, `warn`, `info`, `debug`, or a filter such as `warn,portcullis=debug`";
+            self.note(Code::InvalidValue, &path.key("level"), problem, Some(hint));
+        }
+        let json = match raw.format.as_deref() {
+            None | Some("json") => true,
+            Some("text") => false,
+            Some(other) => {
+                let message = format!("`{other}` is not a log format");
+                self.note(Code::InvalidValue, &path.key("format"), message, Some("`json` or `text`"));
+                true
+            }
+        };
+        LogSettings { filter, json, access: raw.access.unwrap_or(true) }
+    }
+}
+
+/// `http` or `https`, a host that is one, and nothing behind it.
+fn is_origin(uri: &Uri) -> bool {
+    let host = uri.authority().is_some_and(|authority| HostName::parse(authority.as_str()).is_ok());
+    matches!(uri.scheme_str(), Some("http" | "https")) && host && matches!(uri.path(), "" | "/") && uri.query().is_none()
+}

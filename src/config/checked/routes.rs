@@ -1,0 +1,209 @@
+//! Checking routes: what they match, whom they let through, where they lead.
+//!
+//! Must not let a route in that can never answer, or that answers with less than was written.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+
+use super::checker::Checker;
+use crate::config::diagnostics::Code;
+use crate::config::load::did_you_mean;
+use crate::config::raw::{RawMatch, RawRoute, RawUpstream};
+use crate::config::tree::Path;
+use crate::policy::{Access, Freshness, HostPattern, PathPattern, Route, RouteMatch};
+
+const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"];
+
+impl Checker<'_> {
+    pub(super) fn routes(
+        &mut self,
+        raw: Option<&[RawRoute]>,
+        path: &Path,
+        usual: &Freshness,
+        upstreams: Option<&BTreeMap<String, RawUpstream>>,
+    ) -> Vec<Route> {
+        let raw = raw.unwrap_or_default();
+        if raw.is_empty() {
+            let hint = "add `- { name: everything, match: { path: /** }, require: authenticated }`";
+            self.note(Code::Missing, path, "there is no route, so everything would be refused", Some(hint));
+        }
+        let empty = BTreeMap::new();
+        let upstreams = upstreams.unwrap_or(&empty);
+        let mut routes: Vec<Route> = Vec::new();
+        for (index, route) in raw.iter().enumerate() {
+            let path = path.index(index);
+            if let Some(route) = self.route(route, &path, usual, upstreams) {
+                if routes.iter().any(|earlier| earlier.name == route.name) {
+                    let message = format!("two routes are called `{}`", route.name);
+                    self.note(Code::Conflict, &path.key("name"), message, None);
+                }
+                if let Some(earlier) = routes.iter().find(|earlier| hides(&earlier.matches, &route.matches)) {
+                    let message = format!("route `{}` never answers: `{}` takes all it would", route.name, earlier.name);
+                    self.note(Code::Conflict, &path.key("match"), message, Some("give the two different methods, or remove one"));
+                }
+                routes.push(route);
+            }
+        }
+        routes
+    }
+
+    fn route(
+        &mut self,
+        raw: &RawRoute,
+        path: &Path,
+        usual: &Freshness,
+        upstreams: &BTreeMap<String, RawUpstream>,
+    ) -> Option<Route> {
+        let name = raw.name.clone().unwrap_or_default();
+        if name.is_empty() {
+            self.note(Code::Missing, path, "a route has no `name`", Some("metrics and logs call it by its name"));
+        } else if name == "none" {
+            self.note(Code::InvalidValue, &path.key("name"), "`none` stands for requests without a route", None);
+        }
+        let matches = self.matches(raw.matches.as_ref(), &path.key("match"));
+        let access = self.access(raw, path);
+        let upstream = self.upstream_of(raw, path, upstreams);
+        let freshness = self.freshness(raw, path, usual);
+        let keep_encoded_slash = self.keep(raw.encoded_slash.as_deref(), &path.key("encoded_slash"));
+        let keep_path_parameters = self.keep(raw.path_parameters.as_deref(), &path.key("path_parameters"));
+        let upstream = upstream?;
+        let case_insensitive = upstreams.get(&*upstream).and_then(|found| found.case_insensitive).unwrap_or_default();
+        Some(Route {
+            name: Arc::from(name),
+            matches: matches?,
+            access: access?,
+            freshness,
+            upstream,
+            case_insensitive,
+            keep_encoded_slash,
+            keep_path_parameters,
+            websocket: raw.websocket.unwrap_or_default(),
+        })
+    }
+
+    fn matches(&mut self, raw: Option<&RawMatch>, path: &Path) -> Option<RouteMatch> {
+        let Some(paths) = raw.and_then(|raw| raw.path.as_ref()) else {
+            let hint = "add `match: { path: /** }`";
+            self.note(Code::Missing, path, "a route does not say which `path` it matches", Some(hint));
+            return None;
+        };
+        let raw = raw?;
+        let before = path.clone();
+        let mut patterns = Vec::new();
+        for text in paths.texts() {
+            match PathPattern::parse(text) {
+                Ok(pattern) => patterns.push(pattern),
+                Err(error) => {
+                    let hint = "write `/exact`, `/prefix/**` or a glob such as `/*/users/**`";
+                    let message = format!("`{text}` cannot be matched: {error}");
+                    self.note(Code::InvalidValue, &before.key("path"), message, Some(hint));
+                }
+            }
+        }
+        let mut hosts = Vec::new();
+        for text in raw.host.iter().flat_map(|hosts| hosts.texts()) {
+            match HostPattern::parse(text) {
+                Ok(pattern) => hosts.push(pattern),
+                Err(_) => {
+                    let hint = "write `app.example.com`, `*.example.com` or `*`, without a port";
+                    self.note(Code::InvalidValue, &before.key("host"), format!("`{text}` is not a host"), Some(hint));
+                }
+            }
+        }
+        if hosts.is_empty() {
+            hosts.push(HostPattern::Unnamed);
+        }
+        let mut methods = Vec::new();
+        for (index, text) in raw.methods.iter().flatten().enumerate() {
+            let upper = text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
+            match Method::from_bytes(text.as_bytes()) {
+                Ok(method) if upper && method != Method::CONNECT => methods.push(method),
+                _ => {
+                    let place = before.key("methods").index(index);
+                    let hint = did_you_mean(&text.to_ascii_uppercase(), METHODS.into_iter());
+                    self.note_with(Code::InvalidValue, &place, format!("`{text}` is not a method"), hint);
+                }
+            }
+        }
+        (!patterns.is_empty()).then_some(RouteMatch { hosts, paths: patterns, methods })
+    }
+
+    fn access(&mut self, raw: &RawRoute, path: &Path) -> Option<Access> {
+        match (raw.public, &raw.require) {
+            (Some(true), None) => Some(Access::Public),
+            (None | Some(false), Some(value)) => {
+                self.requirement(value, &path.key("require")).map(Access::Require)
+            }
+            (Some(true), Some(_)) => {
+                let message = "a route is either `public` or has a `require`";
+                self.note(Code::Conflict, &path.key("public"), message, Some("remove one of the two"));
+                None
+            }
+            (None | Some(false), None) => {
+                let hint = "add `require: authenticated`, or `public: true` if anybody may pass";
+                self.note(Code::Missing, path, "a route does not say who may pass", Some(hint));
+                None
+            }
+        }
+    }
+
+    fn upstream_of(
+        &mut self,
+        raw: &RawRoute,
+        path: &Path,
+        upstreams: &BTreeMap<String, RawUpstream>,
+    ) -> Option<Arc<str>> {
+        match &raw.upstream {
+            Some(name) if upstreams.contains_key(name) => Some(Arc::from(name.as_str())),
+            Some(name) => {
+                let hint = did_you_mean(name, upstreams.keys().map(String::as_str));
+                let message = format!("unknown upstream `{name}`");
+                self.note_with(Code::UnknownReference, &path.key("upstream"), message, hint);
+                None
+            }
+            None => {
+                let mut names = upstreams.keys();
+                match (names.next(), names.next()) {
+                    (Some(only), None) => Some(Arc::from(only.as_str())),
+                    _ => {
+                        let hint = "name one of `upstreams`";
+                        self.note(Code::Missing, path, "a route does not say which `upstream` it leads to", Some(hint));
+                        None
+                    }
+                }
+            }
+        }
+    }
+
+    fn freshness(&mut self, raw: &RawRoute, path: &Path, usual: &Freshness) -> Freshness {
+        let max_staleness =
+            self.timeout(raw.max_staleness.as_deref(), usual.max_staleness, &path.key("max_staleness"));
+        // A route that asks for fresh evidence does not want old evidence for want of better, unless it says so.
+        let default = if raw.max_staleness.is_some() { Duration::ZERO } else { usual.stale_if_error };
+        let stale_if_error = self.duration(raw.stale_if_error.as_deref(), default, &path.key("stale_if_error"));
+        Freshness { fresh_for: usual.fresh_for, max_staleness, stale_if_error }
+    }
+
+    fn keep(&mut self, word: Option<&str>, path: &Path) -> bool {
+        match word {
+            None | Some("refuse") => false,
+            Some("keep") => true,
+            Some(other) => {
+                self.note(Code::InvalidValue, path, format!("`{other}` is neither of the two"), Some("`refuse` or `keep`"));
+                false
+            }
+        }
+    }
+}
+
+/// Whether everything `later` matches is taken by `earlier` already: the same places, and methods that leave none over.
+fn hides(earlier: &RouteMatch, later: &RouteMatch) -> bool {
+    let same_places = later.hosts.iter().all(|host| earlier.hosts.contains(host))
+        && later.paths.iter().all(|path| earlier.paths.contains(path));
+    let takes_all = earlier.methods.is_empty()
+        || (!later.methods.is_empty() && later.methods.iter().all(|method| earlier.methods.contains(method)));
+    same_places && takes_all
+}

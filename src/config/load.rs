@@ -1,0 +1,242 @@
+//! From a file's name to a checked configuration, or to every mistake in it.
+//!
+//! Must not stop at the first mistake, nor take a missing file for an empty one.
+
+use std::path::{Path as FilePath, PathBuf};
+
+use serde_json::Value;
+
+use super::checked::{Config, Environment, check};
+use super::diagnostics::{Code, Diagnostic, Problem, render_human};
+use super::layers::Layers;
+use super::locate::Places;
+use super::raw::RawConfig;
+use super::tree::Path;
+
+/// The most mistakes reported at once.
+const MAX_PROBLEMS: usize = 100;
+
+/// What a configuration is loaded from.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    pub file: PathBuf,
+    /// `key=value` pairs of the command line.
+    pub overrides: Vec<(String, String)>,
+    pub secrets: SecretPolicy,
+}
+
+/// Whether secrets must be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretPolicy {
+    Required,
+    /// A missing one is taken as given, for commands that never use it.
+    NotNeeded,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug)]
+pub struct Invalid {
+    pub diagnostics: Vec<Diagnostic>,
+    text: String,
+}
+
+impl Invalid {
+    /// The mistakes for people.
+    pub fn render(&self, colour: bool) -> String {
+        render_human(&self.diagnostics, &self.text, colour)
+    }
+}
+
+/// Reads, layers and checks a configuration.
+pub fn load(options: &LoadOptions) -> Result<Config, Invalid> {
+    let name = options.file.display().to_string();
+    let text = std::fs::read_to_string(&options.file).map_err(|error| {
+        let message = format!("`{name}` cannot be read: {error}");
+        let mut diagnostic = Diagnostic::in_text(Code::Syntax, message, &name, "", None);
+        diagnostic.hint = Some("name the configuration with `-c FILE`; `config/minimal.yaml` is one to begin with".to_owned());
+        Invalid { diagnostics: vec![diagnostic], text: String::new() }
+    })?;
+    let environment = Environment {
+        variable: &|name| std::env::var(name).ok(),
+        file: &|path| std::fs::read_to_string(path),
+        base: options.file.parent().unwrap_or(FilePath::new(".")),
+        secrets: options.secrets,
+    };
+    let variables = std::env::vars_os().filter_map(|(name, value)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    });
+    read(&name, &text, variables, &options.overrides, &environment)
+        .map_err(|diagnostics| Invalid { diagnostics, text })
+}
+
+fn read(
+    name: &str,
+    text: &str,
+    variables: impl Iterator<Item = (String, String)>,
+    overrides: &[(String, String)],
+    environment: &Environment<'_>,
+) -> Result<Config, Vec<Diagnostic>> {
+    let (file, places) = parse(name, text).map_err(|diagnostic| vec![diagnostic])?;
+    let layers = Layers::new(file, variables, overrides);
+    let merged = layers.merged();
+    let mut tree = merged.map_err(|message| vec![Diagnostic::in_text(Code::Syntax, message, name, text, None)])?;
+
+    let mut problems: Vec<Problem> = places
+        .repeated
+        .iter()
+        .map(|(path, _)| Problem {
+            code: Code::Conflict,
+            path: path.clone(),
+            at_key: true,
+            message: format!("`{path}` is written twice"),
+            hint: None,
+        })
+        .collect();
+    let raw = shape(&mut tree, &layers, &mut problems);
+    let shapeless = problems.clone();
+    let config = check(&raw, environment, &mut problems);
+    // What was taken out because of its shape is not missing.
+    let told = |problem: &Problem| {
+        problem.code != Code::Missing || !shapeless.iter().any(|earlier| {
+            earlier.path.starts_with(&problem.path) || problem.path.starts_with(&earlier.path)
+        })
+    };
+    problems.retain(told);
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => {
+            let mut placed: Vec<Diagnostic> = problems
+                .into_iter()
+                .map(|problem| {
+                    let elsewhere = layers.elsewhere(&problem.path.to_string());
+                    Diagnostic::place(problem, name, text, &places, elsewhere)
+                })
+                .collect();
+            placed.sort_by_key(|diagnostic| (diagnostic.line.unwrap_or(usize::MAX), diagnostic.column));
+            Err(placed)
+        }
+    }
+}
+
+/// The file as a tree, by the ending of its name.
+fn parse(name: &str, text: &str) -> Result<(Value, Places), Diagnostic> {
+    let ending = FilePath::new(name).extension().and_then(|ending| ending.to_str()).unwrap_or("yaml");
+    let fail = |message: String, span| Diagnostic::in_text(Code::Syntax, message, name, text, span);
+    match ending {
+        "toml" => {
+            let value: toml::Value =
+                toml::from_str(text).map_err(|error| fail(error.message().to_owned(), error.span()))?;
+            let value = serde_json::to_value(value).map_err(|error| fail(error.to_string(), None))?;
+            Ok((value, Places::of_toml(text)))
+        }
+        "json" => {
+            let value = serde_json::from_str(text).map_err(|error| {
+                let at = offset(text, error.line(), error.column());
+                fail(error.to_string(), Some(at..at))
+            })?;
+            Ok((value, Places::of_yaml(text)))
+        }
+        _ => {
+            let options = serde_saphyr::Options::default();
+            let value: Value = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+                let span = error.location().map(|location| {
+                    let at = offset(
+                        text,
+                        usize::try_from(location.line()).unwrap_or(1),
+                        usize::try_from(location.column()).unwrap_or(1),
+                    );
+                    at..at
+                });
+                let message = error.without_snippet().to_string();
+                fail(message.lines().next().unwrap_or_default().to_owned(), span)
+            })?;
+            Ok((if value.is_null() { serde_json::json!({}) } else { value }, Places::of_yaml(text)))
+        }
+    }
+}
+
+/// Reads the tree into its shape; what does not fit is reported, taken out, and reading goes on.
+fn shape(tree: &mut Value, layers: &Layers, problems: &mut Vec<Problem>) -> RawConfig {
+    for _ in 0..MAX_PROBLEMS {
+        let error = match serde_path_to_error::deserialize::<_, RawConfig>(&*tree) {
+            Ok(raw) => return raw,
+            Err(error) => error,
+        };
+        let mut path = Path::from(error.path());
+        let message = error.inner().to_string();
+        if let Some((key, known)) = unknown_key(&message) {
+            // The reader names the mapping or the key in it, depending on where it noticed.
+            if path.last_key() != Some(key.as_str()) || path.remove_from(&mut tree.clone()).is_none() {
+                path = path.key(&key);
+            }
+            let hint = did_you_mean(&key, known.iter().map(String::as_str))
+                .or_else(|| Some(format!("known here: {}", known.join(", "))));
+            let message = format!("unknown key `{key}`");
+            problems.push(Problem { code: Code::UnknownKey, path: path.clone(), at_key: true, message, hint });
+        } else if coerce(tree, &path, layers) {
+            continue;
+        } else {
+            let what = path.last_key().unwrap_or("the configuration").to_owned();
+            let message = format!("`{what}` has the wrong type: {}", plain(&message));
+            let hint = message.contains("a string").then(|| "a length of time has a unit, such as `10s`; a text can be quoted".to_owned());
+            problems.push(Problem { code: Code::WrongType, path: path.clone(), at_key: false, message, hint });
+        }
+        if path.remove_from(tree).is_none() {
+            break;
+        }
+    }
+    RawConfig::default()
+}
+
+/// Text from the environment or the command line becomes a number or a truth where the shape wants one.
+fn coerce(tree: &mut Value, path: &Path, layers: &Layers) -> bool {
+    if layers.elsewhere(&path.to_string()).is_none() {
+        return false;
+    }
+    let Some(place) = path.find_mut(tree) else { return false };
+    let Some(text) = place.as_str() else { return false };
+    let value = match text {
+        "true" => Value::Bool(true),
+        "false" => Value::Bool(false),
+        _ => match text.parse::<u64>() {
+            Ok(number) => Value::from(number),
+            Err(_) => return false,
+        },
+    };
+    *place = value;
+    true
+}
+
+/// "unknown field `a`, expected one of `b`, `c`" into the key and what is known.
+fn unknown_key(message: &str) -> Option<(String, Vec<String>)> {
+    let quoted: Vec<String> =
+        message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    let (key, known) = quoted.split_first()?;
+    Some((key.clone(), known.to_vec()))
+}
+
+/// The reader's sentence without the reader's names for things.
+fn plain(message: &str) -> String {
+    let message = message.split(" at line ").next().unwrap_or(message);
+    message
+        .replace("invalid type: ", "it is ")
+        .replace("struct Raw", "a mapping for ")
+        .replace("a sequence", "a list")
+        .replace("sequence", "list")
+        .replace("u64", "a whole number")
+}
+
+/// A close name, as a hint.
+pub(super) fn did_you_mean<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    let close = known.map(|name| (strsim::jaro_winkler(written, name), name)).filter(|(likeness, _)| *likeness > 0.75);
+    let (_, name) = close.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
+    Some(format!("did you mean `{name}`?"))
+}
+
+fn offset(text: &str, line: usize, column: usize) -> usize {
+    let start: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+    (start + column.saturating_sub(1)).min(text.len())
+}
+
+#[cfg(test)]
+mod tests;

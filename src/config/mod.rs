@@ -1,0 +1,17 @@
+//! The configuration: layered, read leniently enough to find every mistake, checked into values that cannot be wrong.
+//!
+//! Must not build anything that runs; it ends in settings.
+
+mod checked;
+mod diagnostics;
+mod docs;
+mod layers;
+mod load;
+mod locate;
+mod raw;
+mod tree;
+
+pub use checked::Config;
+pub use diagnostics::{Diagnostic, render_human, render_json};
+pub use docs::{json_schema, markdown_reference};
+pub use load::{Invalid, LoadOptions, SecretPolicy, load};

@@ -1,0 +1,116 @@
+//! Values that may be written in more than one form.
+//!
+//! Must not check them: `RequirementForm` exists for the schema alone.
+
+use schemars::JsonSchema;
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer};
+
+/// A text, or a list of texts.
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "the two forms are told apart for the schema; reading makes a list of both")]
+pub(in crate::config) enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    pub(in crate::config) fn texts(&self) -> &[String] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Texts;
+
+        impl<'de> Visitor<'de> for Texts {
+            type Value = OneOrMany;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string or a list of strings")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMany, E> {
+                Ok(OneOrMany::Many(vec![text.to_owned()]))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut texts: A) -> Result<OneOrMany, A::Error> {
+                let mut many = Vec::new();
+                while let Some(text) = texts.next_element()? {
+                    many.push(text);
+                }
+                Ok(OneOrMany::Many(many))
+            }
+        }
+
+        deserializer.deserialize_any(Texts)
+    }
+}
+
+/// What a session must meet: a word, or one requirement with its details.
+#[derive(JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "Requirement")]
+#[expect(dead_code, reason = "read by the schema generator only")]
+pub(in crate::config) enum RequirementForm {
+    /// A member session, whoever's.
+    Authenticated,
+    /// A role of the session.
+    Role(String),
+    /// A proven factor.
+    Factor(FactorForm),
+    /// A primary and a secondary factor.
+    #[schemars(with = "MfaForm")]
+    Mfa(MfaForm),
+    /// One of these organizations, by id or slug.
+    Organization(OneOrMany),
+    /// The session began recently.
+    SessionAge(SessionAgeForm),
+    /// Whether somebody may be acting as the member.
+    Impersonated(bool),
+    /// Every one of these.
+    All(Vec<RequirementForm>),
+    /// At least one of these.
+    Any(Vec<RequirementForm>),
+    /// The opposite; what is unknown stays unknown and refuses.
+    Not(Box<RequirementForm>),
+}
+
+/// A factor: at least one of type, delivery method and connection.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "read by the schema generator only")]
+pub(in crate::config) struct FactorForm {
+    /// Such as `totp`, `sso`, `password`.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    /// Such as `oauth_google`, `sso_saml`, `sms`.
+    delivery_method: Option<String>,
+    /// The SSO connection.
+    connection_id: Option<String>,
+    /// Proven at most this long ago.
+    max_age: Option<String>,
+}
+
+/// Multi-factor authentication.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "read by the schema generator only")]
+pub(in crate::config) struct MfaForm {
+    /// The secondary factor was proven at most this long ago.
+    max_age: Option<String>,
+}
+
+/// The age of a session.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "read by the schema generator only")]
+pub(in crate::config) struct SessionAgeForm {
+    /// Begun at most this long ago.
+    max: String,
+}

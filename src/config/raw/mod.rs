@@ -1,0 +1,248 @@
+//! The configuration as it is written: names and shapes, nothing checked. The doc comments here are the reference.
+//!
+//! Must not hold a rule; `checked` does.
+
+mod forms;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub(super) use forms::{OneOrMany, RequirementForm};
+
+/// The configuration of a gateway.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawConfig {
+    /// Where traffic is taken. Default: one listener on `0.0.0.0:8080`.
+    pub(super) listeners: Option<Vec<RawListener>>,
+    /// Where metrics and probes are answered.
+    pub(super) ops: Option<RawOps>,
+    /// The Stytch project whose sessions are believed.
+    pub(super) stytch: Option<RawStytch>,
+    /// Where credentials are looked for, in this order. Default: the cookies `stytch_session_jwt` and `stytch_session`, then `Authorization: Bearer`.
+    pub(super) credentials: Option<Vec<RawCredential>>,
+    /// How old the evidence of a decision may be.
+    pub(super) sessions: Option<RawSessions>,
+    /// The applications behind the gateway, by name.
+    pub(super) upstreams: Option<BTreeMap<String, RawUpstream>>,
+    /// How the caller is told to the application.
+    pub(super) identity: Option<RawIdentity>,
+    /// What one client, and all together, may take.
+    pub(super) limits: Option<RawLimits>,
+    /// What is written where.
+    pub(super) log: Option<RawLog>,
+    /// How long running requests may take to finish once the process is told to end. Default: `30s`.
+    pub(super) drain_timeout: Option<String>,
+    /// Who may reach what. A request no route answers is refused.
+    pub(super) routes: Option<Vec<RawRoute>>,
+}
+
+/// A listener for traffic, for HTTP/1.1 and HTTP/2.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawListener {
+    /// Address and port, such as `0.0.0.0:8080` or `[::]:8443`.
+    pub(super) address: Option<String>,
+    /// The name in metrics and logs. Default: the address.
+    pub(super) name: Option<String>,
+    /// Answers HTTPS with these certificates.
+    pub(super) tls: Option<RawTls>,
+}
+
+/// TLS of a listener.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawTls {
+    /// Chosen by the name the client asks for; the first where none fits.
+    pub(super) certificates: Option<Vec<RawCertificate>>,
+}
+
+/// A certificate and its key, in PEM files.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawCertificate {
+    /// The chain, leaf first.
+    pub(super) certificate: Option<String>,
+    /// The private key.
+    pub(super) key: Option<String>,
+}
+
+/// The ops listener: `/metrics`, `/livez`, `/readyz`, `/startupz`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawOps {
+    /// Address and port. Default: `127.0.0.1:9180`.
+    pub(super) address: Option<String>,
+}
+
+/// The Stytch project.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawStytch {
+    /// `project-live-…` or `project-test-…`.
+    pub(super) project_id: Option<String>,
+    /// The project's secret.
+    pub(super) secret: Option<RawSecret>,
+    /// The API. Default: told from the project id. Plain `http` only to loopback.
+    pub(super) base_url: Option<String>,
+    /// Further issuers accepted in session JWTs, for custom domains.
+    pub(super) issuer: Option<Vec<String>>,
+    /// Certificates to trust besides the system's, in a PEM file.
+    pub(super) ca_file: Option<String>,
+    /// How often verification keys are fetched ahead of need. Default: `5m`.
+    pub(super) refresh_keys_every: Option<String>,
+    /// Clock difference forgiven in session JWTs. Default: `2s`, at most `30s`.
+    pub(super) leeway: Option<String>,
+}
+
+/// A secret: exactly one of the three.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawSecret {
+    /// The secret itself.
+    pub(super) value: Option<String>,
+    /// The environment variable that holds it.
+    pub(super) env: Option<String>,
+    /// The file that holds it; surrounding white space is ignored.
+    pub(super) file: Option<String>,
+}
+
+/// A place to look for a credential: exactly one of the two.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawCredential {
+    /// A cookie of this name.
+    pub(super) cookie: Option<String>,
+    /// `Authorization: Bearer`.
+    pub(super) bearer: Option<bool>,
+}
+
+/// Ages of session lists and bounds of lookups.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawSessions {
+    /// Served without asking. Default: `10s`.
+    pub(super) fresh_for: Option<String>,
+    /// Served after that while one refresh runs. Default: `20s`.
+    pub(super) stale_while_revalidate: Option<String>,
+    /// Served after that only while the directory fails. Default: `5m`.
+    pub(super) stale_if_error: Option<String>,
+    /// How long "no such member" and "no such token" are believed, and how old evidence may be to refuse anybody without asking again. Default: `2s`.
+    pub(super) negative_for: Option<String>,
+    /// How long an opaque token's session is remembered. Default: `15m`.
+    pub(super) token_binding_for: Option<String>,
+    /// Members whose sessions are kept. Default: `100000`.
+    pub(super) max_entries: Option<u64>,
+    /// For one lookup, waiting included. Default: `2s`.
+    pub(super) deadline: Option<String>,
+    /// Lookups under way at once. Default: `64`.
+    pub(super) max_in_flight: Option<u64>,
+    /// Lookups that may wait for a place. Default: `1024`.
+    pub(super) max_waiting: Option<u64>,
+}
+
+/// An application.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawUpstream {
+    /// `http://host:port` or `https://host:port`, without a path.
+    pub(super) url: Option<String>,
+    /// Whether the application ignores letter case in paths, so that routes must as well. Default: `false`.
+    pub(super) case_insensitive: Option<bool>,
+    /// To connect, and to wait for a place when all connections are in use. Default: `5s`.
+    pub(super) connect_timeout: Option<String>,
+    /// From the end of the request to the head of the response. Default: `60s`.
+    pub(super) response_timeout: Option<String>,
+    /// How long an unused connection is kept; stay below the application's own keep-alive. Default: `30s`.
+    pub(super) idle_timeout: Option<String>,
+    /// Connections at once. Default: `1024`.
+    pub(super) max_connections: Option<u64>,
+}
+
+/// Identity headers.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawIdentity {
+    /// What every identity header begins with; all a client sends under it is removed. Default: `x-auth-`.
+    pub(super) header_prefix: Option<String>,
+}
+
+/// Limits of the traffic listeners.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawLimits {
+    /// Connections at once on one listener. Default: `10000`.
+    pub(super) max_connections: Option<u64>,
+    /// From accepting a connection to its first complete request head. Default: `10s`.
+    pub(super) header_timeout: Option<String>,
+    /// How long a connection may stay without a request. Default: `75s`.
+    pub(super) idle_timeout: Option<String>,
+    /// How long a body may stand still between two pieces. Default: `5m`.
+    pub(super) body_timeout: Option<String>,
+    /// How long a write to a client may make no progress. Default: `60s`.
+    pub(super) write_timeout: Option<String>,
+    /// How long a WebSocket may be silent in both directions. Default: `1h`.
+    pub(super) tunnel_timeout: Option<String>,
+    /// The head of a request, in bytes. Default: `32768`.
+    pub(super) max_header_bytes: Option<u64>,
+    /// Header fields of a request. Default: `100`.
+    pub(super) max_headers: Option<u64>,
+    /// The body of a request, in bytes. Default: `10737418240`.
+    pub(super) max_request_bytes: Option<u64>,
+    /// Requests at once on one HTTP/2 connection. Default: `100`.
+    pub(super) max_streams: Option<u64>,
+}
+
+/// Logs.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawLog {
+    /// What the operational log on standard error holds: `error`, `warn`, `info`, `debug`, or a filter by module. Default: `info`.
+    pub(super) level: Option<String>,
+    /// `json` or `text`. Default: `json`.
+    pub(super) format: Option<String>,
+    /// Whether every request writes an access line and a decision record to standard output. Default: `true`.
+    pub(super) access: Option<bool>,
+}
+
+/// A route. Routes rank by host, then path, longer literal first, then as written; methods never rank.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawRoute {
+    /// The name in metrics and logs.
+    pub(super) name: Option<String>,
+    /// Which requests it answers.
+    #[serde(rename = "match")]
+    pub(super) matches: Option<RawMatch>,
+    /// Lets anybody through, without looking at a credential.
+    pub(super) public: Option<bool>,
+    /// What the caller's session must meet.
+    #[schemars(with = "Option<RequirementForm>")]
+    pub(super) require: Option<serde_json::Value>,
+    /// The application it forwards to. May be left out if there is only one.
+    pub(super) upstream: Option<String>,
+    /// Evidence is never served past this while the directory answers. Default: `fresh_for` + `stale_while_revalidate`.
+    pub(super) max_staleness: Option<String>,
+    /// Added to `max_staleness` while the directory fails. Default: `sessions.stale_if_error`, or `0s` where `max_staleness` is set.
+    pub(super) stale_if_error: Option<String>,
+    /// `keep` lets `%2F` through. Default: `refuse`.
+    pub(super) encoded_slash: Option<String>,
+    /// `keep` lets `;` through. Default: `refuse`.
+    pub(super) path_parameters: Option<String>,
+    /// Lets requests become WebSockets. Default: `false`.
+    pub(super) websocket: Option<bool>,
+}
+
+/// Which requests a route answers.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawMatch {
+    /// `app.example.com`, `*.example.com` or `*`; one or a list. Default: any host, if no route names one.
+    pub(super) host: Option<OneOrMany>,
+    /// `/exact`, `/prefix/**` (the prefix itself and all below it) or a glob; one or a list.
+    pub(super) path: Option<OneOrMany>,
+    /// Methods; HEAD follows GET. Default: any.
+    pub(super) methods: Option<Vec<String>>,
+}
