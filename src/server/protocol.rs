@@ -63,7 +63,7 @@ pub(super) async fn serve_connection<S: Serve>(
             }
             None => {
                 let is_http2 = sniff(&stream).await.map_err(|_| "preface")?;
-                Ok((ClientStream::clear(stream, limits.write_timeout), is_http2))
+                Ok::<_, &'static str>((ClientStream::clear(stream, limits.write_timeout), is_http2))
             }
         }
     };
@@ -71,7 +71,7 @@ pub(super) async fn serve_connection<S: Serve>(
         begun = tokio::time::timeout(limits.header_timeout, begin) => begun.map_err(|_| "timeout")?,
         () = drain.begun() => return Ok(()),
     };
-    let (stream, is_http2) = begun?;
+    let (stream, is_http2): (ClientStream, bool) = begun?;
     let activity = Arc::new(Activity::new());
     let peer = Arc::new(peer);
     let answer = {

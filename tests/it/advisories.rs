@@ -1,0 +1,140 @@
+//! Auth bypasses other proxies had, each tried here. A test is named after its advisory.
+
+use crate::support::{Ask, Origin, Reply, World, raw};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// Sends raw requests that must not get past `/admin`'s door, nor arrive at the origin as anything under it.
+async fn never_reaches_admin(requests: &[&str]) {
+    let origin = Origin::start(Reply::text(OK)).await;
+    let world = World::before(&origin).await;
+    for request in requests {
+        raw(world.address(), request).await;
+        for head in origin.heads() {
+            let line = head.lines().next().unwrap_or_default().to_ascii_lowercase();
+            assert!(!line.contains("admin") || line.contains("/public/"), "{request:?} became {line:?}");
+        }
+    }
+}
+
+/// What the origin sees of a forged field on a public and on a protected route.
+async fn never_forged(name: &str) {
+    let world = World::start().await;
+    for ask in [Ask::get("/public"), Ask::get("/").bearer(&world.persona("VIEWER").jwt)] {
+        let answer = world.send(ask.header(name, "forged-value")).await;
+        assert!(!answer.text().contains("forged-value"), "{name}: {}", answer.text());
+    }
+}
+
+macro_rules! unreachable {
+    ($($name:ident: [$($request:expr),+ $(,)?];)*) => {
+        $(#[tokio::test] async fn $name() { never_reaches_admin(&[$($request),+]).await; })*
+    };
+}
+
+macro_rules! unforgeable {
+    ($($name:ident: [$($field:expr),+ $(,)?];)*) => {
+        $(#[tokio::test] async fn $name() { $(never_forged($field).await;)+ })*
+    };
+}
+
+unreachable! {
+    // Rules matched on path and query together.
+    cve_o2p_2025_54576: ["GET /admin?/public/ HTTP/1.1\r\nHost: a\r\n\r\n", "GET /admin?x=/public/x HTTP/1.1\r\nHost: a\r\n\r\n"];
+    // A fragment widened a skip rule.
+    cve_o2p_2026_41059: ["GET /admin#/public/ HTTP/1.1\r\nHost: a\r\n\r\n", "GET /admin%23/public/ HTTP/1.1\r\nHost: a\r\n\r\n"];
+    // A header chose the rule while the real path went upstream.
+    cve_o2p_2026_40575: ["GET /admin HTTP/1.1\r\nHost: a\r\nX-Forwarded-Uri: /public/x\r\n\r\n"];
+    // A health checker's user agent was let through anywhere.
+    cve_o2p_2026_34457: ["GET /admin HTTP/1.1\r\nHost: a\r\nUser-Agent: GoogleHC/1.0\r\n\r\n", "GET /admin HTTP/1.1\r\nHost: a\r\nUser-Agent: kube-probe/1.30\r\n\r\n"];
+    // Matched raw, forwarded normalised.
+    cve_oathkeeper_2026_33494: ["GET /public/../admin HTTP/1.1\r\nHost: a\r\n\r\n", "GET /public/%2e%2e/admin HTTP/1.1\r\nHost: a\r\n\r\n"];
+    // The scheme of an untrusted header chose the rule.
+    cve_oathkeeper_2026_33495: ["GET /admin HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\n\r\n"];
+    // Encoded separators seen by one and not by the other.
+    cve_traefik_2025_66490: ["GET /public%2f..%2fadmin HTTP/1.1\r\nHost: a\r\n\r\n", "GET /public/..%5cadmin HTTP/1.1\r\nHost: a\r\n\r\n", "GET /public/..;/admin HTTP/1.1\r\nHost: a\r\n\r\n"];
+    // No normalisation before the rule.
+    cve_envoy_2019_9901: ["GET /public//../admin HTTP/1.1\r\nHost: a\r\n\r\n", "GET /public/./../admin HTTP/1.1\r\nHost: a\r\n\r\n"];
+    // `%2f` and `%2F`, host and case.
+    cve_heimdall_2026_42274: ["GET /public%2F%2e%2e%2Fadmin HTTP/1.1\r\nHost: A\r\n\r\n"];
+    // The raw target chose "public", the normalised one the backend.
+    cve_unifi_2026_34908: ["GET /admin/..%2fpublic HTTP/1.1\r\nHost: a\r\n\r\n", "GET /public/%252e%252e/admin HTTP/1.1\r\nHost: a\r\n\r\n"];
+    // A path without its leading slash.
+    cve_grpc_go_2026_33186: ["GET admin HTTP/1.1\r\nHost: a\r\n\r\n"];
+    // Any bearer token will do.
+    cve_envoy_2022_29226: ["GET /admin HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer x\r\n\r\n", "GET /admin HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer eyJhbGciOiJub25lIn0.e30.\r\n\r\n"];
+    // Fragment in the URL, absolute form.
+    cve_traefik_2023_47106: ["GET http://a/admin#/public HTTP/1.1\r\nHost: a\r\n\r\n"];
+    // A rewriting header names another URL for the origin to act on.
+    x_original_url: ["GET /admin HTTP/1.1\r\nHost: a\r\nX-Original-URL: /public/x\r\n\r\n"];
+}
+
+unforgeable! {
+    cve_o2p_2025_64484: ["x_forwarded_email", "x-forwarded_email", "x-forwarded-email"];
+    cve_traefik_2026_39858: ["x_auth_member_id", "X-AUTH_MEMBER-ID", "x-auth_roles"];
+    cve_traefik_2026_35051: ["x-forwarded-prefix", "x-forwarded-port", "x-forwarded-server", "x-forwarded-method"];
+    cve_caddy_2026_30851: ["x-auth-impersonator", "x-auth-machine", "x-auth-email"];
+    cve_caddy_2026_52845: ["x.auth.member.id", "x-auth.roles"];
+    mod_auth_openidc_222: ["x-auth-member-id", "x-auth-roles"];
+    x_rewriting: ["x-original-url", "x-rewrite-url", "x-http-method-override", "x-method-override", "x-http-method"];
+}
+
+/// `Connection` named the proxy's own header away.
+#[tokio::test]
+async fn cve_oathkeeper_ghsa_w9mr_and_traefik_2024_45410() {
+    let world = World::start().await;
+    let jwt = &world.persona("VIEWER").jwt;
+    for connection in ["x-auth-member-id", "X-Auth-Member-Id, close", "x-forwarded-for"] {
+        let answer = world.send(Ask::get("/").bearer(jwt).header("connection", connection)).await;
+        assert!(answer.seen("x-auth-member-id").is_some() && answer.seen("x-forwarded-for").is_some());
+    }
+}
+
+/// A list of one member served to another: keys are whole members, and the answer is checked.
+#[tokio::test]
+async fn cve_oathkeeper_2026_33496_and_traefik_2026_71326() {
+    let world = World::start().await;
+    let viewer = world.get("/", "VIEWER").await.seen("x-auth-member-id");
+    let other = world.get("/", "OTHER_ORG").await.seen("x-auth-member-id");
+    assert_ne!(viewer, other);
+    assert_eq!(other.as_deref(), Some(world.persona("OTHER_ORG").member_id.as_str()));
+}
+
+/// Cached evidence skipped the checks of the next route: policy runs on every request.
+#[tokio::test]
+async fn cve_oathkeeper_ghsa_qvp4() {
+    let world = World::start().await;
+    assert_eq!(world.get("/", "VIEWER").await.status, 200);
+    assert_eq!(world.get("/admin", "VIEWER").await.status, 403);
+    assert_eq!(world.get("/acme", "OTHER_ORG").await.status, 403);
+}
+
+/// Hosts compared with case: a rule was missed.
+#[tokio::test]
+async fn cve_authelia_2026_48794_and_caddy_2026_27587() {
+    let yaml = "routes:\n  - { name: closed, match: { host: app.example.com, path: /** }, require: authenticated }\n  - { name: open, match: { host: '*', path: /** }, public: true }\n";
+    let world = World::with(yaml, &[]).await;
+    for host in ["app.example.com", "APP.example.com", "App.Example.Com:80", "app.example.com."] {
+        assert_eq!(world.send(Ask::get("/").header("host", host)).await.status, 401, "{host}");
+    }
+    assert_eq!(world.send(Ask::get("/").header("host", "other.example.com")).await.status, 200);
+}
+
+/// The host reached `Forwarded` as it was sent.
+#[tokio::test]
+async fn cve_heimdall_ghsa_4jgr() {
+    let world = World::start().await;
+    for host in ["a\";for=evil", "a;b", "a b", "a,b"] {
+        assert_eq!(world.send(Ask::get("/public").header("host", host)).await.status, 400, "{host}");
+    }
+}
+
+/// CONNECT and early answers put one user's bytes on another's connection.
+#[tokio::test]
+async fn connect_is_not_offered() {
+    let origin = Origin::start(Reply::text(OK)).await;
+    let world = World::before(&origin).await;
+    let answer = raw(world.address(), "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\nGET /admin HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
+    assert!(origin.heads().is_empty());
+}

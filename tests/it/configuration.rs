@@ -1,0 +1,186 @@
+//! Configurations: the ones that come with the project, and ones with mistakes.
+
+use std::path::Path;
+
+use portcullis::config::{Config, Invalid, LoadOptions, SecretPolicy, json_schema, load, markdown_reference};
+
+fn read(name: &str, text: &str, overrides: &[(&str, &str)]) -> Result<Config, Invalid> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join(name);
+    std::fs::write(&file, text).unwrap();
+    let overrides = overrides.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    load(&LoadOptions { file, overrides, secrets: SecretPolicy::Required })
+}
+
+/// Code, line and message of every mistake.
+fn mistakes(text: &str) -> Vec<(String, Option<usize>, String)> {
+    match read("x.yaml", text, &[]) {
+        Ok(_) => Vec::new(),
+        Err(invalid) => {
+            let each = invalid.diagnostics.into_iter();
+            each.map(|mistake| (mistake.code.to_owned(), mistake.line, mistake.message)).collect()
+        }
+    }
+}
+
+const GOOD: &str = r#"stytch:
+  project_id: project-test-1
+  secret: { value: s }
+upstreams:
+  app: { url: "http://127.0.0.1:3000" }
+routes:
+  - name: everything
+    match: { path: /** }
+    require: authenticated
+"#;
+
+#[test]
+fn the_configurations_that_come_with_the_project_are_valid() {
+    for name in ["minimal.yaml", "sidecar.yaml", "edge.yaml", "full.yaml"] {
+        let options = LoadOptions {
+            file: Path::new("config").join(name),
+            overrides: Vec::new(),
+            secrets: SecretPolicy::NotNeeded,
+        };
+        if let Err(invalid) = load(&options) {
+            panic!("{}", invalid.render(false));
+        }
+        let text = std::fs::read_to_string(options.file).unwrap();
+        assert!(text.contains("yaml-language-server: $schema="), "{name} has no line for editors");
+    }
+}
+
+#[test]
+fn every_key_is_in_the_full_configuration() {
+    let full = std::fs::read_to_string("config/full.yaml").unwrap();
+    let schema: serde_json::Value = serde_json::from_str(&json_schema()).unwrap();
+    let mut shapes: Vec<&serde_json::Value> = vec![&schema];
+    shapes.extend(schema["definitions"].as_object().unwrap().values());
+    for shape in shapes {
+        for key in shape["properties"].as_object().into_iter().flatten().map(|(key, _)| key) {
+            assert!(full.contains(&format!("{key}:")), "`{key}` is not in config/full.yaml");
+        }
+    }
+}
+
+#[test]
+fn what_is_generated_is_committed() {
+    for (file, made) in [("config/schema.json", json_schema()), ("docs/configuration.md", markdown_reference())] {
+        let committed = std::fs::read_to_string(file).unwrap_or_default();
+        assert!(committed.trim() == made.trim(), "{file} is out of date: `portcullis schema` makes it");
+    }
+}
+
+/// Must show 7.
+#[test]
+fn five_mistakes_are_told_at_once_each_at_its_line() {
+    let text = r#"stytch:
+  project_id: project-test-1
+  secret: { value: s }
+  base_url: http://api.example.com
+sessions:
+  fresh_fro: 10s
+  negative_for: 2
+upstreams:
+  app: { url: "http://127.0.0.1:3000" }
+routes:
+  - name: admin
+    match: { path: admin }
+    require: { role: admin }
+    upstream: apq
+"#;
+    let told = mistakes(text);
+    let places: Vec<(&str, usize)> = told.iter().map(|(code, line, _)| (code.as_str(), line.unwrap())).collect();
+    assert_eq!(places, [("C004", 4), ("C002", 6), ("C003", 7), ("C004", 12), ("C006", 14)], "{told:#?}");
+    let human = read("x.yaml", text, &[]).unwrap_err().render(false);
+    for part in ["^^^", "did you mean `fresh_for`?", "did you mean `app`?", "use `https`", "6 |", "14 |"] {
+        assert!(human.contains(part), "{part} is missing in:\n{human}");
+    }
+}
+
+#[test]
+fn mistakes_are_found_wherever_they_are() {
+    let cases = [
+        ("", "C005"),
+        ("stytch: [", "C001"),
+        ("a: 1\na: 2\n", "C001"),
+        (&GOOD.replace("authenticated", "authentcated"), "C004"),
+        (&GOOD.replace("require: authenticated", "require: [authenticated]"), "C004"),
+        (&GOOD.replace("require: authenticated", "require: { role: a, mfa: true }"), "C004"),
+        (&GOOD.replace("require: authenticated", "require: { all: [] }"), "C004"),
+        (&GOOD.replace("require: authenticated", "require: { factor: { typ: totp } }"), "C002"),
+        (&GOOD.replace("require: authenticated", "require: { factor: { type: totpp } }"), "C004"),
+        (&GOOD.replace("require: authenticated", "require: { factor: { type: totp, max_age: 15 } }"), "C003"),
+        (&GOOD.replace("require: authenticated", "public: true\n    require: authenticated"), "C007"),
+        (&GOOD.replace("    require: authenticated\n", ""), "C005"),
+        (&GOOD.replace("/**", "/a//b"), "C004"),
+        (&GOOD.replace("{ path: /** }", "{ path: /**, host: 'a:80' }"), "C004"),
+        (&GOOD.replace("{ path: /** }", "{ path: /**, methods: [get] }"), "C004"),
+        (&GOOD.replace("{ value: s }", "{ value: s, env: X }"), "C007"),
+        (&GOOD.replace("{ value: s }", "{ env: PORTCULLIS_TEST_NOT_SET }"), "C004"),
+        (&GOOD.replace("{ value: s }", "{ file: no-such-file }"), "C004"),
+        (&GOOD.replace("http://127.0.0.1:3000", "127.0.0.1:3000"), "C004"),
+        (&GOOD.replace("http://127.0.0.1:3000", "http://127.0.0.1:3000/path"), "C004"),
+        (&format!("{GOOD}  - {{ name: everything, match: {{ path: /x }}, public: true }}\n"), "C007"),
+        (&format!("{GOOD}  - {{ name: hidden, match: {{ path: /** }}, public: true }}\n"), "C007"),
+        (&format!("{GOOD}sessions: {{ fresh_for: 0s, stale_while_revalidate: 0s }}\n"), "C004"),
+        (&format!("{GOOD}identity: {{ header_prefix: X_Auth }}\n"), "C004"),
+        (&format!("{GOOD}log: {{ level: loud=maybe }}\n"), "C004"),
+        (&format!("{GOOD}listeners: []\n"), "C005"),
+        (&format!("{GOOD}listeners: [ {{ address: nowhere }} ]\n"), "C004"),
+        (&format!("{GOOD}credentials: [ {{ cookie: stytch_intermediate_session_token }} ]\n"), "C004"),
+    ];
+    for (text, code) in cases {
+        let told = mistakes(text);
+        assert!(told.iter().any(|(found, _, _)| found == code), "{code} expected for:\n{text}\n{told:#?}");
+    }
+    assert!(mistakes(GOOD).is_empty());
+}
+
+#[test]
+fn a_missing_file_is_no_empty_configuration() {
+    let options = LoadOptions { file: "no/such.yaml".into(), overrides: Vec::new(), secrets: SecretPolicy::Required };
+    assert!(load(&options).unwrap_err().render(false).contains("cannot be read"));
+}
+
+#[test]
+fn toml_and_json_say_the_same() {
+    let toml = r#"
+[stytch]
+project_id = "project-test-1"
+secret = { value = "s" }
+[upstreams.app]
+url = "http://127.0.0.1:3000"
+[[routes]]
+name = "everything"
+match = { path = "/**" }
+require = "authenticated"
+"#;
+    assert!(read("x.toml", toml, &[]).is_ok());
+    let json = r#"{"stytch":{"project_id":"project-test-1","secret":{"value":"s"}},
+        "upstreams":{"app":{"url":"http://127.0.0.1:3000"}},
+        "routes":[{"name":"everything","match":{"path":"/**"},"require":"authenticated"}]}"#;
+    assert!(read("x.json", json, &[]).is_ok());
+    let wrong = read("x.toml", &toml.replace("authenticated", "nobody"), &[]).unwrap_err();
+    assert_eq!(wrong.diagnostics[0].line, Some(10));
+}
+
+#[test]
+fn the_command_line_outranks_the_file_and_keeps_text_as_text() {
+    let set = |key, value| read("x.yaml", GOOD, &[(key, value)]);
+    assert_eq!(set("stytch.secret.value", "0012").unwrap().stytch.secret.expose(), "0012");
+    assert_eq!(set("stytch.secret.value", "true").unwrap().stytch.secret.expose(), "true");
+    assert_eq!(set("sessions.max_entries", "7").unwrap().memory.max_entries, 7);
+    assert_eq!(set("sessions.fresh_for", "7s").unwrap().routes[0].freshness.fresh_for.as_secs(), 7);
+    let wrong = set("sessions.fresh_for", "soon").unwrap_err();
+    assert!(wrong.diagnostics[0].message.contains("option `--set sessions.fresh_for`"), "{wrong:?}");
+}
+
+#[test]
+fn a_route_that_bounds_its_evidence_does_not_take_older_for_want_of_better() {
+    let text = GOOD.replace("require: authenticated", "require: authenticated\n    max_staleness: 5s");
+    let freshness = read("x.yaml", &text, &[]).unwrap().routes[0].freshness;
+    assert_eq!((freshness.max_staleness.as_secs(), freshness.stale_if_error.as_secs()), (5, 0));
+    let freshness = read("x.yaml", GOOD, &[]).unwrap().routes[0].freshness;
+    assert_eq!((freshness.max_staleness.as_secs(), freshness.stale_if_error.as_secs()), (30, 300));
+}

@@ -1,0 +1,202 @@
+//! A running world for a test: API stand-in, origin, gateway, and ways to talk to each.
+
+mod client;
+mod origin;
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, Once};
+use std::time::{Duration, Instant};
+
+pub(crate) use client::{Answer, Ask, ask, raw};
+pub(crate) use origin::{Origin, Reply};
+use portcullis::app::Gateway;
+use portcullis::config::{Config, LoadOptions, SecretPolicy, load};
+use portcullis::emulator::{EchoOrigin, Emulator, EmulatorSettings, Persona};
+use serde_json::{Value, json};
+
+/// Any free port of loopback.
+pub(crate) const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+/// The configuration most tests start from.
+pub(crate) const USUAL: &str = r#"
+sessions: { deadline: 1s }
+routes:
+  - { name: public, match: { path: /public/** }, public: true }
+  - name: admin
+    match: { path: /admin/** }
+    require: { all: [ { role: stytch_admin }, { factor: { type: totp, max_age: 15m } } ] }
+  - { name: mfa, match: { path: /mfa/** }, require: { mfa: { max_age: 1h } } }
+  - { name: acme, match: { path: /acme/** }, require: { organization: acme } }
+  - { name: human, match: { path: /human/** }, require: { impersonated: false } }
+  - { name: recent, match: { path: /recent/** }, require: { session_age: { max: 15m } } }
+  - { name: strict, match: { path: /strict/** }, require: authenticated, max_staleness: 1s }
+  - { name: read, match: { path: /read, methods: [GET] }, require: authenticated }
+  - { name: files, match: { path: /files/** }, require: authenticated, encoded_slash: keep, path_parameters: keep }
+  - { name: socket, match: { path: /socket/** }, require: authenticated, websocket: true }
+  - { name: everything, match: { path: /** }, require: authenticated }
+"#;
+
+pub(crate) struct World {
+    pub(crate) emulator: Emulator,
+    pub(crate) gateway: Gateway,
+    pub(crate) lines: Lines,
+    personas: HashMap<String, Persona>,
+    _echo: EchoOrigin,
+}
+
+impl World {
+    /// The usual configuration in front of an echo.
+    pub(crate) async fn start() -> Self {
+        Self::with(USUAL, &[]).await
+    }
+
+    pub(crate) async fn with(yaml: &str, overrides: &[(&str, &str)]) -> Self {
+        let echo = EchoOrigin::start(ANY).await.unwrap();
+        let url = format!("http://{}", echo.address());
+        Self::build(yaml, overrides, &url, echo).await
+    }
+
+    /// The usual configuration in front of an origin of the test's own.
+    pub(crate) async fn before(origin: &Origin) -> Self {
+        let echo = EchoOrigin::start(ANY).await.unwrap();
+        Self::build(USUAL, &[], &origin.url(), echo).await
+    }
+
+    async fn build(yaml: &str, overrides: &[(&str, &str)], origin: &str, echo: EchoOrigin) -> Self {
+        install_crypto();
+        let emulator = Emulator::start(EmulatorSettings { address: ANY, seed: None }).await.unwrap();
+        let config = config_for(yaml, &emulator, origin, overrides);
+        let lines = Lines::default();
+        let gateway = Gateway::start(config, lines.clone()).await.unwrap();
+        assert!(gateway.ready(Duration::from_secs(10)).await, "the keys were not loaded");
+        let personas = emulator.personas().into_iter().map(|persona| (persona.name.clone(), persona)).collect();
+        Self { emulator, gateway, lines, personas, _echo: echo }
+    }
+
+    pub(crate) fn persona(&self, name: &str) -> &Persona {
+        &self.personas[name]
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.gateway.traffic()[0].0
+    }
+
+    /// A GET with the persona's JWT as a bearer.
+    pub(crate) async fn get(&self, path: &str, persona: &str) -> Answer {
+        self.send(Ask::get(path).bearer(&self.persona(persona).jwt)).await
+    }
+
+    pub(crate) async fn send(&self, request: Ask) -> Answer {
+        ask(self.address(), request).await
+    }
+
+    pub(crate) async fn ops(&self, path: &str) -> Answer {
+        ask(self.gateway.ops(), Ask::get(path)).await
+    }
+
+    /// A call to the stand-in's control API.
+    pub(crate) async fn control(&self, method: &str, path: &str, body: Value) -> Value {
+        let address: SocketAddr = self.emulator.url().trim_start_matches("http://").parse().unwrap();
+        let path = format!("/_emulator/{path}");
+        let answer = ask(address, Ask::new(method, &path).body(body.to_string())).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    }
+
+    pub(crate) async fn fault(&self, fault: Value) {
+        self.control("POST", "faults", fault).await;
+    }
+
+    pub(crate) async fn heal(&self) {
+        self.control("DELETE", "faults", json!({})).await;
+    }
+
+    /// How often the stand-in was asked to do `operation`.
+    pub(crate) async fn calls(&self, operation: &str) -> u64 {
+        self.control("GET", "calls", json!({})).await[operation].as_u64().unwrap_or_default()
+    }
+
+    pub(crate) async fn revoke(&self, persona: &str) {
+        let id = &self.persona(persona).session_id;
+        self.control("DELETE", &format!("sessions/{id}"), json!({})).await;
+    }
+
+    /// The value of a metric line that begins with `name`.
+    pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.ops("/metrics").await.text();
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+}
+
+/// Checks `yaml` with the stand-in and the origin filled in.
+pub(crate) fn config_for(yaml: &str, emulator: &Emulator, origin: &str, overrides: &[(&str, &str)]) -> Config {
+    let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+    std::fs::write(file.path(), yaml).unwrap();
+    let mut all = vec![
+        ("stytch.project_id".to_owned(), emulator.project_id()),
+        ("stytch.secret.value".to_owned(), emulator.secret()),
+        ("stytch.base_url".to_owned(), emulator.url()),
+        ("upstreams.app.url".to_owned(), origin.to_owned()),
+        ("ops.address".to_owned(), "127.0.0.1:0".to_owned()),
+    ];
+    all.extend(overrides.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+    let options =
+        LoadOptions { file: file.path().to_owned(), overrides: all, secrets: SecretPolicy::Required };
+    let mut config = load(&options).unwrap_or_else(|invalid| panic!("{}", invalid.render(false)));
+    if !yaml.contains("listeners:") {
+        config.listeners[0].address = ANY;
+    }
+    config
+}
+
+pub(crate) fn install_crypto() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap();
+    });
+}
+
+/// What a gateway wrote to its access log.
+#[derive(Clone, Default)]
+pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// Waits until a line holds all of `parts`.
+    pub(crate) async fn find(&self, parts: &[&str]) -> Value {
+        let found = eventually(|| {
+            let text = self.text();
+            text.lines().find(|line| parts.iter().all(|part| line.contains(part))).map(str::to_owned)
+        });
+        serde_json::from_str(&found.await).unwrap()
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Polls for something another task or thread does; gives up after ten seconds.
+pub(crate) async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "it did not happen");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
