@@ -14,12 +14,12 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::admin::{OpsDoor, Readiness};
 use crate::config::Config;
-use crate::directory::{Clock, Guard, KeySource, Memory, SessionDirectory, SystemClock};
+use crate::directory::{Clock, Guard, KeySource, Memory, SessionDirectory, Spelling, SystemClock};
 use crate::doors::{Origins, ProxyDoor};
 use crate::engine::{Engine, ManagedNames, Snapshot};
 use crate::policy::RouteTable;
-use crate::server::{BindError, Drain, Listener, ListenerSettings, ServerLimits};
-use crate::stytch::{Keys, StytchClient};
+use crate::server::{BindError, Drain, Listener, ListenerSettings, ServerLimits, server_tls};
+use crate::stytch::{Keys, StytchClient, WrittenList};
 use crate::telemetry::{LineWriter, Metrics};
 use crate::upstream::Origin;
 
@@ -46,14 +46,15 @@ pub struct Gateway {
     traffic: Vec<(SocketAddr, bool)>,
     ops: SocketAddr,
     keys: Keys,
+    lines: LineWriter,
 }
 
 /// Everything a decision needs, without the doors.
-pub struct Core {
-    pub engine: Arc<Engine>,
-    pub memory: Memory,
-    pub keys: Keys,
-    pub tls: Arc<ClientConfig>,
+struct Core {
+    engine: Arc<Engine>,
+    memory: Memory,
+    keys: Keys,
+    tls: Arc<ClientConfig>,
 }
 
 impl Gateway {
@@ -82,7 +83,7 @@ impl Gateway {
             config.proxy.clone(),
             drain.clone(),
             metrics.clone(),
-            lines,
+            lines.clone(),
         );
         let mut listeners = Vec::new();
         for settings in config.listeners {
@@ -107,7 +108,7 @@ impl Gateway {
             drain.spawn(listener.run(door.clone(), drain.clone()));
         }
         tracing::info!(address = %ops, "metrics and probes");
-        Ok(Self { drain, ops_drain, drain_timeout: config.drain_timeout, traffic, ops, keys: core.keys })
+        Ok(Self { drain, ops_drain, drain_timeout: config.drain_timeout, traffic, ops, keys: core.keys, lines })
     }
 
     /// Where traffic is taken, and whether under TLS.
@@ -133,13 +134,55 @@ impl Gateway {
         let clean = self.drain.finish(self.drain_timeout).await;
         // Probes and metrics are answered to the end.
         self.ops_drain.finish(Duration::from_secs(1)).await;
+        let lines = self.lines;
+        drop(tokio::task::spawn_blocking(move || lines.flush(Duration::from_secs(2))).await);
         tracing::info!(clean, "left");
         clean
     }
 }
 
+/// The decision point for explaining decisions: no door, no log, and a written session list in place of the directory
+/// if there is one.
+///
+/// `as_written` tells that members may be named by slug or external id. Keys are fetched only if `verifies`; nothing
+/// comes back if they could not be.
+pub async fn build_to_explain(
+    config: &Config,
+    written: Option<Vec<u8>>,
+    as_written: bool,
+    verifies: bool,
+) -> Result<Option<Arc<Engine>>, StartError> {
+    let metrics = Metrics::new()?;
+    let lines = LineWriter::off(metrics.log_lines_dropped.clone());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let core = build_core(config, Arc::clone(&clock), &metrics, &lines)?;
+    if verifies {
+        tokio::spawn(core.keys.clone().keep_fresh());
+        let mut loaded = core.keys.loaded();
+        let waited = tokio::time::timeout(Duration::from_secs(10), loaded.wait_for(|loaded| *loaded)).await;
+        if !matches!(waited, Ok(Ok(_))) {
+            return Ok(None);
+        }
+    }
+    let Some(body) = written else { return Ok(Some(core.engine)) };
+    let spelling = if as_written { Spelling::AsWritten } else { Spelling::Canonical };
+    let directory = WrittenList::new(body, spelling, Arc::new(core.memory), Arc::clone(&clock));
+    let engine = build_engine(config, Arc::new(directory), Arc::new(core.keys), clock, &metrics, &lines);
+    Ok(Some(Arc::new(engine)))
+}
+
+/// Whether what the configuration names on disk can be used: certificates, keys, authorities. All that cannot, told.
+pub fn check_files(config: &Config) -> Vec<String> {
+    let certificates = config.listeners.iter().filter(|listener| !listener.certificates.is_empty());
+    let certificates = certificates.filter_map(|listener| {
+        let error = server_tls(&listener.certificates).err()?;
+        Some(format!("listener `{}`: {error}", listener.name))
+    });
+    certificates.chain(client_tls(config).err().map(|error| error.to_string())).collect()
+}
+
 /// Builds the decision point with its directory.
-pub fn build_core(
+fn build_core(
     config: &Config,
     clock: Arc<dyn Clock>,
     metrics: &Metrics,
@@ -155,7 +198,7 @@ pub fn build_core(
 }
 
 /// Builds the decision point over any directory.
-pub fn build_engine(
+fn build_engine(
     config: &Config,
     directory: Arc<dyn SessionDirectory>,
     keys: Arc<dyn KeySource>,

@@ -5,8 +5,8 @@
 use clap::{Args, ValueEnum};
 
 use super::{ConfigArgs, Failed, Outcome, complain, say};
+use crate::app::check_files;
 use crate::config::{SecretPolicy, load, render_json};
-use crate::server::server_tls;
 
 #[derive(Args)]
 pub(super) struct CheckArgs {
@@ -38,11 +38,16 @@ pub(super) fn run(args: &CheckArgs) -> Outcome {
             }
         },
     };
-    for listener in config.listeners.iter().filter(|listener| !listener.certificates.is_empty()) {
-        if let Err(error) = server_tls(&listener.certificates) {
-            complain(&format!("error: listener `{}`: {error}", listener.name));
-            return Err(Failed);
+    let unusable = check_files(&config);
+    if !unusable.is_empty() {
+        match args.format {
+            Format::Human => unusable.iter().for_each(|message| complain(&format!("error: {message}"))),
+            Format::Json => {
+                let told = unusable.iter().map(|message| serde_json::json!({ "code": "C004", "message": message }));
+                say(&serde_json::Value::from_iter(told).to_string());
+            }
         }
+        return Err(Failed);
     }
     match args.format {
         Format::Human => say(&format!("{}: {} routes, no mistakes", args.config.config.display(), config.routes.len())),

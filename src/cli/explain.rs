@@ -4,24 +4,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
 
 use super::{ConfigArgs, Failed, Outcome, fail, runtime, say};
-use crate::app::{build_core, build_engine};
+use crate::app::build_to_explain;
 use crate::config::{Config, SecretPolicy};
-use crate::directory::{
-    Answer, Clock, KeySource, SessionDirectory, SessionQuery, Spelling, SystemClock, TokenOwner,
-    TokenQuery,
-};
 use crate::engine::{AccessRequest, Engine, Verdict};
-use crate::identity::{Bound, MemberId, MemberRef, OrganizationId, Principal};
+use crate::identity::{Bound, CredentialSource, MemberId, MemberRef, OrganizationId, Principal};
 use crate::policy::{Access, CanonicalPath, Decision, Explanation, HostName, explain};
-use crate::session::{Evidence, MemberSession, Revocation};
-use crate::stytch::read_session_list;
-use crate::telemetry::{LineWriter, Metrics, RequestId, TraceContext};
+use crate::session::{Evidence, MemberSession};
+use crate::telemetry::{RequestId, TraceContext};
 
 #[derive(Args)]
 pub(super) struct ExplainArgs {
@@ -68,7 +62,7 @@ async fn decide(args: &ExplainArgs, config: &Config) -> Result<Verdict, Failed> 
         headers.insert(header::AUTHORIZATION, value);
     }
     let principal = args.member.as_deref().map(read_member).transpose()?;
-    let engine = engine(args, config, principal.as_ref()).await?;
+    let engine = engine(args, config).await?;
     let request_id = RequestId::new();
     let request = AccessRequest {
         method: &args.method,
@@ -85,54 +79,15 @@ async fn decide(args: &ExplainArgs, config: &Config) -> Result<Verdict, Failed> 
 }
 
 /// The gateway's engine, with a credential looked for where `--jwt` and `--token` put it.
-async fn engine(args: &ExplainArgs, config: &Config, principal: Option<&Principal>) -> Result<Arc<Engine>, Failed> {
+async fn engine(args: &ExplainArgs, config: &Config) -> Result<Arc<Engine>, Failed> {
     let mut config = config.clone();
     if args.jwt.is_some() || args.token.is_some() {
-        config.credentials = vec![crate::identity::CredentialSource::Bearer];
+        config.credentials = vec![CredentialSource::Bearer];
     }
-    let metrics = Metrics::new().map_err(fail)?;
-    let lines = LineWriter::off(metrics.log_lines_dropped.clone());
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let core = build_core(&config, Arc::clone(&clock), &metrics, &lines).map_err(fail)?;
-    if args.jwt.is_some() {
-        let keys = core.keys.clone();
-        tokio::spawn(keys.clone().keep_fresh());
-        let mut loaded = keys.loaded();
-        let waited = tokio::time::timeout(Duration::from_secs(10), loaded.wait_for(|loaded| *loaded)).await;
-        if !matches!(waited, Ok(Ok(_))) {
-            return Err(fail("the verification keys could not be fetched, so the JWT cannot be verified"));
-        }
-    }
-    let Some(file) = &args.sessions else { return Ok(core.engine) };
-    let written = WrittenDirectory {
-        body: read_file(file)?,
-        spelling: if principal.is_some() { Spelling::AsWritten } else { Spelling::Canonical },
-        below: Arc::new(core.memory.clone()),
-        clock: Arc::clone(&clock),
-    };
-    let keys: Arc<dyn KeySource> = Arc::new(core.keys.clone());
-    Ok(Arc::new(build_engine(&config, Arc::new(written), keys, clock, &metrics, &lines)))
-}
-
-/// A directory that answers every list with one that was written down.
-struct WrittenDirectory {
-    body: Vec<u8>,
-    spelling: Spelling,
-    below: Arc<dyn SessionDirectory>,
-    clock: Arc<dyn Clock>,
-}
-
-impl SessionDirectory for WrittenDirectory {
-    fn active_sessions(&self, query: &SessionQuery) -> Answer<Evidence> {
-        let read = read_session_list(&self.body, &query.member, self.spelling, self.clock.now());
-        Answer::Ready(read.map(Evidence::Sessions))
-    }
-
-    fn resolve(&self, query: &TokenQuery) -> Answer<TokenOwner> {
-        self.below.resolve(query)
-    }
-
-    fn forget(&self, _revocation: &Revocation) {}
+    let written = args.sessions.as_deref().map(read_file).transpose()?;
+    let as_written = args.member.is_some();
+    let engine = build_to_explain(&config, written, as_written, args.jwt.is_some()).await.map_err(fail)?;
+    engine.ok_or_else(|| fail("the verification keys could not be fetched, so the JWT cannot be verified"))
 }
 
 fn tell(verdict: &Verdict) {
@@ -158,7 +113,7 @@ fn tell(verdict: &Verdict) {
             if sessions.is_empty() {
                 say(&format!("requires  {requirement}\n          no active session to hold it against"));
             }
-            let now = SystemClock::start().now();
+            let now = verdict.decided_at;
             for session in sessions {
                 say(&format!("requires  (held against session `{}`)", session.session_id));
                 tell_part(&explain(requirement, &session, now), 5);

@@ -81,6 +81,13 @@ impl Diagnostic {
         }
     }
 
+    /// Leaves out the source of a line that must not be shown.
+    pub(super) fn hide_lines(&mut self, hidden: &[usize]) {
+        if self.line.is_some_and(|line| hidden.contains(&line)) {
+            self.span = None;
+        }
+    }
+
     /// Places a problem in the file, or names where else its value came from.
     pub(super) fn place(problem: Problem, file: &str, text: &str, places: &Places, elsewhere: Option<String>) -> Self {
         let found = problem.path.nearest(places);
@@ -117,6 +124,8 @@ pub fn render_human(diagnostics: &[Diagnostic], text: &str, colour: bool) -> Str
             group = group.element(
                 Snippet::source(text).path(file).annotation(AnnotationKind::Primary.span(span.clone())),
             );
+        } else if let (Some(file), Some(line)) = (&diagnostic.file, diagnostic.line) {
+            group = group.element(Level::NOTE.message(format!("at `{}`, {file}:{line}", diagnostic.path)));
         } else if !diagnostic.path.is_empty() {
             group = group.element(Level::NOTE.message(format!("at `{}`", diagnostic.path)));
         }

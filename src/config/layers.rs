@@ -7,6 +7,8 @@ use figment::{Error, Figment, Metadata, Profile, Provider};
 
 /// What every environment variable of the configuration begins with.
 const PREFIX: &str = "PORTCULLIS_";
+/// Keys of the top level that hold a single value.
+const TOP_LEVEL: [&str; 1] = ["drain_timeout"];
 const ENVIRONMENT: &str = "environment";
 const COMMAND_LINE: &str = "command line";
 
@@ -40,8 +42,8 @@ impl Layers {
     ) -> Self {
         let environment = environment.filter_map(|(name, value)| {
             let name = name.strip_prefix(PREFIX)?.to_ascii_lowercase();
-            // A single name is no key of ours to set (`PORTCULLIS_CONFIG` names the file).
-            name.contains("__").then(|| (name.replace("__", "."), value))
+            // Other single names are no keys (`PORTCULLIS_CONFIG` names the file).
+            (name.contains("__") || TOP_LEVEL.contains(&name.as_str())).then(|| (name.replace("__", "."), value))
         });
         let overrides = overrides.iter().cloned();
         Self(

@@ -98,7 +98,9 @@ fn read(
     // What was taken out because of its shape is not missing.
     let told = |problem: &Problem| {
         problem.code != Code::Missing || !shapeless.iter().any(|earlier| {
-            earlier.path.starts_with(&problem.path) || problem.path.starts_with(&earlier.path)
+            let meant = earlier.meant();
+            let excuses = |path: &Path| path.starts_with(&problem.path) || problem.path.starts_with(path);
+            excuses(&earlier.path) || meant.is_some_and(|path| excuses(&path))
         })
     };
     problems.retain(told);
@@ -112,6 +114,11 @@ fn read(
                     Diagnostic::place(problem, name, text, &places, elsewhere)
                 })
                 .collect();
+            // A line that holds a secret is named, never shown.
+            let secrets = places.lines_of_secrets(text);
+            for diagnostic in &mut placed {
+                diagnostic.hide_lines(&secrets);
+            }
             placed.sort_by_key(|diagnostic| (diagnostic.line.unwrap_or(usize::MAX), diagnostic.column));
             Err(placed)
         }
@@ -176,9 +183,7 @@ fn shape(tree: &mut Value, layers: &Layers, problems: &mut Vec<Problem>) -> RawC
         } else if coerce(tree, &path, layers) {
             continue;
         } else {
-            let what = path.last_key().unwrap_or("the configuration").to_owned();
-            let message = format!("`{what}` has the wrong type: {}", plain(&message));
-            let hint = message.contains("a string").then(|| "a length of time has a unit, such as `10s`; a text can be quoted".to_owned());
+            let (message, hint) = wrong_type(&path, &message);
             problems.push(Problem { code: Code::WrongType, path: path.clone(), at_key: false, message, hint });
         }
         if path.remove_from(tree).is_none() {
@@ -186,6 +191,14 @@ fn shape(tree: &mut Value, layers: &Layers, problems: &mut Vec<Problem>) -> RawC
         }
     }
     RawConfig::default()
+}
+
+impl Problem {
+    /// Where a misspelt key would have been: not missing either.
+    fn meant(&self) -> Option<Path> {
+        let name = self.hint.as_deref().filter(|_| self.code == Code::UnknownKey)?.split('`').nth(1)?;
+        Some(self.path.parent()?.key(name))
+    }
 }
 
 /// Text from the environment or the command line becomes a number or a truth where the shape wants one.
@@ -215,6 +228,18 @@ fn unknown_key(message: &str) -> Option<(String, Vec<String>)> {
     Some((key.clone(), known.to_vec()))
 }
 
+fn wrong_type(path: &Path, message: &str) -> (String, Option<String>) {
+    let what = path.last_key().unwrap_or("the configuration");
+    if path.is_secret() {
+        // The reader's sentence would repeat the secret.
+        let hint = "give it as `{ env: NAME }`, `{ file: PATH }` or `{ value: \"…\" }`".to_owned();
+        return (format!("`{what}` is not written like this"), Some(hint));
+    }
+    let message = format!("`{what}` has the wrong type: {}", plain(message));
+    let wants_text = message.contains("a string");
+    (message, wants_text.then(|| "a length of time has a unit, such as `10s`; a text can be quoted".to_owned()))
+}
+
 /// The reader's sentence without the reader's names for things.
 fn plain(message: &str) -> String {
     let message = message.split(" at line ").next().unwrap_or(message);
@@ -233,9 +258,12 @@ pub(super) fn did_you_mean<'a>(written: &str, known: impl Iterator<Item = &'a st
     Some(format!("did you mean `{name}`?"))
 }
 
+/// The byte a line and a column, counted in characters, stand for.
 fn offset(text: &str, line: usize, column: usize) -> usize {
     let start: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
-    (start + column.saturating_sub(1)).min(text.len())
+    let rest = text.get(start..).unwrap_or_default();
+    let within = rest.char_indices().nth(column.saturating_sub(1)).map_or(rest.len(), |(at, _)| at);
+    start + within
 }
 
 #[cfg(test)]

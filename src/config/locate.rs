@@ -29,6 +29,13 @@ impl Places {
         self.by_path.get(path)
     }
 
+    /// The lines, from 1, on which a secret stands.
+    pub(super) fn lines_of_secrets(&self, text: &str) -> Vec<usize> {
+        let line = |at: usize| text.get(..at).unwrap_or(text).matches('\n').count() + 1;
+        let secrets = self.by_path.iter().filter(|(path, _)| path.is_secret());
+        secrets.flat_map(|(_, place)| line(place.value.start)..=line(place.value.end)).collect()
+    }
+
     /// The places of a YAML or JSON text.
     pub(super) fn of_yaml(text: &str) -> Self {
         let mut places = Self::default();
@@ -121,6 +128,15 @@ impl Path {
             exact = false;
             path = path.parent()?;
         }
+    }
+
+    /// Whether a secret stands here or below, in any of its forms but a name.
+    pub(super) fn is_secret(&self) -> bool {
+        let at = self.0.iter().position(|step| *step == Step::Key("secret".to_owned()));
+        at.is_some_and(|at| {
+            let form = self.0.get(at + 1);
+            form.is_none() || form == Some(&Step::Key("value".to_owned()))
+        })
     }
 
     /// The last key, for naming a value in a sentence.

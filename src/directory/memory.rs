@@ -88,16 +88,12 @@ impl SessionDirectory for Memory {
     fn active_sessions(&self, query: &SessionQuery) -> Answer<Evidence> {
         let inner = &self.0;
         if let Some(evidence) = inner.remembered(query) {
-            let age = evidence.age(query.now.monotonic);
-            if matches!(evidence, Evidence::NoSuchMember(_)) {
-                if age <= inner.settings.negative_for {
-                    inner.count("negative");
-                    return Answer::Ready(Ok(evidence));
-                }
-            } else if age <= query.freshness.fresh_for.min(query.freshness.max_staleness) {
-                inner.count("hit");
+            let is_list = matches!(evidence, Evidence::Sessions(_));
+            if inner.is_fresh(&evidence, query) {
+                inner.count(if is_list { "hit" } else { "negative" });
                 return Answer::Ready(Ok(evidence));
-            } else if age <= query.freshness.max_staleness {
+            }
+            if is_list && evidence.age(query.now.monotonic) <= query.freshness.max_staleness {
                 inner.count("stale");
                 inner.refresh(query);
                 return Answer::Ready(Ok(evidence));
@@ -176,8 +172,10 @@ impl Inner {
     fn fall_back(&self, query: &SessionQuery, error: DirectoryError) -> Result<Evidence, DirectoryError> {
         let bound = query.freshness.max_staleness.saturating_add(query.freshness.stale_if_error);
         let now = self.clock.now().monotonic;
+        // Our own crowd is no failure of the directory's.
+        let failing = error != DirectoryError::Busy;
         match self.remembered(query) {
-            Some(Evidence::Sessions(list)) if list.age(now) <= bound => {
+            Some(Evidence::Sessions(list)) if failing && list.age(now) <= bound => {
                 self.count("stale_error");
                 Ok(Evidence::Sessions(list))
             }
@@ -214,6 +212,10 @@ impl Inner {
 
     /// Asks the next tier, again if a revocation arrived while the lookup was under way, and keeps the answer.
     async fn fetch(self: Arc<Self>, mut query: SessionQuery) -> Result<Evidence, DirectoryError> {
+        // A lookup may have landed between looking here and taking off.
+        if let Some(evidence) = self.remembered(&query).filter(|evidence| self.is_fresh(evidence, &query)) {
+            return Ok(evidence);
+        }
         for _ in 0..MAX_LANDINGS {
             query.now = self.clock.now();
             self.asked.insert(query.member.clone(), query.now.monotonic);
@@ -229,6 +231,15 @@ impl Inner {
             return Ok(evidence);
         }
         Err(DirectoryError::Busy)
+    }
+
+    /// Whether the evidence is young enough to be served without asking.
+    fn is_fresh(&self, evidence: &Evidence, query: &SessionQuery) -> bool {
+        let bound = match evidence {
+            Evidence::Sessions(_) => query.freshness.fresh_for.min(query.freshness.max_staleness),
+            Evidence::NoSuchMember(_) => self.settings.negative_for,
+        };
+        evidence.age(query.now.monotonic) <= bound
     }
 
     fn keep(&self, asked: &MemberRef, member: MemberRef, evidence: &Evidence) {
@@ -266,6 +277,9 @@ impl Inner {
     }
 
     async fn fetch_owner(self: Arc<Self>, query: TokenQuery) -> Result<TokenOwner, DirectoryError> {
+        if let Some(owner) = self.remembered_owner(&query) {
+            return Ok(owner);
+        }
         let owner = self.next.resolve(&query).wait().await?;
         match &owner {
             TokenOwner::Session(_) => {

@@ -96,7 +96,7 @@ impl Drop for Account {
             request_id: self.request_id.as_str(),
             trace_id: self.trace.trace_id(),
             listener: &self.peer.listener,
-            client_ip: self.peer.address.ip().to_string(),
+            client_ip: self.peer.address.ip().to_canonical().to_string(),
             protocol: match self.version {
                 Version::HTTP_2 => "HTTP/2",
                 Version::HTTP_10 => "HTTP/1.0",

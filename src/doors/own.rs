@@ -6,7 +6,11 @@ use crate::policy::CanonicalPath;
 
 /// Whether the path belongs to the gateway itself.
 pub(super) fn is_reserved(path: &CanonicalPath) -> bool {
-    path.segments().next().is_some_and(|first| first.eq_ignore_ascii_case(".portcullis"))
+    let begins = |path: &CanonicalPath| {
+        path.segments().next().is_some_and(|first| first.eq_ignore_ascii_case(".portcullis"))
+    };
+    // A reading that is no path at all is refused by the route; here only what might be ours matters.
+    begins(path) || matches!(path.other_reading(), Ok(Some(other)) if begins(&other))
 }
 
 #[cfg(test)]
@@ -21,6 +25,8 @@ mod tests {
             ("/.PORTCULLIS/x", true),
             ("/%2eportcullis/x", true),
             ("/a/../.portcullis/x", true),
+            ("/.portcullis;x", true),
+            ("/.portcullis%2Fwhoami", true),
             ("/.portcullisx", false),
             ("/a/.portcullis", false),
         ] {

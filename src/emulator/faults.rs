@@ -116,11 +116,31 @@ fn truncated(answer: Response<Bytes>, bytes: usize) -> Response<EmulatorBody> {
     let (mut parts, body) = answer.into_parts();
     parts.headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     let head = body.slice(..bytes.min(body.len().saturating_sub(1)));
-    let frames = [
-        Ok(hyper::body::Frame::data(head)),
-        Err(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "ordered")),
-    ];
-    Response::from_parts(parts, Frames(frames.into_iter().collect()).boxed())
+    // What is there goes out before the break, or the client would see no answer at all.
+    let pause = Box::pin(tokio::time::sleep(Duration::from_millis(50)));
+    Response::from_parts(parts, BrokenOff { head: Some(head), pause }.boxed())
+}
+
+/// A first piece, and then the end of the connection.
+struct BrokenOff {
+    head: Option<Bytes>,
+    pause: std::pin::Pin<Box<tokio::time::Sleep>>,
+}
+
+impl http_body::Body for BrokenOff {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<FrameResult>> {
+        if let Some(head) = self.head.take() {
+            return std::task::Poll::Ready(Some(Ok(hyper::body::Frame::data(head))));
+        }
+        let ordered = std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "ordered");
+        self.pause.as_mut().poll(cx).map(|()| Some(Err(ordered)))
+    }
 }
 
 /// Well-formed JSON of the wanted size, made piece by piece.

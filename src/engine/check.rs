@@ -13,10 +13,10 @@ use super::identify::{Identified, VerifiedToken};
 use super::snapshot::Snapshot;
 use super::AccessRequest;
 use crate::directory::{Clock, DirectoryError, KeySource, SessionDirectory, SessionQuery, Spelling};
-use crate::identity::{Bound, CredentialDigest, Now, Principal};
+use crate::identity::{Bound, CredentialDigest, Now, Principal, carries_session_jwt};
 use crate::policy::{Access, Decision, Reason, Refusal, Route, RouteMiss, decide};
 use crate::session::Evidence;
-use crate::telemetry::{DecisionRecord, LineWriter, Metrics, milliseconds};
+use crate::telemetry::{DecisionRecord, LineWriter, Metrics, RequestId, TraceContext, milliseconds};
 
 /// Clock difference between us and whoever dates credentials (section 4.3).
 const SKEW: Duration = Duration::from_secs(2);
@@ -29,7 +29,7 @@ pub struct Engine {
     pub(super) directory: Arc<dyn SessionDirectory>,
     pub(super) keys: Arc<dyn KeySource>,
     pub(super) tokens: Cache<CredentialDigest, VerifiedToken>,
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     metrics: Metrics,
     records: LineWriter,
 }
@@ -44,6 +44,7 @@ pub struct Verdict {
     pub edits: HeaderEdits,
     /// The rules it was decided by.
     pub snapshot: Arc<Snapshot>,
+    pub decided_at: Now,
 }
 
 impl Engine {
@@ -89,11 +90,15 @@ impl Engine {
             }),
             _ => None,
         };
-        let edits = edits
-            .unwrap_or_else(|| HeaderEdits::without_identity(&snapshot.managed_names, &snapshot.credentials));
-        self.record(request, &decision, &course, started.elapsed());
+        let edits = edits.unwrap_or_else(|| {
+            // Nobody is identified on a public route, but a session JWT in `Authorization` is ours all the same.
+            let ours = carries_session_jwt(request.headers, &snapshot.credentials, &snapshot.jwt_rules);
+            HeaderEdits::without_identity(&snapshot.managed_names, &snapshot.credentials, ours)
+        });
+        self.write(request.request_id, request.trace, &decision, &course, started.elapsed());
         let Course { route, principal, evidence, .. } = course;
-        Verdict { decision, route, principal, evidence, edits, snapshot }
+        let decided_at = self.clock.now();
+        Verdict { decision, route, principal, evidence, edits, snapshot, decided_at }
     }
 
     /// The straight line: route, caller, evidence, policy; then once more with fresher evidence before a refusal.
@@ -110,6 +115,13 @@ impl Engine {
             .path
             .check_allowed(route.keep_encoded_slash, route.keep_path_parameters)
             .map_err(|_| Reason::PathAmbiguous)?;
+        // An origin may decode before it routes: if that reading belongs to another route, the path is ambiguous.
+        if let Some(other) = request.path.other_reading().map_err(|_| Reason::PathAmbiguous)? {
+            let same = snapshot.routes.find(request.host, &other, request.method);
+            if !same.is_ok_and(|same| Arc::ptr_eq(same, route)) {
+                return Err(Reason::PathAmbiguous.into());
+            }
+        }
         if matches!(route.access, Access::Public) {
             return Ok(decide(route, None, self.clock.now()));
         }
@@ -118,7 +130,7 @@ impl Engine {
             Some(principal) => principal,
             None => {
                 let Identified { principal, by_bearer } =
-                    self.identify(request.headers, snapshot, self.clock.now()).await?;
+                    self.identify(request.headers, snapshot).await?;
                 course.by_bearer = by_bearer;
                 principal
             }
@@ -144,7 +156,9 @@ impl Engine {
         if asked_since || !self.should_confirm(&decision, principal, evidence, snapshot, now) {
             return Ok(decision);
         }
-        query.newer_than = Some(evidence.fetched_at().monotonic);
+        // Newer than the request, not than the list: a lookup already in the air may have been answered before the
+        // caller signed in.
+        query.newer_than = Some(query.now.monotonic);
         query.now = now;
         *evidence = self.directory.active_sessions(&query).wait().await.map_err(refused)?;
         Ok(decide(route, Some((principal, evidence)), self.clock.now()))
@@ -165,8 +179,21 @@ impl Engine {
                 || principal.issued_at.is_some_and(|issued_at| evidence.may_predate(issued_at, SKEW)))
     }
 
+    /// Counts and records a refusal of a request that was too malformed to be decided on.
+    pub fn record_refusal(&self, request_id: &RequestId, trace: &TraceContext, reason: Reason) {
+        let decision = Decision::Refuse(reason.into());
+        self.write(request_id, trace, &decision, &Course::default(), Duration::ZERO);
+    }
+
     /// One decision, counted and recorded once.
-    fn record(&self, request: &AccessRequest<'_>, decision: &Decision, course: &Course, took: Duration) {
+    fn write(
+        &self,
+        request_id: &RequestId,
+        trace: &TraceContext,
+        decision: &Decision,
+        course: &Course,
+        took: Duration,
+    ) {
         let route = course.route.as_ref().map_or("none", |route| &*route.name);
         let (outcome, reason) = match decision {
             Decision::Allow(_) => ("allow", None),
@@ -190,8 +217,8 @@ impl Engine {
         let record = DecisionRecord {
             log: "decision",
             ts: now.wall,
-            request_id: request.request_id.as_str(),
-            trace_id: request.trace.trace_id(),
+            request_id: request_id.as_str(),
+            trace_id: trace.trace_id(),
             route,
             decision: outcome,
             reason,

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::identity::{CredentialSource, remove_credential_cookies};
 use crate::policy::Caller;
+use crate::session::FactorKind;
 
 /// Fields that tell an origin to act on another URL or method than the one decided on, or name another client.
 const ALWAYS_REMOVED: [&str; 11] = [
@@ -81,16 +82,21 @@ pub struct HeaderEdits {
 
 impl HeaderEdits {
     /// For a public route: nothing is injected, everything of ours is still removed.
-    pub fn without_identity(managed: &Arc<ManagedNames>, credentials: &[CredentialSource]) -> Self {
+    /// `by_bearer` tells that `Authorization` was a credential of ours.
+    pub fn without_identity(
+        managed: &Arc<ManagedNames>,
+        credentials: &[CredentialSource],
+        by_bearer: bool,
+    ) -> Self {
         Self {
             managed: Arc::clone(managed),
             credentials: credentials.to_vec(),
-            remove_authorization: false,
+            remove_authorization: by_bearer,
             inject: Vec::new(),
         }
     }
 
-    /// For a caller who was let through. `by_bearer` tells that `Authorization` was a credential of ours.
+    /// For a caller who was let through.
     pub fn for_caller(
         managed: &Arc<ManagedNames>,
         credentials: &[CredentialSource],
@@ -98,12 +104,10 @@ impl HeaderEdits {
         by_bearer: bool,
     ) -> Self {
         let session = &caller.session;
-        let mut edits = Self {
-            remove_authorization: by_bearer,
-            ..Self::without_identity(managed, credentials)
-        };
+        let mut edits = Self::without_identity(managed, credentials, by_bearer);
         let roles = session.roles.iter().flatten().map(|role| &**role);
-        let factors = session.factors.iter().map(|factor| factor.kind.name());
+        let readable = session.factors.iter().filter(|factor| factor.kind != FactorKind::Unreadable);
+        let factors = readable.map(|factor| factor.kind.name());
         edits.put("kind", Some("member".to_owned()));
         edits.put("member-id", Some(encode_value(session.member.member_id.as_str())));
         edits.put("organization-id", Some(encode_value(session.member.organization_id.as_str())));
@@ -214,7 +218,7 @@ mod tests {
     fn authorization_stays_where_it_was_no_credential_of_ours() {
         let names = Arc::new(managed());
         let mut headers = HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static("Basic eDp5"))]);
-        HeaderEdits::without_identity(&names, &[]).apply(&mut headers);
+        HeaderEdits::without_identity(&names, &[], false).apply(&mut headers);
         assert!(headers.contains_key(header::AUTHORIZATION));
     }
 }

@@ -8,7 +8,7 @@ use super::check::Engine;
 use super::snapshot::Snapshot;
 use crate::directory::{Answer, DirectoryError, TokenOwner, TokenQuery};
 use crate::identity::{
-    Bound, Credential, CredentialDigest, CredentialSource, JwtError, KeySet, Now, Principal, Secret, SessionJwt,
+    Bound, Credential, CredentialDigest, CredentialSource, JwtError, KeySet, Principal, Secret, SessionJwt,
     find_credentials, verify_session_jwt,
 };
 use crate::policy::{Reason, Refusal};
@@ -16,7 +16,7 @@ use crate::policy::{Reason, Refusal};
 /// A caller and how they were known.
 pub(super) struct Identified {
     pub(super) principal: Principal,
-    /// The credential came in `Authorization`.
+    /// `Authorization` carried a credential of theirs, whether or not it was the one that won.
     pub(super) by_bearer: bool,
 }
 
@@ -42,7 +42,6 @@ impl Engine {
         &self,
         headers: &http::HeaderMap,
         snapshot: &Snapshot,
-        now: Now,
     ) -> Result<Identified, Refusal> {
         let found = find_credentials(headers, &snapshot.credentials);
         let mut winner: Option<Identified> = None;
@@ -50,18 +49,16 @@ impl Engine {
         for (source, credential) in &found.candidates {
             let may_wait = winner.is_none();
             let verified = match credential {
-                Credential::SessionJwt(token) => self.verify(token, snapshot, now, may_wait).await,
-                Credential::SessionToken(token) => self.resolve(token, now, may_wait).await,
+                Credential::SessionJwt(token) => self.verify(token, snapshot, may_wait).await,
+                Credential::SessionToken(token) => self.resolve(token, may_wait).await,
             };
-            match (verified, &winner) {
-                (Ok(principal), None) => {
-                    let by_bearer = snapshot.credentials.get(*source) == Some(&CredentialSource::Bearer);
-                    winner = Some(Identified { principal, by_bearer });
-                }
+            let is_bearer = snapshot.credentials.get(*source) == Some(&CredentialSource::Bearer);
+            match (verified, &mut winner) {
+                (Ok(principal), None) => winner = Some(Identified { principal, by_bearer: is_bearer }),
                 (Ok(principal), Some(first)) if principal.bound != first.principal.bound => {
                     return Err(Reason::CredentialsDisagree.into());
                 }
-                (Ok(_), Some(_)) => {}
+                (Ok(_), Some(first)) => first.by_bearer |= is_bearer,
                 (Err(unfit), _) => reasons.extend(unfit.refusal()),
             }
         }
@@ -79,9 +76,9 @@ impl Engine {
         &self,
         token: &str,
         snapshot: &Snapshot,
-        now: Now,
         may_wait: bool,
     ) -> Result<Principal, Unfit> {
+        let now = self.clock.now();
         let digest = CredentialDigest::of(token);
         let mut keys = self.keys.keys();
         if let Some(known) = self.tokens.get(&digest).filter(|known| known.generation == keys.generation()) {
@@ -94,7 +91,7 @@ impl Engine {
                 return Err(Unfit::NotLookedAt);
             }
             keys = self.keys.refetch_for(key_id).wait().await.map_err(Unfit::Directory)?;
-            verified = verify_session_jwt(token, &keys, &snapshot.jwt_rules, now.wall);
+            verified = verify_session_jwt(token, &keys, &snapshot.jwt_rules, self.clock.now().wall);
         }
         let jwt = Arc::new(verified.map_err(Unfit::Jwt)?);
         self.remember(digest, &jwt, &keys);
@@ -105,7 +102,8 @@ impl Engine {
         self.tokens.insert(digest, VerifiedToken { jwt: Arc::clone(jwt), generation: keys.generation() });
     }
 
-    async fn resolve(&self, token: &str, now: Now, may_wait: bool) -> Result<Principal, Unfit> {
+    async fn resolve(&self, token: &str, may_wait: bool) -> Result<Principal, Unfit> {
+        let now = self.clock.now();
         let query =
             TokenQuery { token: Secret::new(token.to_owned()), digest: CredentialDigest::of(token), now };
         let owner = match self.directory.resolve(&query) {

@@ -55,7 +55,7 @@ impl<'a> FoundCredentials<'a> {
     fn take(&mut self, source: usize, values: impl Iterator<Item = &'a str>) {
         for value in values.take(MAX_VALUES_PER_NAME) {
             match classify(value) {
-                Some(credential) if self.candidates.iter().any(|(_, known)| *known == credential) => {}
+                Some(credential) if self.candidates.contains(&(source, credential)) => {}
                 Some(credential) => self.candidates.push((source, credential)),
                 None => self.malformed += 1,
             }
@@ -98,9 +98,9 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
     headers
         .get_all(header::COOKIE)
         .into_iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|text| text.split(';'))
-        .filter_map(|pair| pair.split_once('='))
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
+        // Pair by pair: a cookie in some other alphabet must not hide its neighbours.
+        .filter_map(|pair| std::str::from_utf8(pair).ok()?.split_once('='))
         .map(|(name, value)| (name.trim(), value.trim().trim_matches('"')))
 }
 
@@ -116,10 +116,11 @@ fn classify(value: &str) -> Option<Credential<'_>> {
     if value.is_empty() || value.len() > MAX_CREDENTIAL_BYTES || !value.bytes().all(plausible) {
         return None;
     }
-    if value.starts_with("eyJ") && value.bytes().filter(|byte| *byte == b'.').count() == 2 {
-        Some(Credential::SessionJwt(value))
-    } else {
-        Some(Credential::SessionToken(value))
+    match (value.starts_with("eyJ"), value.bytes().filter(|byte| *byte == b'.').count()) {
+        (true, 2) => Some(Credential::SessionJwt(value)),
+        // An encrypted or broken JWT is no opaque token, and nothing to ask the directory about.
+        (true, 1 | 3..) => None,
+        _ => Some(Credential::SessionToken(value)),
     }
 }
 
@@ -157,6 +158,16 @@ mod tests {
                 (2, Credential::SessionToken("opaque-one")),
             ]
         );
+    }
+
+    #[test]
+    fn odd_neighbours_and_broken_jwts_are_passed_over() {
+        let cookie = HeaderValue::from_bytes("name=\u{e9}; stytch_session=opaque".as_bytes()).unwrap();
+        let mut latin = HeaderMap::from_iter([(header::COOKIE, cookie)]);
+        assert_eq!(find_credentials(&latin, &sources()).candidates.len(), 1);
+        latin.insert(header::COOKIE, HeaderValue::from_static("stytch_session=eyJa.b.c.d.e"));
+        let found = find_credentials(&latin, &sources());
+        assert_eq!((found.candidates.len(), found.malformed), (0, 1));
     }
 
     #[test]

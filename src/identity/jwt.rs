@@ -10,7 +10,12 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Bound, KeySet, MAX_CREDENTIAL_BYTES, MemberId, MemberRef, OrganizationId, Principal, SessionId};
+use http::HeaderMap;
+
+use super::{
+    Bound, Credential, CredentialSource, KeySet, MAX_CREDENTIAL_BYTES, MemberId, MemberRef, OrganizationId,
+    Principal, SessionId, find_credentials,
+};
 
 /// What a token must say to be one of ours.
 #[derive(Debug, Clone)]
@@ -83,6 +88,19 @@ impl SessionJwt {
             issued_at: Some(self.issued_at),
         }
     }
+}
+
+/// Whether `Authorization` is looked at and carries a session JWT that says it is of this project, genuine or not.
+pub fn carries_session_jwt(headers: &HeaderMap, sources: &[CredentialSource], rules: &JwtRules) -> bool {
+    let bearer = sources.iter().find(|source| **source == CredentialSource::Bearer);
+    let found = find_credentials(headers, bearer.map(std::slice::from_ref).unwrap_or_default());
+    found.candidates.iter().any(|(_, credential)| match credential {
+        Credential::SessionJwt(token) => {
+            let claims = token.split('.').nth(1).map(decode::<Claims>);
+            matches!(claims, Some(Ok(claims)) if rules.issuers.contains(&claims.iss) && claims.session.is_some())
+        }
+        Credential::SessionToken(_) => false,
+    })
 }
 
 /// Verifies `token` against the keys and rules at `now`.
@@ -185,9 +203,6 @@ impl Claims {
                 _ => JwtError::NoSession,
             });
         };
-        if self.client_id.is_some() {
-            return Err(JwtError::ConnectedAppToken);
-        }
         let organization = self.organization.ok_or(JwtError::NoSession)?;
         let date = |second| Timestamp::from_second(second).map_err(|_| JwtError::Malformed);
         let issued_at = date(self.iat)?;

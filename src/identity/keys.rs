@@ -15,7 +15,11 @@ pub struct InvalidKey;
 
 /// An RSA public key, parsed once, that verifies RS256 and nothing else.
 #[derive(Clone)]
-pub struct VerificationKey(Arc<ParsedPublicKey>);
+pub struct VerificationKey {
+    parsed: Arc<ParsedPublicKey>,
+    modulus: Arc<[u8]>,
+    exponent: Arc<[u8]>,
+}
 
 impl VerificationKey {
     /// Makes a key from big-endian modulus and exponent (RFC 7518 section 6.3.1).
@@ -28,12 +32,22 @@ impl VerificationKey {
         }
         RsaPublicKeyComponents { n: modulus, e: exponent }
             .to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256)
-            .map(|key| Self(Arc::new(key)))
+            .map(|parsed| Self {
+                parsed: Arc::new(parsed),
+                modulus: Arc::from(modulus),
+                exponent: Arc::from(exponent),
+            })
             .map_err(|_| InvalidKey)
     }
 
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        self.0.verify_sig(message, signature).is_ok()
+        self.parsed.verify_sig(message, signature).is_ok()
+    }
+}
+
+impl PartialEq for VerificationKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.modulus == other.modulus && self.exponent == other.exponent
     }
 }
 
@@ -72,7 +86,8 @@ impl KeySet {
         self.keys.is_empty()
     }
 
-    pub fn key_ids(&self) -> impl Iterator<Item = &str> {
-        self.keys.keys().map(String::as_str)
+    /// Whether these are the same keys under the same ids.
+    pub fn holds_exactly(&self, keys: &HashMap<String, VerificationKey>) -> bool {
+        self.keys == *keys
     }
 }

@@ -33,15 +33,20 @@ pub(super) fn evaluate(requirement: &Requirement, session: &MemberSession, now: 
             if names.iter().any(|name| &**name == id) {
                 return Truth::True;
             }
+            // Organizations may choose their slug; what looks like an id is one and nothing else.
+            let slugs: Vec<&str> = names.iter().map(|name| &**name).filter(|name| !name.starts_with("organization-")).collect();
             match &session.organization_slug {
-                Some(slug) => names.contains(slug).into(),
+                Some(slug) => slugs.contains(&&**slug).into(),
+                None if slugs.is_empty() => Truth::False,
                 None => Truth::Unknown,
             }
         }
-        Requirement::SessionAge { max } => match session.started_at {
-            Some(started_at) => now.age_of(started_at, SKEW).is_some_and(|age| age <= *max).into(),
-            None => Truth::Unknown,
-        },
+        Requirement::SessionAge { max } => {
+            match session.started_at.and_then(|started_at| now.age_of(started_at, SKEW)) {
+                Some(age) => (age <= *max).into(),
+                None => Truth::Unknown,
+            }
+        }
         Requirement::Impersonated(wanted) => {
             let found = any_factor(session, |factor| (factor.kind == FactorKind::Impersonated).into());
             if *wanted { found } else { !found }
@@ -116,7 +121,7 @@ impl Step<'_> {
                 connection_id: wanted.connection_id.clone(),
                 ..proven(
                     wanted.kind.clone().unwrap_or(FactorKind::Sso),
-                    wanted.delivery.as_ref().map_or("", DeliveryMethod::name),
+                    wanted.delivery.as_ref().map_or("proven_now", DeliveryMethod::name),
                 )
             }),
             Step::Mfa(_) => {
@@ -197,8 +202,10 @@ impl FactorRequirement {
     fn is_kind_of(&self, factor: &Factor) -> Truth {
         let kind = self.kind.as_ref().is_none_or(|kind| *kind == factor.kind);
         let delivery = match &self.delivery {
-            Some(delivery) => *delivery == factor.delivery,
-            None => !factor.delivery.is_exchange(),
+            Some(_) if !factor.delivery.is_told() => Truth::Unknown,
+            Some(delivery) => (*delivery == factor.delivery).into(),
+            None if factor.kind == FactorKind::OAuth && !factor.delivery.is_told() => Truth::Unknown,
+            None => (!factor.delivery.is_exchange()).into(),
         };
         let connection = match (&self.connection_id, &factor.connection_id) {
             (None, _) => Truth::True,
@@ -207,7 +214,7 @@ impl FactorRequirement {
             (Some(_), None) if factor.kind == FactorKind::Sso => Truth::Unknown,
             (Some(_), None) => Truth::False,
         };
-        Truth::from(kind && delivery).and(connection)
+        Truth::from(kind).and(delivery).and(connection)
     }
 
     /// Impersonation and imports are no factors a caller could be asked to prove.

@@ -77,6 +77,32 @@ impl CanonicalPath {
         Ok(())
     }
 
+    /// The path as an origin would read it that decodes before it splits, or drops parameters; `None` if that is no
+    /// different. A route must answer both readings alike, or the path is refused.
+    pub fn other_reading(&self) -> Result<Option<Self>, PathError> {
+        const RESERVED: &[u8] = b"!$&'()*+,=:@/;";
+        if !self.text.contains(['%', ';']) {
+            return Ok(None);
+        }
+        let mut read = Vec::with_capacity(self.text.len());
+        let mut bytes = self.text.bytes();
+        while let Some(byte) = bytes.next() {
+            if byte != b'%' {
+                read.push(byte);
+                continue;
+            }
+            let (high, low) = (bytes.next(), bytes.next());
+            match hex(high)? << 4 | hex(low)? {
+                value if RESERVED.contains(&value) => read.push(value),
+                _ => read.extend([Some(b'%'), high, low].into_iter().flatten()),
+            }
+        }
+        let read = String::from_utf8(read).map_err(|_| PathError::NotUtf8)?;
+        let whole: Vec<&str> = read.split('/').map(|segment| segment.split(';').next().unwrap_or_default()).collect();
+        let read = whole.join("/");
+        if read == self.text { Ok(None) } else { Self::parse(&read).map(Some) }
+    }
+
     /// The segments after the leading slash; a trailing slash gives a last empty one.
     pub fn segments(&self) -> impl Iterator<Item = &str> + Clone {
         self.text.split('/').skip(1)
@@ -96,6 +122,11 @@ impl CanonicalPath {
                 b'#' => return Err(PathError::Fragment),
                 0..=0x1f | 0x7f => return Err(PathError::Control),
                 b' ' | 0x80.. => return Err(PathError::NotAscii),
+                // Not allowed bare in a path (RFC 3986 section 3.3), so that `|` and `%7C` are one spelling.
+                b'"' | b'<' | b'>' | b'[' | b']' | b'^' | b'`' | b'{' | b'|' | b'}' => {
+                    decoded.push(byte);
+                    self.push_encoded(byte)?;
+                }
                 _ => {
                     self.parameters |= byte == b';';
                     decoded.push(byte);
@@ -167,8 +198,8 @@ fn is_plain(bytes: &[u8]) -> bool {
     let mut previous = 0;
     bytes.iter().all(|&byte| {
         let doubtful = (previous == b'/' && matches!(byte, b'/' | b'.'))
-            || !byte.is_ascii_graphic()
-            || matches!(byte, b'%' | b'\\' | b'#' | b';');
+            || !matches!(byte, b'/' | b'-' | b'.' | b'_' | b'~' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z'
+                | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=' | b':' | b'@');
         previous = byte;
         !doubtful
     })

@@ -2,6 +2,7 @@
 //!
 //! Must not build a regular expression from configuration, nor match anything but canonical segments.
 
+use std::cmp::Reverse;
 use std::fmt;
 
 use super::{CanonicalPath, PathError};
@@ -17,6 +18,8 @@ pub enum InvalidPattern {
     NotCanonical(PathError),
     #[error("no request could match it: the canonical spelling is `{0}`")]
     Spelling(String),
+    #[error("it encodes a character that origins do not tell from the character itself")]
+    Encoded,
 }
 
 /// Which paths a route answers for.
@@ -58,6 +61,9 @@ impl PathPattern {
             _ if !text.contains('*') => Shape::Exact(text.to_owned()),
             _ => Shape::Glob(canonical.segments().map(Segment::parse).collect::<Result<_, _>>()?),
         };
+        if canonical.other_reading() != Ok(None) {
+            return Err(InvalidPattern::Encoded);
+        }
         let literal_bytes = text.bytes().filter(|byte| *byte != b'*').count();
         Ok(Self { text: text.to_owned(), shape, literal_bytes })
     }
@@ -79,14 +85,27 @@ impl PathPattern {
         &self.text
     }
 
+    /// Whether every path this glob covers lies under the prefix `other`, which outranks it.
+    pub fn is_silenced_by(&self, other: &Self) -> bool {
+        match (&self.shape, &other.shape) {
+            (Shape::Glob(_), Shape::Prefix(prefix)) if !prefix.is_empty() => {
+                self.text.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('/'))
+            }
+            _ => false,
+        }
+    }
+
     /// Exact before prefix before glob, longer literal first: smaller ranks higher.
-    pub(super) fn rank(&self) -> (u8, usize) {
-        let kind = match self.shape {
+    ///
+    /// The catch-all `/**` comes last of all: as a prefix like any other it would silence every glob beside it.
+    pub(super) fn rank(&self) -> (u8, Reverse<usize>) {
+        let kind = match &self.shape {
             Shape::Exact(_) => 0,
+            Shape::Prefix(prefix) if prefix.is_empty() => 3,
             Shape::Prefix(_) => 1,
             Shape::Glob(_) => 2,
         };
-        (kind, usize::MAX - self.literal_bytes)
+        (kind, Reverse(self.literal_bytes))
     }
 }
 

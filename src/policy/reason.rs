@@ -59,6 +59,8 @@ reasons! {
     ConnectRefused "connect_refused" METHOD_NOT_ALLOWED ChangeRequest "CONNECT is not offered here";
     HeadersTooLarge "headers_too_large" REQUEST_HEADER_FIELDS_TOO_LARGE ChangeRequest "the header fields are too large";
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE ChangeRequest "the body is larger than this route takes";
+    RequestTimeout "request_timeout" REQUEST_TIMEOUT ChangeRequest "the request's body did not arrive in time";
+    RequestIncomplete "request_incomplete" BAD_REQUEST ChangeRequest "the request's body ended early or was malformed";
     Misdirected "misdirected" MISDIRECTED_REQUEST ChangeRequest "no route answers for this host";
     RouteNotFound "route_not_found" NOT_FOUND ChangeRequest "no route answers for this path";
     ReservedPath "reserved_path" NOT_FOUND ChangeRequest "the path belongs to the gateway and nothing is there";

@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus::IntGauge;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use super::protocol::{Serve, serve_connection};
@@ -22,6 +23,19 @@ pub enum BindError {
     Address { address: SocketAddr, error: io::Error },
     #[error(transparent)]
     Tls(#[from] TlsError),
+}
+
+/// A connection's place, given back when nobody holds it any more.
+#[derive(Debug)]
+pub(super) struct Place {
+    _permit: OwnedSemaphorePermit,
+    open: IntGauge,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.dec();
+    }
 }
 
 /// A listener that is bound and not yet serving.
@@ -69,15 +83,14 @@ impl Listener {
                     continue;
                 }
             };
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            let Ok(permit) = Arc::clone(&places).try_acquire_owned() else {
                 self.metrics.connections_rejected.with_label_values(&[&*self.settings.name, "limit"]).inc();
                 continue;
             };
-            let connection = self.serve_one(stream, address, service.clone(), drain.clone());
-            drain.spawn(async move {
-                connection.await;
-                drop(place);
-            });
+            let open = self.metrics.connections_open.with_label_values(&[&*self.settings.name]);
+            open.inc();
+            let place = Arc::new(Place { _permit: permit, open });
+            drain.spawn(self.serve_one(stream, address, place, service.clone(), drain.clone()));
         }
     }
 
@@ -85,6 +98,7 @@ impl Listener {
         &self,
         stream: TcpStream,
         address: SocketAddr,
+        place: Arc<Place>,
         service: S,
         drain: Drain,
     ) -> impl Future<Output = ()> + Send + 'static {
@@ -92,16 +106,14 @@ impl Listener {
             address,
             listener: Arc::clone(&self.settings.name),
             secure: self.tls.is_some(),
+            _place: place,
         };
         let (tls, limits, metrics) = (self.tls.clone(), self.settings.limits.clone(), self.metrics.clone());
         async move {
-            let open = metrics.connections_open.with_label_values(&[&*peer.listener]);
-            open.inc();
             let listener = Arc::clone(&peer.listener);
             if let Err(reason) = serve_connection(stream, tls, peer, &limits, service, drain).await {
                 metrics.connections_rejected.with_label_values(&[&*listener, reason]).inc();
             }
-            open.dec();
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Must not know what is served, nor let a client hold a place without a bound in time.
 
+mod activity;
 mod drain;
 mod listener;
 mod protocol;

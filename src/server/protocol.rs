@@ -5,9 +5,8 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,6 +19,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use super::activity::{Activity, Counted};
+use super::listener::Place;
 use super::stream::ClientStream;
 use super::{Drain, ServerLimits};
 
@@ -31,6 +32,8 @@ pub struct Peer {
     pub listener: Arc<str>,
     /// Whether the connection came under TLS.
     pub secure: bool,
+    /// Its place among the connections of the listener: held by whoever holds the peer, tunnels included.
+    pub(super) _place: Arc<Place>,
 }
 
 /// What answers the requests of a listener.
@@ -54,25 +57,26 @@ pub(super) async fn serve_connection<S: Serve>(
 ) -> Result<(), &'static str> {
     // Small writes must not wait for an acknowledgement; a socket that refuses is served all the same.
     drop(stream.set_nodelay(true));
+    let activity = Arc::new(Activity::new());
     let begin = async {
         match tls {
             Some(acceptor) => {
                 let stream = acceptor.accept(stream).await.map_err(|_| "handshake")?;
                 let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                Ok((ClientStream::tls(stream, limits.write_timeout), is_http2))
+                Ok((ClientStream::tls(stream, limits.write_timeout, Arc::clone(&activity)), is_http2))
             }
             None => {
                 let is_http2 = sniff(&stream).await.map_err(|_| "preface")?;
-                Ok::<_, &'static str>((ClientStream::clear(stream, limits.write_timeout), is_http2))
+                Ok::<_, &'static str>((ClientStream::clear(stream, limits.write_timeout, Arc::clone(&activity)), is_http2))
             }
         }
     };
     let begun = tokio::select! {
         begun = tokio::time::timeout(limits.header_timeout, begin) => begun.map_err(|_| "timeout")?,
-        () = drain.begun() => return Ok(()),
+        // Whoever is in the middle of saying hello is let finish, if they are quick.
+        () = async { drain.begun().await; tokio::time::sleep(Duration::from_secs(1)).await } => return Ok(()),
     };
     let (stream, is_http2): (ClientStream, bool) = begun?;
-    let activity = Arc::new(Activity::new());
     let peer = Arc::new(peer);
     let answer = {
         let activity = Arc::clone(&activity);
@@ -80,7 +84,7 @@ pub(super) async fn serve_connection<S: Serve>(
             let (service, peer, busy) = (service.clone(), Arc::clone(&peer), Activity::begin(&activity));
             async move {
                 let response = service.serve(request, peer).await;
-                Ok::<_, Infallible>(response.map(|body| Counted { body, _busy: busy }))
+                Ok::<_, Infallible>(response.map(|body| Counted::new(body, busy)))
             }
         }
     };
@@ -97,7 +101,7 @@ pub(super) async fn serve_connection<S: Serve>(
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(20));
         let mut connection = pin!(builder.serve_connection(io, service_fn(answer)));
-        watch(&activity, limits, &drain, connection.as_mut(), |connection| connection.graceful_shutdown()).await
+        watch(true, &activity, limits, &drain, connection.as_mut(), |connection| connection.graceful_shutdown()).await
     } else {
         let mut builder = http1::Builder::new();
         builder
@@ -106,17 +110,18 @@ pub(super) async fn serve_connection<S: Serve>(
             .max_headers(limits.max_headers)
             .max_header_size(limits.max_header_bytes);
         let mut connection = pin!(builder.serve_connection(io, service_fn(answer)).with_upgrades());
-        watch(&activity, limits, &drain, connection.as_mut(), |connection| connection.graceful_shutdown()).await
+        watch(false, &activity, limits, &drain, connection.as_mut(), |connection| connection.graceful_shutdown()).await
     }
 }
 
 /// Drives a connection; asks it to end when it is idle for too long or everyone leaves, and cuts it if it does not.
 async fn watch<C>(
+    is_http2: bool,
     activity: &Activity,
     limits: &ServerLimits,
     drain: &Drain,
-    mut connection: std::pin::Pin<&mut C>,
-    mut end: impl FnMut(std::pin::Pin<&mut C>),
+    mut connection: Pin<&mut C>,
+    mut end: impl FnMut(Pin<&mut C>),
 ) -> Result<(), &'static str>
 where
     C: Future<Output = hyper::Result<()>>,
@@ -125,6 +130,8 @@ where
     let mut draining = false;
     loop {
         tokio::select! {
+            // First, so that a request that has arrived is read before everyone is told to leave.
+            biased;
             ended = connection.as_mut() => {
                 return match ended {
                     Err(error) if error.is_parse() => Err("malformed"),
@@ -138,6 +145,10 @@ where
             }
             () = tokio::time::sleep(activity.patience(limits)) => {
                 if activity.is_busy() {
+                    // HTTP/2 alone can take a piece and never send it: a client that opens no window.
+                    if is_http2 && activity.longest_unsent() >= limits.write_timeout {
+                        return Ok(());
+                    }
                     continue;
                 }
                 match ending {
@@ -146,7 +157,7 @@ where
                         end(connection.as_mut());
                     }
                     // Asked to end, idle, and still there: what is left is a client that does not answer.
-                    Some(asked) if asked.elapsed() >= Duration::from_secs(5) => {
+                    Some(asked) if asked.elapsed().min(activity.idle()) >= Duration::from_secs(5) => {
                         return if activity.has_served() { Ok(()) } else { Err("timeout") };
                     }
                     _ => {}
@@ -168,92 +179,5 @@ async fn sniff(stream: &TcpStream) -> std::io::Result<bool> {
         }
         // The bytes so far could be either; peeking again at once would return them again.
         tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// Requests under way on a connection, and since when there is none.
-struct Activity {
-    began: Instant,
-    under_way: AtomicUsize,
-    served: AtomicUsize,
-    /// Milliseconds after `began`.
-    quiet_since: AtomicU64,
-}
-
-impl Activity {
-    fn new() -> Self {
-        Self {
-            began: Instant::now(),
-            under_way: AtomicUsize::new(0),
-            served: AtomicUsize::new(0),
-            quiet_since: AtomicU64::new(0),
-        }
-    }
-
-    fn begin(activity: &Arc<Self>) -> Busy {
-        activity.under_way.fetch_add(1, Ordering::Relaxed);
-        activity.served.fetch_add(1, Ordering::Relaxed);
-        Busy(Arc::clone(activity))
-    }
-
-    fn is_busy(&self) -> bool {
-        self.under_way.load(Ordering::Relaxed) > 0
-    }
-
-    fn has_served(&self) -> bool {
-        self.served.load(Ordering::Relaxed) > 0
-    }
-
-    fn idle(&self) -> Duration {
-        self.began.elapsed().saturating_sub(Duration::from_millis(self.quiet_since.load(Ordering::Relaxed)))
-    }
-
-    /// How long this connection may be idle: a first request is owed sooner than a next one.
-    fn bound(&self, limits: &ServerLimits) -> Duration {
-        if self.has_served() { limits.idle_timeout } else { limits.header_timeout }
-    }
-
-    fn patience(&self, limits: &ServerLimits) -> Duration {
-        if self.is_busy() {
-            return limits.header_timeout;
-        }
-        self.bound(limits).saturating_sub(self.idle()).max(Duration::from_millis(50)).min(Duration::from_secs(5))
-    }
-}
-
-/// A request under way, its response body included.
-struct Busy(Arc<Activity>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let now = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.quiet_since.store(now, Ordering::Relaxed);
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A response body that keeps its connection counted as busy until it ends.
-struct Counted<B> {
-    body: B,
-    _busy: Busy,
-}
-
-impl<B: Body + Unpin> Body for Counted<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<http_body::Frame<B::Data>, B::Error>>> {
-        std::pin::Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
     }
 }

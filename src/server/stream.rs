@@ -4,6 +4,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,10 +13,13 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
+use super::activity::Activity;
+
 /// The socket of one connection.
 pub(super) struct ClientStream {
     inner: Transport,
     write_timeout: Duration,
+    activity: Arc<Activity>,
     /// Runs while a write makes no progress.
     stalled: Option<Pin<Box<Sleep>>>,
 }
@@ -26,18 +30,19 @@ enum Transport {
 }
 
 impl ClientStream {
-    pub(super) fn clear(stream: TcpStream, write_timeout: Duration) -> Self {
-        Self { inner: Transport::Clear(stream), write_timeout, stalled: None }
+    pub(super) fn clear(stream: TcpStream, write_timeout: Duration, activity: Arc<Activity>) -> Self {
+        Self { inner: Transport::Clear(stream), write_timeout, activity, stalled: None }
     }
 
-    pub(super) fn tls(stream: TlsStream<TcpStream>, write_timeout: Duration) -> Self {
-        Self { inner: Transport::Tls(Box::new(stream)), write_timeout, stalled: None }
+    pub(super) fn tls(stream: TlsStream<TcpStream>, write_timeout: Duration, activity: Arc<Activity>) -> Self {
+        Self { inner: Transport::Tls(Box::new(stream)), write_timeout, activity, stalled: None }
     }
 
     /// Passes progress on; turns a write that stood still for too long into an error.
     fn watch<T>(&mut self, cx: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if progress.is_ready() {
             self.stalled = None;
+            self.activity.note();
             return progress;
         }
         let timeout = self.write_timeout;

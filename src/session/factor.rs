@@ -97,7 +97,8 @@ impl Factor {
     ///
     /// A factor carried over from another organization by exchange counts as neither: it was not proven here.
     pub fn category(&self) -> FactorCategory {
-        if self.delivery.is_exchange() {
+        let maybe_exchanged = self.kind == FactorKind::OAuth && !self.delivery.is_told();
+        if self.delivery.is_exchange() || maybe_exchanged {
             return FactorCategory::Neither;
         }
         match self.kind {
@@ -120,6 +121,15 @@ pub struct DeliveryMethod(Arc<str>);
 impl DeliveryMethod {
     pub fn new(name: &str) -> Self {
         Self(Arc::from(name))
+    }
+
+    /// The answer did not say.
+    pub fn untold() -> Self {
+        Self(Arc::from(""))
+    }
+
+    pub fn is_told(&self) -> bool {
+        !self.0.is_empty()
     }
 
     pub fn name(&self) -> &str {
@@ -162,6 +172,7 @@ mod tests {
             ("sso", "sso_saml", Primary),
             ("oauth", "oauth_google", Primary),
             ("oauth", "oauth_exchange_google", Neither),
+            ("oauth", "", Neither),
             ("oauth", "oauth_access_token_exchange", Neither),
             ("magic_link", "email", Primary),
             ("email_otp", "email", Primary),

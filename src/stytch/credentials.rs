@@ -27,8 +27,8 @@ struct Inner {
     deadline: Duration,
     metrics: Metrics,
     rejected: AtomicBool,
-    /// When the API last said they are good. The lock makes askers wait for one answer.
-    confirmed_good: Mutex<Option<Instant>>,
+    /// When the API was last asked. The lock makes those in doubt wait for one answer.
+    asked: Mutex<Option<Instant>>,
 }
 
 impl OwnCredentials {
@@ -38,7 +38,7 @@ impl OwnCredentials {
             deadline,
             metrics,
             rejected: AtomicBool::new(false),
-            confirmed_good: Mutex::new(None),
+            asked: Mutex::new(None),
         }))
     }
 
@@ -46,15 +46,22 @@ impl OwnCredentials {
         self.0.rejected.load(Ordering::Acquire)
     }
 
-    /// Settles a 401: asks `GET /v1/debug/whoami`, and if that is refused too, believes it and begins to probe.
+    /// Settles a 401, in a task of its own: a lookup that runs out of time does not take the answer along.
     pub(super) async fn doubt(&self) -> bool {
-        let mut confirmed_good = self.0.confirmed_good.lock().await;
+        let credentials = self.clone();
+        tokio::spawn(async move { credentials.settle().await }).await.unwrap_or_default()
+    }
+
+    /// Asks `GET /v1/debug/whoami`, and if that is refused too, believes it and begins to probe.
+    async fn settle(&self) -> bool {
+        let mut asked = self.0.asked.lock().await;
         if self.are_rejected() {
             return true;
         }
-        if confirmed_good.is_some_and(|at| at.elapsed() < ASK_EVERY) {
+        if asked.is_some_and(|at| at.elapsed() < ASK_EVERY) {
             return false;
         }
+        *asked = Some(Instant::now());
         match self.0.whoami().await {
             Some(StatusCode::UNAUTHORIZED) => {
                 self.0.rejected.store(true, Ordering::Release);
@@ -63,10 +70,6 @@ impl OwnCredentials {
                 let inner = Arc::clone(&self.0);
                 tokio::spawn(async move { inner.probe().await });
                 true
-            }
-            Some(status) if status.is_success() => {
-                *confirmed_good = Some(Instant::now());
-                false
             }
             _ => false,
         }

@@ -39,6 +39,7 @@ struct Inner {
     every: Duration,
     current: ArcSwap<KeySet>,
     loaded: watch::Sender<bool>,
+    fetching: Mutex<()>,
     /// When an unknown key id was last looked up, and whether that worked.
     refetched: Mutex<Option<(Instant, bool)>>,
     metrics: Metrics,
@@ -53,6 +54,7 @@ impl Keys {
             every: settings.refresh_keys_every,
             current: ArcSwap::default(),
             loaded: watch::Sender::new(false),
+            fetching: Mutex::new(()),
             refetched: Mutex::new(None),
             metrics,
         }))
@@ -90,12 +92,16 @@ impl KeySource for Keys {
 
     fn refetch_for(&self, key_id: &str) -> Answer<Arc<KeySet>> {
         let (inner, key_id) = (Arc::clone(&self.0), key_id.to_owned());
-        Answer::pending(async move { inner.refetch_for(&key_id).await })
+        Answer::pending(async move {
+            // In a task of its own: a client that leaves takes neither the fetch nor the note of it along.
+            let refetch = tokio::spawn(async move { inner.refetch_for(&key_id).await });
+            refetch.await.unwrap_or(Err(DirectoryError::NoKeys))
+        })
     }
 }
 
 impl Inner {
-    async fn refetch_for(self: Arc<Self>, key_id: &str) -> Result<Arc<KeySet>, DirectoryError> {
+    async fn refetch_for(&self, key_id: &str) -> Result<Arc<KeySet>, DirectoryError> {
         let mut refetched = self.refetched.lock().await;
         let current = self.current.load_full();
         if current.find(key_id).is_some() {
@@ -107,17 +113,15 @@ impl Inner {
             Some((at, false)) if at.elapsed() < RETRY_AFTER => return Err(DirectoryError::NoKeys),
             _ => {}
         }
-        let fetched = {
-            // In a task of its own, so that a client that leaves does not take the fetch along.
-            let inner = Arc::clone(&self);
-            tokio::spawn(async move { inner.fetch().await }).await.unwrap_or(Err(DirectoryError::NoKeys))
-        };
+        let fetched = self.fetch().await;
         *refetched = Some((Instant::now(), fetched.is_ok()));
         fetched.map_err(|_| DirectoryError::NoKeys)?;
         Ok(self.current.load_full())
     }
 
     async fn fetch(&self) -> Result<(), DirectoryError> {
+        // One at a time, so that an older answer never replaces a newer one.
+        let _turn = self.fetching.lock().await;
         let call = self.exchange.call(Operation::Keys, Method::GET, &self.path, None);
         let answer = tokio::time::timeout(self.deadline, call).await.map_err(|_| DirectoryError::Timeout)??;
         if !answer.status.is_success() {
@@ -125,8 +129,7 @@ impl Inner {
         }
         let keys = keys_from_json(&answer.body)?;
         let before = self.current.load();
-        let unchanged = keys.len() == before.key_ids().count() && before.key_ids().all(|id| keys.contains_key(id));
-        if !unchanged {
+        if !before.holds_exactly(&keys) {
             tracing::info!(keys = keys.len(), "verification keys loaded");
             self.current.store(Arc::new(KeySet::new(keys, before.generation() + 1)));
         }
@@ -142,13 +145,15 @@ impl Inner {
 pub fn keys_from_json(body: &[u8]) -> Result<HashMap<String, VerificationKey>, DirectoryError> {
     let malformed = |what: &str| DirectoryError::Malformed(what.to_owned());
     let set: WireKeySet = serde_json::from_slice(body).map_err(|_| malformed("it is not a JWK set"))?;
-    let keys: HashMap<_, _> = set.keys.into_iter().take(MAX_KEYS).filter_map(WireKey::into_key).collect();
+    // A key of a kind or shape we do not know is no reason to lose the others (RFC 7517 section 5).
+    let known = set.keys.into_iter().take(MAX_KEYS).filter_map(|key| serde_json::from_value(key).ok());
+    let keys: HashMap<_, _> = known.filter_map(WireKey::into_key).collect();
     if keys.is_empty() { Err(malformed("it has no usable RSA key")) } else { Ok(keys) }
 }
 
 #[derive(Deserialize)]
 struct WireKeySet {
-    keys: Vec<WireKey>,
+    keys: Vec<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -197,6 +202,8 @@ mod tests {
         ] {
             assert!(count(key(unusable)).is_err(), "{unusable}");
         }
+        let usable = key(r#""kty":"RSA""#);
+        assert_eq!(count(format!(r#"{{"alg":7}},{usable}"#)), Ok(1));
         assert!(keys_from_json(b"{}").is_err() && keys_from_json(b"").is_err());
     }
 }

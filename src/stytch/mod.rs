@@ -8,8 +8,10 @@ mod exchange;
 mod keys;
 mod settings;
 mod wire;
+mod written;
 
 pub use client::StytchClient;
 pub use keys::{Keys, keys_from_json};
 pub use settings::StytchSettings;
 pub use wire::{read_session_list, read_token_owner};
+pub use written::WrittenList;

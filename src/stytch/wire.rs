@@ -130,7 +130,11 @@ impl WireSession<'_> {
             started_at: self.started_at.as_deref().and_then(|date| date.parse().ok()),
             expires_at: self.expires_at.parse().map_err(|_| bad("expires_at"))?,
             roles: self.roles.map(|roles| roles.into_iter().map(Arc::from).collect()),
-            factors: self.authentication_factors.unwrap_or_default().iter().map(|raw| read_factor(raw)).collect(),
+            // A session that does not say what was proven may have been proven anyhow.
+            factors: match self.authentication_factors {
+                Some(factors) => factors.iter().map(|raw| read_factor(raw)).collect(),
+                None => vec![unreadable_factor()],
+            },
         })
     }
 }
@@ -139,14 +143,18 @@ impl WireSession<'_> {
 fn read_factor(raw: &RawValue) -> Factor {
     match serde_json::from_str::<WireFactor>(raw.get()) {
         Ok(factor) => factor.into_factor(),
-        Err(_) => Factor {
-            kind: FactorKind::Unreadable,
-            delivery: DeliveryMethod::new(""),
-            last_authenticated_at: None,
-            connection_id: None,
-            email: None,
-            impersonator: None,
-        },
+        Err(_) => unreadable_factor(),
+    }
+}
+
+fn unreadable_factor() -> Factor {
+    Factor {
+        kind: FactorKind::Unreadable,
+        delivery: DeliveryMethod::untold(),
+        last_authenticated_at: None,
+        connection_id: None,
+        email: None,
+        impersonator: None,
     }
 }
 
@@ -162,7 +170,7 @@ impl WireFactor {
             impersonator: text("impersonated_factor", "impersonator_email_address")
                 .or_else(|| text("impersonated_factor", "impersonator_id")),
             last_authenticated_at: self.last_authenticated_at.as_deref().and_then(|date| date.parse::<Timestamp>().ok()),
-            delivery: DeliveryMethod::new(self.delivery_method.as_deref().unwrap_or_default()),
+            delivery: self.delivery_method.as_deref().map_or_else(DeliveryMethod::untold, DeliveryMethod::new),
             kind: FactorKind::from_name(&self.kind),
         }
     }

@@ -6,5 +6,5 @@ mod origin;
 mod pool;
 mod settings;
 
-pub use origin::{Origin, OriginBody, OriginError, OriginResponse, Progress};
+pub use origin::{Origin, OriginBody, OriginError, OriginResponse, Progress, UploadFailure};
 pub use settings::OriginSettings;

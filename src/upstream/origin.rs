@@ -3,15 +3,16 @@
 //! Must not wait without a bound, and must not send a request again once a byte of it may have arrived.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::OriginSettings;
 use super::pool::{Lease, Pool};
@@ -35,27 +36,74 @@ pub enum OriginError {
     Exchange(hyper::Error),
 }
 
-/// When something last moved in a request's body: the wait for an answer begins there.
+/// How the upload of a request is going: when something last moved, whose turn it is, how it ended.
 #[derive(Debug)]
 pub struct Progress {
     began: Instant,
     moved: AtomicU64,
+    /// The client owes the next piece.
+    awaiting_client: AtomicBool,
+    finished: AtomicBool,
+    failure: OnceLock<UploadFailure>,
+    client_patience: Duration,
 }
 
-impl Default for Progress {
-    fn default() -> Self {
-        Self { began: Instant::now(), moved: AtomicU64::new(0) }
-    }
+/// Why a request's body did not reach its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UploadFailure {
+    /// The client sent nothing for too long.
+    Stalled,
+    TooLarge,
+    /// The client left or broke its framing.
+    Broken,
 }
 
 impl Progress {
+    /// `client_patience` is how long the client may take for each piece.
+    pub fn new(client_patience: Duration) -> Self {
+        Self {
+            began: Instant::now(),
+            moved: AtomicU64::new(0),
+            awaiting_client: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
+            failure: OnceLock::new(),
+            client_patience,
+        }
+    }
+
+    /// Something moved just now.
     pub fn note(&self) {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.moved.store(now, Ordering::Relaxed);
+        self.awaiting_client.store(false, Ordering::Relaxed);
+    }
+
+    pub fn await_client(&self) {
+        self.awaiting_client.store(true, Ordering::Relaxed);
+    }
+
+    pub fn finish(&self) {
+        self.finished.store(true, Ordering::Release);
+    }
+
+    pub fn fail(&self, failure: UploadFailure) {
+        // The first failure is the one that counts.
+        self.failure.get_or_init(|| failure);
+    }
+
+    pub fn failure(&self) -> Option<UploadFailure> {
+        self.failure.get().copied()
     }
 
     fn still_for(&self) -> Duration {
         self.began.elapsed().saturating_sub(Duration::from_millis(self.moved.load(Ordering::Relaxed)))
+    }
+
+    /// How much longer an origin may take that has `response_timeout` once everything is sent.
+    fn remaining(&self, response_timeout: Duration) -> Duration {
+        let waits_for_client = self.awaiting_client.load(Ordering::Relaxed) && !self.finished.load(Ordering::Acquire);
+        let bound = if waits_for_client { response_timeout + self.client_patience } else { response_timeout };
+        bound.saturating_sub(self.still_for())
     }
 }
 
@@ -108,8 +156,9 @@ where
     pub async fn send(
         &self,
         request: Request<B>,
-        progress: &Progress,
+        progress: &Arc<Progress>,
     ) -> Result<OriginResponse<B>, OriginError> {
+        let bound = is_bound_to_connection(request.headers(), header::AUTHORIZATION);
         let mut lease = self.pool.take().await?;
         progress.note();
         let mut sent = self.exchange(&mut lease, request, progress).await;
@@ -123,8 +172,15 @@ where
         }
         let response = sent.map_err(|(error, _)| error)?;
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let bound = bound || is_bound_to_connection(response.headers(), header::WWW_AUTHENTICATE);
         Ok(response.map(|body| {
-            let mut body = OriginBody { body, lease: (!upgraded).then_some(lease), pool: Arc::clone(&self.pool) };
+            let mut body = OriginBody {
+                body,
+                lease: Some(lease),
+                reusable: !upgraded && !bound,
+                progress: Arc::clone(progress),
+                pool: Arc::clone(&self.pool),
+            };
             if body.body.is_end_stream() {
                 body.give_back();
             }
@@ -140,7 +196,7 @@ where
     ) -> Result<Response<Incoming>, (OriginError, Option<Request<B>>)> {
         let mut sending = std::pin::pin!(lease.sender.try_send_request(request));
         loop {
-            let remaining = self.response_timeout.saturating_sub(progress.still_for());
+            let remaining = progress.remaining(self.response_timeout);
             tokio::select! {
                 biased;
                 sent = sending.as_mut() => {
@@ -150,7 +206,7 @@ where
                     });
                 }
                 () = tokio::time::sleep(remaining) => {
-                    if progress.still_for() >= self.response_timeout {
+                    if progress.remaining(self.response_timeout).is_zero() {
                         return Err((OriginError::ResponseTimeout, None));
                     }
                 }
@@ -163,6 +219,8 @@ where
 pub struct OriginBody<B> {
     body: Incoming,
     lease: Option<Lease<B>>,
+    reusable: bool,
+    progress: Arc<Progress>,
     pool: Arc<Pool<B>>,
 }
 
@@ -171,10 +229,19 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
+    /// The answer is over. A connection on which the request is not would make its next user wait for somebody
+    /// else's upload.
     fn give_back(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            self.pool.put_back(lease);
+        if let Some(lease) = self.lease.take().filter(|_| self.reusable) {
+            if self.progress.finished.load(Ordering::Acquire) {
+                self.pool.put_back(lease);
+            }
         }
+    }
+
+    /// The origin's place, to be held by the tunnel this answer opens.
+    pub fn take_place(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.lease.take().map(|lease| lease.place)
     }
 }
 
@@ -204,4 +271,12 @@ where
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
+}
+
+/// NTLM and Negotiate authenticate the connection, not the request: its next user would be taken for this one.
+fn is_bound_to_connection(headers: &HeaderMap, name: HeaderName) -> bool {
+    headers.get_all(name).iter().any(|value| {
+        let scheme = value.as_bytes().split(|byte| *byte == b' ').next().unwrap_or_default();
+        scheme.eq_ignore_ascii_case(b"ntlm") || scheme.eq_ignore_ascii_case(b"negotiate")
+    })
 }

@@ -3,7 +3,7 @@
 //! Must not hand out a connection that anything was left unread on.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::Body;
@@ -16,6 +16,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsConnector;
 
 use super::{OriginError, OriginSettings};
+
+/// A kept connection that is good is ready at once.
+const READY_WITHIN: Duration = Duration::from_millis(100);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -39,7 +42,8 @@ pub(super) struct Lease<B> {
     pub(super) sender: SendRequest<B>,
     /// Whether it has served a request before.
     pub(super) used: bool,
-    _place: OwnedSemaphorePermit,
+    /// Held as long as the request, or the tunnel it became, lives.
+    pub(super) place: OwnedSemaphorePermit,
 }
 
 impl<B> Pool<B>
@@ -64,11 +68,12 @@ where
         while let Some(mut idle) = self.pop() {
             let fresh = idle.since.elapsed() < self.settings.idle_timeout && !idle.sender.is_closed();
             // Ready only after the connection looked for bytes nobody asked for.
-            if fresh && idle.sender.ready().await.is_ok() {
-                return Ok(Lease { sender: idle.sender, used: true, _place: place });
+            let ready = tokio::time::timeout(READY_WITHIN, idle.sender.ready());
+            if fresh && matches!(ready.await, Ok(Ok(()))) {
+                return Ok(Lease { sender: idle.sender, used: true, place });
             }
         }
-        Ok(Lease { sender: self.connect().await?, used: false, _place: place })
+        Ok(Lease { sender: self.connect().await?, used: false, place })
     }
 
     /// A new connection in the place of one that turned out closed.

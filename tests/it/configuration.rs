@@ -123,6 +123,7 @@ fn mistakes_are_found_wherever_they_are() {
         (&GOOD.replace("http://127.0.0.1:3000", "http://127.0.0.1:3000/path"), "C004"),
         (&format!("{GOOD}  - {{ name: everything, match: {{ path: /x }}, public: true }}\n"), "C007"),
         (&format!("{GOOD}  - {{ name: hidden, match: {{ path: /** }}, public: true }}\n"), "C007"),
+        (&format!("{GOOD}  - {{ name: api, match: {{ path: /api/** }}, public: true }}\n  - {{ name: dead, match: {{ path: /api/*/admin }}, public: true }}\n"), "C007"),
         (&format!("{GOOD}sessions: {{ fresh_for: 0s, stale_while_revalidate: 0s }}\n"), "C004"),
         (&format!("{GOOD}identity: {{ header_prefix: X_Auth }}\n"), "C004"),
         (&format!("{GOOD}log: {{ level: loud=maybe }}\n"), "C004"),
@@ -135,6 +136,29 @@ fn mistakes_are_found_wherever_they_are() {
         assert!(told.iter().any(|(found, _, _)| found == code), "{code} expected for:\n{text}\n{told:#?}");
     }
     assert!(mistakes(GOOD).is_empty());
+}
+
+#[test]
+fn no_mistake_shows_a_secret() {
+    for text in [
+        GOOD.replace("{ value: s }", "secret-test-hush"),
+        GOOD.replace("{ value: s }", "{ value: secret-test-hush, env: X }"),
+        GOOD.replace("{ value: s }", "{ value: secret-test-hush, vlaue: x }"),
+        GOOD.replace("{ value: s }", "{ value: [secret-test-hush] }"),
+    ] {
+        let invalid = read("x.yaml", &text, &[]).unwrap_err();
+        let told = invalid.render(false) + &portcullis::config::render_json(&invalid.diagnostics);
+        assert!(!told.contains("hush"), "{told}");
+        assert!(told.contains("x.yaml:3"), "{told}");
+    }
+    let told = read("x.yaml", GOOD, &[("stytch.secret", "secret-test-hush")]).unwrap_err().render(false);
+    assert!(!told.contains("hush"), "{told}");
+}
+
+#[test]
+fn letters_of_any_alphabet_do_not_upset_the_pointer() {
+    assert_eq!(mistakes("\u{e9}\u{e9}\u{e9}\u{e9}: [}\n")[0].0, "C001");
+    assert_eq!(mistakes(&GOOD.replace("name: everything", "name: \u{e9}\u{e9}\u{e9}, nmae: x"))[0].1, Some(7));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the origin receives, and what of its answer comes back.
 
-use crate::support::{Ask, Origin, Reply, World, raw};
+use crate::support::{Ask, Origin, Reply, World, raw, raw_patiently};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -139,10 +139,17 @@ async fn connections_to_the_origin_are_kept_and_one_answer_too_many_ends_them() 
 #[tokio::test]
 async fn a_refusal_with_an_unread_body_ends_the_connection() {
     let world = World::start().await;
-    let smuggled = "POST /admin HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\n\r\nGET /public HTTP/1.1\r\nHost: a\r\n\r\nxxxxxxxxxxxxxxxx";
-    let answer = raw(world.address(), smuggled).await;
+    let inner = "GET /public HTTP/1.1\r\nHost: a\r\n\r\n";
+    // A body that never arrives whole: the connection ends.
+    let unread = format!("POST /admin HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000\r\n\r\n{inner}");
+    let answer = raw_patiently(world.address(), unread).await;
     assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
     assert!(answer.contains("connection: close"), "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+    // A small one that is there is read, and what was in it stays what it was: a body.
+    let read = format!("POST /admin HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{inner}", inner.len());
+    let answer = raw_patiently(world.address(), read).await;
+    assert!(answer.starts_with("HTTP/1.1 401") && !answer.contains("connection: close"), "{answer}");
     assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
 }
 
@@ -169,4 +176,86 @@ async fn a_body_past_its_limit_is_refused() {
     let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n0123456789a\r\n0\r\n\r\n";
     let answer = raw(world.address(), chunked).await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_session_jwt_in_authorization_never_reaches_the_application() {
+    let world = World::start().await;
+    let viewer = world.persona("VIEWER");
+    for ask in [
+        Ask::get("/").cookie("stytch_session_jwt", &viewer.jwt).bearer(&viewer.jwt),
+        Ask::get("/").cookie("stytch_session", &viewer.token).bearer(&viewer.token),
+        Ask::get("/public").bearer(&viewer.jwt),
+    ] {
+        assert_eq!(world.send(ask).await.seen("authorization"), None);
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_framed_anew_whatever_the_method() {
+    let origin = Origin::start(Reply::text(OK)).await;
+    let world = World::before(&origin).await;
+    let chunked = "GET /public HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
+    raw(world.address(), chunked).await;
+    raw(world.address(), "POST /public HTTP/1.1\r\nHost: a\r\nContent-Length: 0000\r\n\r\n").await;
+    let heads = origin.heads();
+    assert!(heads[0].to_ascii_lowercase().contains("transfer-encoding: chunked"), "{heads:?}");
+    assert!(heads[1].contains("hi"), "{heads:?}");
+    assert!(heads[2].to_ascii_lowercase().contains("content-length: 0\r\n"), "{heads:?}");
+}
+
+#[tokio::test]
+async fn an_answer_framed_in_two_ways_is_taken_in_one_or_not_at_all() {
+    let both = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    let origin = Origin::start(Reply::text(both)).await;
+    let answer = World::before(&origin).await.send(Ask::get("/public")).await;
+    assert_eq!((answer.text().as_str(), answer.header("content-length")), ("ok", ""));
+    let coded = "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    let origin = Origin::start(Reply::text(coded)).await;
+    let answer = World::before(&origin).await.send(Ask::get("/public")).await;
+    assert_eq!((answer.status, answer.reason().as_str()), (502, "origin_malformed"));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_still_uploading_is_not_given_to_the_next_caller() {
+    use tokio::io::AsyncWriteExt;
+    let origin = Origin::start(Reply::text(OK)).await;
+    let world = World::before(&origin).await;
+    let mut slow = tokio::net::TcpStream::connect(world.address()).await.unwrap();
+    slow.write_all(b"POST /public HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nx").await.unwrap();
+    while origin.heads().is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    // The origin has answered; the upload goes on. The next caller waits for nobody.
+    let next = tokio::time::timeout(std::time::Duration::from_secs(2), world.send(Ask::get("/public")));
+    assert_eq!(next.await.expect("the next caller hangs").status, 200);
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_off_is_the_clients_matter() {
+    let yaml = "limits: { body_timeout: 200ms }\nroutes:\n  - { name: public, match: { path: /** }, public: true }\n";
+    let world = World::with(yaml, &[]).await;
+    let stalled = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nx";
+    let answer = raw_patiently(world.address(), stalled).await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert_eq!(world.metric("portcullis_upstream_requests_total{outcome=\"malformed\"").await, None);
+}
+
+#[tokio::test]
+async fn a_path_with_a_second_reading_must_be_the_same_routes_in_both() {
+    let yaml = r#"
+routes:
+  - { name: admin, match: { path: /admin/** }, require: { role: stytch_admin } }
+  - { name: purge, match: { path: "/v1/users:purge" }, require: { role: stytch_admin } }
+  - { name: rest, match: { path: /** }, require: authenticated, path_parameters: keep, encoded_slash: keep }
+"#;
+    let world = World::with(yaml, &[]).await;
+    for path in ["/admin;x/users", "/admin%2Fusers", "/x/;/admin", "/v1/users%3Apurge", "/v1/users%3apurge", "/v1;/users:purge"] {
+        let answer = world.get(path, "VIEWER").await;
+        assert_eq!((answer.status, answer.reason().as_str()), (400, "path_ambiguous"), "{path}");
+    }
+    for path in ["/files/a;v=1", "/files/a%2Fb", "/files/a%3Ab", "/files/a%20b"] {
+        assert_eq!(world.get(path, "VIEWER").await.status, 200, "{path}");
+    }
+    assert_eq!(world.get("/.portcullis;x", "ADMIN").await.reason(), "reserved_path");
 }

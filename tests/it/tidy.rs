@@ -34,7 +34,7 @@ const IMPORTS: [(&str, &[&str]); 17] = [
             "upstream", "doors", "admin", "config", "emulator",
         ],
     ),
-    ("cli", &["app", "config", "engine", "policy", "session", "identity", "stytch", "emulator", "telemetry", "directory", "settings", "server"]),
+    ("cli", &["app", "config", "engine", "policy", "session", "identity", "stytch", "emulator", "telemetry"]),
     ("main", &["cli"]),
 ];
 

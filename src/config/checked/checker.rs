@@ -15,6 +15,9 @@ use crate::config::raw::RawSecret;
 use crate::config::tree::Path;
 use crate::identity::Secret;
 
+/// Longer than this nothing here is meant to last, and clocks could overflow.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// What checking needs of the world: variables, files, and the folder relative names start from.
 pub(in crate::config) struct Environment<'a> {
     pub(in crate::config) variable: &'a dyn Fn(&str) -> Option<String>,
@@ -48,6 +51,10 @@ impl<'a> Checker<'a> {
     pub(super) fn duration(&mut self, text: Option<&str>, default: Duration, path: &Path) -> Duration {
         let Some(text) = text else { return default };
         let parsed = text.trim().parse::<SignedDuration>().ok().and_then(|length| Duration::try_from(length).ok());
+        if parsed.is_some_and(|length| length > LONGEST) {
+            self.note(Code::InvalidValue, path, format!("`{text}` is longer than a year"), None);
+            return default;
+        }
         parsed.unwrap_or_else(|| {
             let hint = "write a number and a unit, such as `500ms`, `10s`, `5m` or `1h 30m`";
             self.note(Code::InvalidValue, path, format!("`{text}` is not a length of time"), Some(hint));

@@ -16,7 +16,7 @@ use tokio::time::Sleep;
 
 use crate::doors::account::Account;
 use crate::engine::ManagedNames;
-use crate::upstream::{OriginBody, Progress};
+use crate::upstream::{OriginBody, Progress, UploadFailure};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -48,6 +48,10 @@ impl RequestBody {
         limit: u64,
         timeout: Duration,
     ) -> Self {
+        // A body that is over at once is never polled.
+        if body.is_end_stream() {
+            progress.finish();
+        }
         Self {
             body: Some(body),
             managed: Arc::clone(managed),
@@ -73,17 +77,29 @@ impl Body for RequestBody {
         let this = self.get_mut();
         let Some(body) = &mut this.body else { return Poll::Ready(None) };
         let polled = Pin::new(body).poll_frame(cx);
-        let Some(polled) = ready!(this.patience.watch(cx, polled))? else { return Poll::Ready(None) };
+        if polled.is_pending() {
+            this.progress.await_client();
+        }
+        let arrived = ready!(this.patience.watch(cx, polled));
+        let arrived = arrived.inspect_err(|_| this.progress.fail(UploadFailure::Stalled))?;
         this.progress.note();
-        let mut frame = polled?;
+        let Some(arrived) = arrived else {
+            this.progress.finish();
+            return Poll::Ready(None);
+        };
+        let mut frame = arrived.inspect_err(|_| this.progress.fail(UploadFailure::Broken))?;
         if let Some(piece) = frame.data_ref() {
             let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
             let total = this.bytes.fetch_add(length, Ordering::Relaxed).saturating_add(length);
             if total > this.limit {
+                this.progress.fail(UploadFailure::TooLarge);
                 return Poll::Ready(Some(Err(BodyError::TooLarge.into())));
             }
         }
         clean_trailers(&mut frame, |trailers| this.managed.strip_request(trailers));
+        if this.is_end_stream() {
+            this.progress.finish();
+        }
         Poll::Ready(Some(Ok(frame)))
     }
 

@@ -19,7 +19,7 @@ use crate::doors::account::Account;
 use crate::engine::{HeaderEdits, Snapshot};
 use crate::policy::{Permit, Reason};
 use crate::server::Peer;
-use crate::upstream::{OriginError, OriginResponse, Progress};
+use crate::upstream::{OriginError, OriginResponse, Progress, UploadFailure};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -33,7 +33,7 @@ impl Inner {
         &self,
         mut request: Request<Incoming>,
         intake: &Intake,
-        peer: &Peer,
+        peer: &Arc<Peer>,
         permit: &Permit,
         edits: &HeaderEdits,
         snapshot: &Snapshot,
@@ -57,11 +57,12 @@ impl Inner {
 
         let (mut parts, body) = request.into_parts();
         prepare(&mut parts.headers, intake, peer, edits, snapshot, &account);
+        frame(&mut parts.headers, &parts.method, &body);
         if websocket {
             mark_websocket(&mut parts.headers);
         }
-        let progress = Arc::new(Progress::default());
         let settings = &self.settings;
+        let progress = Arc::new(Progress::new(settings.body_timeout));
         let body = RequestBody::new(
             body,
             &snapshot.managed_names,
@@ -81,16 +82,21 @@ impl Inner {
         let began = Instant::now();
         let sent = origin.send(outbound, &progress).await;
         account.upstream_took = Some(began.elapsed());
+        // An upload that failed on the client's side says nothing about the origin.
+        if let (Err(_), Some(failure)) = (&sent, progress.failure()) {
+            return self.refuse(&upload_reason(failure).into(), account);
+        }
         self.count(origin.name(), &sent, began);
         let mut response = match sent {
             Ok(response) => response,
             Err(error) => {
                 tracing::warn!(upstream = %origin.name(), request_id = %account.request_id, %error, "the origin did not answer");
-                let too_large = account.request_bytes.load(std::sync::atomic::Ordering::Relaxed) > settings.max_request_bytes;
-                let reason = if too_large { Reason::BodyTooLarge } else { reason_of(&error) };
-                return self.refuse(&reason.into(), account);
+                return self.refuse(&reason_of(&error).into(), account);
             }
         };
+        if !unframe(response.headers_mut()) {
+            return self.refuse(&Reason::OriginMalformed.into(), account);
+        }
 
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let asked = client_side.filter(|_| asks_for_websocket(response.headers()));
@@ -98,7 +104,13 @@ impl Inner {
                 return self.refuse(&Reason::OriginMalformed.into(), account);
             };
             let origin_side = hyper::upgrade::on(&mut response);
-            self.drain.spawn(open_tunnel(client_side, origin_side, settings.tunnel_timeout));
+            // Both places stay taken for as long as the tunnel lives.
+            let places = (Arc::clone(peer), response.body_mut().take_place());
+            let tunnel = open_tunnel(client_side, origin_side, settings.tunnel_timeout, self.drain.clone());
+            self.drain.spawn(async move {
+                tunnel.await;
+                drop(places);
+            });
             return self.respond(response, snapshot, account, true);
         }
         self.respond(response, snapshot, account, false)
@@ -156,7 +168,7 @@ fn prepare(
             headers.insert(name, value);
         }
     };
-    let address = peer.address.ip();
+    let address = peer.address.ip().to_canonical();
     let scheme = if peer.secure { "https" } else { "http" };
     put(headers, header::HOST, &intake.authority);
     put(headers, FORWARDED_FOR, &address.to_string());
@@ -165,6 +177,34 @@ fn prepare(
     put(headers, header::FORWARDED, &forwarded(address, &intake.authority, scheme));
     headers.insert(REQUEST_ID, account.request_id.header());
     headers.insert(TRACEPARENT, account.trace.header());
+}
+
+/// Says anew how long the body is: what the client said about it ends here.
+fn frame(headers: &mut HeaderMap, method: &Method, body: &Incoming) {
+    headers.remove(header::CONTENT_LENGTH);
+    if body.is_end_stream() {
+        if matches!(*method, Method::POST | Method::PUT | Method::PATCH) {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        return;
+    }
+    match body.size_hint().exact() {
+        Some(length) => headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length)),
+        None => headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
+    };
+}
+
+/// Takes an answer's framing off. False where the origin framed it in a way that could be read differently.
+fn unframe(headers: &mut HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) if coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => {
+            headers.remove(header::CONTENT_LENGTH);
+            true
+        }
+        _ => false,
+    }
 }
 
 /// RFC 7239; an IPv6 address is bracketed and quoted.
@@ -182,6 +222,14 @@ fn target(intake: &Intake) -> Option<Uri> {
         None => intake.path.to_string(),
     };
     PathAndQuery::try_from(text).ok().map(Uri::from)
+}
+
+fn upload_reason(failure: UploadFailure) -> Reason {
+    match failure {
+        UploadFailure::Stalled => Reason::RequestTimeout,
+        UploadFailure::TooLarge => Reason::BodyTooLarge,
+        UploadFailure::Broken => Reason::RequestIncomplete,
+    }
 }
 
 fn reason_of(error: &OriginError) -> Reason {

@@ -1,6 +1,6 @@
 //! Fields that concern one connection only (RFC 9110 section 7.6.1): taken out before anything else is done to the headers.
 //!
-//! Must run before identity is injected, or `Connection` could name it away.
+//! Must not run after identity is injected, or `Connection` could name it away.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 

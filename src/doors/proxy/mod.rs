@@ -10,10 +10,12 @@ mod tunnel;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use self::bodies::{RequestBody, ResponseBody};
@@ -66,7 +68,8 @@ impl Serve for ProxyDoor {
         let account = Account::open(&request, unread, &peer, &inner.metrics, &inner.lines);
         let version = request.version();
         let mut response = inner.answer(request, &peer, account).await;
-        if version != Version::HTTP_2 && inner.drain.has_begun() {
+        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if version != Version::HTTP_2 && !switches && inner.drain.has_begun() {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -74,16 +77,19 @@ impl Serve for ProxyDoor {
 }
 
 impl Inner {
-    async fn answer(&self, request: Request<Incoming>, peer: &Peer, mut account: Account) -> Response<ResponseBody> {
+    async fn answer(&self, request: Request<Incoming>, peer: &Arc<Peer>, mut account: Account) -> Response<ResponseBody> {
         let intake = match take_in(&request) {
             Ok(Taken::Request(intake)) => intake,
             Ok(Taken::ServerOptions) => return self.options(account),
-            Err(reason) => return self.refuse(&reason.into(), account),
+            Err(reason) => {
+                account.path = request.uri().path().chars().take(256).collect();
+                return self.refuse_unread(request, reason, account).await;
+            }
         };
         account.host = intake.host.to_string();
         account.path = intake.path.to_string();
         if is_reserved(&intake.path) {
-            return self.refuse(&Reason::ReservedPath.into(), account);
+            return self.refuse_unread(request, Reason::ReservedPath, account).await;
         }
         let verdict = self
             .engine
@@ -98,11 +104,26 @@ impl Inner {
             .await;
         account.route = verdict.route.as_ref().map(|route| Arc::clone(&route.name));
         match verdict.decision {
-            Decision::Refuse(refusal) => self.refuse(&refusal, account),
+            Decision::Refuse(refusal) => {
+                discard_body(request, &mut account).await;
+                self.refuse(&refusal, account)
+            }
             Decision::Allow(permit) => {
                 self.forward(request, &intake, peer, &permit, &verdict.edits, &verdict.snapshot, account).await
             }
         }
+    }
+
+    /// Refuses what never came before the engine, counted and recorded as its refusals are.
+    async fn refuse_unread(
+        &self,
+        request: Request<Incoming>,
+        reason: Reason,
+        mut account: Account,
+    ) -> Response<ResponseBody> {
+        self.engine.record_refusal(&account.request_id, &account.trace, reason);
+        discard_body(request, &mut account).await;
+        self.refuse(&reason.into(), account)
     }
 
     fn refuse(&self, refusal: &Refusal, mut account: Account) -> Response<ResponseBody> {
@@ -131,4 +152,26 @@ impl Inner {
     }
 }
 
+/// Reads what little of a refused body is on its way: a connection closed on unread bytes is reset, and the client
+/// may never see why. Nothing is read for a client that waits to be told to go on.
+async fn discard_body(request: Request<Incoming>, account: &mut Account) {
+    if !account.unread_body || request.headers().contains_key(header::EXPECT) {
+        return;
+    }
+    let mut body = request.into_body();
+    let reading = async {
+        let mut left = DISCARDED_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.checked_sub(frame.data_ref().map_or(0, Bytes::len))?;
+        }
+        Some(())
+    };
+    let whole = tokio::time::timeout(DISCARD_WITHIN, reading).await;
+    account.unread_body = !matches!(whole, Ok(Some(())));
+}
+
+/// The most of a refused body that is read.
+const DISCARDED_BYTES: usize = 1024 * 1024;
+/// How long reading a refused body may hold up the refusal.
+const DISCARD_WITHIN: Duration = Duration::from_millis(500);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

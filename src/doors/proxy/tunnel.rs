@@ -9,10 +9,14 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::Notify;
 
+use crate::server::Drain;
+
+/// How long a tunnel goes on once everyone is told to leave.
+const FAREWELL: Duration = Duration::from_secs(5);
 const BUFFER_BYTES: usize = 16 * 1024;
 
 /// Waits for both sides to switch, then copies.
-pub(super) async fn open_tunnel(client: OnUpgrade, origin: OnUpgrade, silence: Duration) {
+pub(super) async fn open_tunnel(client: OnUpgrade, origin: OnUpgrade, silence: Duration, drain: Drain) {
     let switched = tokio::time::timeout(Duration::from_secs(10), async { tokio::try_join!(client, origin) }).await;
     let Ok(Ok((client, origin))) = switched else { return };
     let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
@@ -26,9 +30,14 @@ pub(super) async fn open_tunnel(client: OnUpgrade, origin: OnUpgrade, silence: D
         )
     };
     let watching = async { while tokio::time::timeout(silence, moved.notified()).await.is_ok() {} };
+    let leaving = async {
+        drain.begun().await;
+        tokio::time::sleep(FAREWELL).await;
+    };
     tokio::select! {
         _ = copying => {}
         () = watching => {}
+        () = leaving => {}
     }
 }
 

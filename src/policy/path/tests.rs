@@ -24,6 +24,7 @@ fn equal_paths_have_one_form() {
         ("/a%25", "/a%25"),
         ("/a%25zz", "/a%25zz"),
         ("/a:b@c,d=e+f", "/a:b@c,d=e+f"),
+        ("/a|b[c]", "/a%7Cb%5Bc%5D"),
     ] {
         assert_eq!(canonical(raw), expected, "{raw}");
     }
@@ -62,6 +63,24 @@ fn ambiguous_paths_are_refused() {
         ("/a/..%3bx", DisguisedDots),
     ] {
         assert_eq!(CanonicalPath::parse(raw), Err(expected), "{raw}");
+    }
+}
+
+#[test]
+fn the_other_reading_is_what_an_origin_makes_of_it_that_decodes_first() {
+    for (raw, other) in [
+        ("/a/b", Ok(None)),
+        ("/a%20b", Ok(None)),
+        ("/users%3Apurge", Ok(Some("/users:purge"))),
+        ("/admin;x/users", Ok(Some("/admin/users"))),
+        ("/admin%3bx/users", Ok(Some("/admin/users"))),
+        ("/admin%2Fusers", Ok(Some("/admin/users"))),
+        ("/;/admin", Err(PathError::EmptySegment)),
+        ("/a%2F%2Fb", Err(PathError::EmptySegment)),
+    ] {
+        let read = CanonicalPath::parse(raw).unwrap().other_reading();
+        let read = read.map(|path| path.map(|path| path.text));
+        assert_eq!(read, other.map(|path| path.map(str::to_owned)), "{raw}");
     }
 }
 

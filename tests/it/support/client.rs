@@ -135,13 +135,22 @@ async fn send(address: SocketAddr, request: Ask) -> Answer {
     }
 }
 
+/// As `raw`, for answers that take up to two seconds to come.
+pub(crate) async fn raw_patiently(address: SocketAddr, bytes: impl AsRef<[u8]>) -> String {
+    exchange(address, bytes.as_ref(), Duration::from_secs(2)).await
+}
+
 /// Sends bytes as they are and returns what comes back until the gateway closes or falls silent.
 pub(crate) async fn raw(address: SocketAddr, bytes: impl AsRef<[u8]>) -> String {
+    exchange(address, bytes.as_ref(), Duration::from_millis(400)).await
+}
+
+async fn exchange(address: SocketAddr, bytes: &[u8], silence: Duration) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(bytes.as_ref()).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
-    while let Ok(Ok(count @ 1..)) = tokio::time::timeout(Duration::from_millis(400), stream.read(&mut buffer)).await {
+    while let Ok(Ok(count @ 1..)) = tokio::time::timeout(silence, stream.read(&mut buffer)).await {
         text.extend_from_slice(&buffer[..count]);
     }
     String::from_utf8_lossy(&text).into_owned()

@@ -1,0 +1,139 @@
+//! What is going on on one connection: requests under way, bytes written, pieces handed over and not sent.
+//!
+//! Must not decide anything; `protocol` reads it and does.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use http_body::{Body, Frame, SizeHint};
+
+use super::ServerLimits;
+
+/// The goings-on of one connection.
+pub(super) struct Activity {
+    began: Instant,
+    under_way: AtomicUsize,
+    served: AtomicUsize,
+    /// Milliseconds after `began`: when a request last ended or a byte was last written.
+    moved: AtomicU64,
+    /// Pieces of bodies handed over and not asked for more since, by request.
+    unsent: Mutex<HashMap<usize, Instant>>,
+}
+
+impl Activity {
+    pub(super) fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            under_way: AtomicUsize::new(0),
+            served: AtomicUsize::new(0),
+            moved: AtomicU64::new(0),
+            unsent: Mutex::new(HashMap::new()),
+        }
+    }
+
+    pub(super) fn begin(activity: &Arc<Self>) -> Busy {
+        activity.under_way.fetch_add(1, Ordering::Relaxed);
+        let number = activity.served.fetch_add(1, Ordering::Relaxed);
+        Busy { activity: Arc::clone(activity), number }
+    }
+
+    /// Something moved just now.
+    pub(super) fn note(&self) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.moved.store(now, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn has_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn idle(&self) -> Duration {
+        self.began.elapsed().saturating_sub(Duration::from_millis(self.moved.load(Ordering::Relaxed)))
+    }
+
+    /// How long this connection may be idle: a first request is owed sooner than a next one.
+    pub(super) fn bound(&self, limits: &ServerLimits) -> Duration {
+        if self.has_served() { limits.idle_timeout } else { limits.header_timeout }
+    }
+
+    /// When to look again.
+    pub(super) fn patience(&self, limits: &ServerLimits) -> Duration {
+        if self.is_busy() {
+            return limits.write_timeout.min(Duration::from_secs(5));
+        }
+        self.bound(limits).saturating_sub(self.idle()).max(Duration::from_millis(50)).min(Duration::from_secs(5))
+    }
+
+    /// How long the piece that has waited longest was not taken off our hands.
+    pub(super) fn longest_unsent(&self) -> Duration {
+        let unsent = self.unsent.lock().unwrap_or_else(PoisonError::into_inner);
+        unsent.values().map(Instant::elapsed).max().unwrap_or_default()
+    }
+}
+
+/// A request under way, its response body included.
+pub(super) struct Busy {
+    activity: Arc<Activity>,
+    number: usize,
+}
+
+impl Busy {
+    fn handed_over(&self, piece: bool) {
+        let mut unsent = self.activity.unsent.lock().unwrap_or_else(PoisonError::into_inner);
+        if piece {
+            unsent.insert(self.number, Instant::now());
+        } else {
+            unsent.remove(&self.number);
+        }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.handed_over(false);
+        self.activity.note();
+        self.activity.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A response body that keeps its connection counted as busy until it ends.
+pub(super) struct Counted<B> {
+    body: B,
+    busy: Busy,
+}
+
+impl<B> Counted<B> {
+    pub(super) fn new(body: B, busy: Busy) -> Self {
+        Self { body, busy }
+    }
+}
+
+impl<B: Body + Unpin> Body for Counted<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        self.busy.handed_over(matches!(polled, Poll::Ready(Some(Ok(_)))));
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
