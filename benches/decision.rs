@@ -1,1 +1,234 @@
-fn main(){}
+//! The decision without IO: `Engine::check` over a directory that answers from memory.
+//!
+//! Must not open a socket; what a request costs on the wire is `gateway.rs`.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench that cannot be set up should end")]
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use http::{HeaderMap, Method};
+use jiff::Timestamp;
+use portcullis::directory::{
+    Answer, Clock, DirectoryError, KeySource, Memory, MemorySettings, SessionDirectory, SessionQuery,
+    SystemClock, TokenOwner, TokenQuery,
+};
+use portcullis::engine::{AccessRequest, Engine, ManagedNames, Snapshot};
+use portcullis::identity::{
+    CredentialSource, JwtRules, KeySet, SessionId, VerificationKey, verify_session_jwt,
+};
+use portcullis::policy::{
+    Access, CanonicalPath, Decision, FactorRequirement, Freshness, HostName, HostPattern, PathPattern,
+    Requirement, Route, RouteMatch, RouteTable,
+};
+use portcullis::session::{
+    ActiveSessions, DeliveryMethod, Evidence, Factor, FactorKind, MemberSession, Revocation,
+};
+use portcullis::telemetry::{LineWriter, Metrics, RequestId, TraceContext};
+
+/// Answers any member at once with three sessions of three factors.
+struct Answering(Arc<SystemClock>);
+
+impl SessionDirectory for Answering {
+    fn active_sessions(&self, query: &SessionQuery) -> Answer<Evidence> {
+        let now = self.0.now();
+        let factor = |kind, delivery: &str| Factor {
+            kind,
+            delivery: DeliveryMethod::new(delivery),
+            last_authenticated_at: Some(now.wall),
+            connection_id: None,
+            email: Some(Arc::from("member@example.com")),
+            impersonator: None,
+        };
+        let session = |number: usize| {
+            Arc::new(MemberSession {
+                session_id: SessionId::parse(&format!("session-{number}-{}", query.member.member_id))
+                    .unwrap(),
+                member: query.member.clone(),
+                organization_slug: Some(Arc::from("acme")),
+                started_at: Some(now.wall),
+                expires_at: now.wall + Duration::from_secs(36_000),
+                roles: Some(vec![Arc::from("stytch_member"), Arc::from("admin")]),
+                factors: vec![
+                    factor(FactorKind::Password, "knowledge"),
+                    factor(FactorKind::Totp, "authenticator_app"),
+                    factor(FactorKind::EmailOtp, "email"),
+                ],
+            })
+        };
+        let sessions = (0..3).map(session).collect();
+        let list = ActiveSessions { member: query.member.clone(), sessions, fetched_at: now };
+        Answer::Ready(Ok(Evidence::Sessions(Arc::new(list))))
+    }
+
+    fn resolve(&self, _query: &TokenQuery) -> Answer<TokenOwner> {
+        Answer::Ready(Err(DirectoryError::Unreachable))
+    }
+
+    fn forget(&self, _revocation: &Revocation) {}
+}
+
+struct FixedKeys(Arc<KeySet>);
+
+impl KeySource for FixedKeys {
+    fn keys(&self) -> Arc<KeySet> {
+        Arc::clone(&self.0)
+    }
+
+    fn refetch_for(&self, _key_id: &str) -> Answer<Arc<KeySet>> {
+        Answer::Ready(Ok(self.keys()))
+    }
+}
+
+struct World {
+    engine: Engine,
+    keys: Arc<KeySet>,
+    rules: JwtRules,
+    tokens: Vec<HeaderMap>,
+}
+
+fn world(members: usize) -> World {
+    let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+    let modulus = pair.public_key().modulus().big_endian_without_leading_zero().to_vec();
+    let exponent = pair.public_key().exponent().big_endian_without_leading_zero().to_vec();
+    let key = VerificationKey::from_components(&modulus, &exponent).unwrap();
+    let keys = Arc::new(KeySet::new([("k".to_owned(), key)].into(), 1));
+    let rules = JwtRules {
+        issuers: vec!["stytch.com/project-test-1".to_owned()],
+        audience: "project-test-1".to_owned(),
+        leeway: Duration::from_secs(2),
+    };
+    let clock = Arc::new(SystemClock::start());
+    let metrics = Metrics::new().unwrap();
+    let freshness = Freshness {
+        fresh_for: Duration::from_secs(36_000),
+        max_staleness: Duration::from_secs(36_000),
+        stale_if_error: Duration::ZERO,
+    };
+    let settings = MemorySettings {
+        max_entries: 200_000,
+        negative_for: Duration::from_secs(2),
+        token_binding_for: Duration::from_secs(900),
+        horizon: Duration::from_secs(36_000),
+    };
+    let shared: Arc<dyn Clock> = clock.clone();
+    let memory = Memory::new(Arc::new(Answering(Arc::clone(&clock))), shared, settings, &metrics);
+    let snapshot = Snapshot {
+        routes: RouteTable::new([route(freshness)]),
+        credentials: vec![
+            CredentialSource::Cookie("stytch_session_jwt".to_owned()),
+            CredentialSource::Bearer,
+        ],
+        jwt_rules: rules.clone(),
+        managed_names: Arc::new(ManagedNames::new("x-auth-")),
+        negative_for: Duration::from_secs(2),
+    };
+    let lines = LineWriter::off(metrics.log_lines_dropped.clone());
+    let source: Arc<dyn KeySource> = Arc::new(FixedKeys(Arc::clone(&keys)));
+    let engine = Engine::new(snapshot, Arc::new(memory), source, clock, 200_000, metrics, lines);
+    let tokens = (0..members).map(|number| bearer(&pair, number)).collect();
+    World { engine, keys, rules, tokens }
+}
+
+fn route(freshness: Freshness) -> Route {
+    Route {
+        name: Arc::from("admin"),
+        matches: RouteMatch {
+            hosts: vec![HostPattern::Unnamed],
+            paths: vec![PathPattern::parse("/admin/**").unwrap()],
+            methods: Vec::new(),
+        },
+        access: Access::Require(Requirement::All(vec![
+            Requirement::Role(Arc::from("admin")),
+            Requirement::Factor(FactorRequirement {
+                kind: Some(FactorKind::Totp),
+                delivery: None,
+                connection_id: None,
+                max_age: Some(Duration::from_secs(36_000)),
+            }),
+            Requirement::Impersonated(false),
+        ])),
+        freshness,
+        upstream: Arc::from("app"),
+        case_insensitive: false,
+        keep_encoded_slash: false,
+        keep_path_parameters: false,
+        websocket: false,
+    }
+}
+
+/// A token of about 1.7 KB, as the API's are.
+fn bearer(pair: &KeyPair, number: usize) -> HeaderMap {
+    let now = Timestamp::now().as_second();
+    let claims = serde_json::json!({
+        "iss": "stytch.com/project-test-1", "aud": ["project-test-1"], "sub": format!("member-{number}"),
+        "iat": now, "nbf": now, "exp": now + 36_000, "filler": "x".repeat(700),
+        "https://stytch.com/session": { "id": format!("session-0-member-{number}") },
+        "https://stytch.com/organization": { "organization_id": "organization-1", "slug": "acme" },
+    });
+    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256","kid":"k","typ":"JWT"}"#);
+    let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
+    let mut signature = vec![0; pair.public_modulus_len()];
+    pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature).unwrap();
+    let value = format!("Bearer {signed}.{}", URL_SAFE_NO_PAD.encode(signature));
+    HeaderMap::from_iter([(http::header::AUTHORIZATION, value.parse().unwrap())])
+}
+
+impl World {
+    async fn check(&self, headers: &HeaderMap) -> bool {
+        let request_id = RequestId::new();
+        let trace = TraceContext::begin(&request_id);
+        let verdict = self
+            .engine
+            .check(&AccessRequest {
+                method: &Method::GET,
+                host: &HostName::parse("app.example.com").unwrap(),
+                path: &CanonicalPath::parse("/admin/users").unwrap(),
+                headers,
+                request_id: &request_id,
+                trace: &trace,
+            })
+            .await;
+        matches!(verdict.decision, Decision::Allow(_))
+    }
+}
+
+fn decisions(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for members in [1, 1_000, 100_000] {
+        // Signing a hundred thousand tokens takes a while; only checking is measured.
+        let world = world(members);
+        for headers in &world.tokens {
+            assert!(runtime.block_on(world.check(headers)));
+        }
+        criterion.bench_function(&format!("check, all hot, {members} members"), |bencher| {
+            bencher.iter_batched(
+                || &world.tokens[fastrand::usize(..members)],
+                |headers| black_box(runtime.block_on(world.check(headers))),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    let world = world(1);
+    let token = world.tokens[0]["authorization"].to_str().unwrap().trim_start_matches("Bearer ").to_owned();
+    criterion.bench_function("verify a JWT that is not remembered", |bencher| {
+        let now = Timestamp::now();
+        bencher.iter(|| verify_session_jwt(black_box(&token), &world.keys, &world.rules, now).unwrap());
+    });
+    criterion.bench_function("canonical path, plain", |bencher| {
+        bencher.iter(|| CanonicalPath::parse(black_box("/admin/users/42/edit")).unwrap());
+    });
+    criterion.bench_function("canonical path, encoded", |bencher| {
+        bencher.iter(|| CanonicalPath::parse(black_box("/a%64min/./users/%C3%A9/../42")).unwrap());
+    });
+}
+
+criterion_group!(benches, decisions);
+criterion_main!(benches);

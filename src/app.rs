@@ -108,7 +108,15 @@ impl Gateway {
             drain.spawn(listener.run(door.clone(), drain.clone()));
         }
         tracing::info!(address = %ops, "metrics and probes");
-        Ok(Self { drain, ops_drain, drain_timeout: config.drain_timeout, traffic, ops, keys: core.keys, lines })
+        Ok(Self {
+            drain,
+            ops_drain,
+            drain_timeout: config.drain_timeout,
+            traffic,
+            ops,
+            keys: core.keys,
+            lines,
+        })
     }
 
     /// Where traffic is taken, and whether under TLS.
@@ -164,7 +172,9 @@ pub async fn build_to_explain(
             return Ok(None);
         }
     }
-    let Some(body) = written else { return Ok(Some(core.engine)) };
+    let Some(body) = written else {
+        return Ok(Some(core.engine));
+    };
     let spelling = if as_written { Spelling::AsWritten } else { Spelling::Canonical };
     let directory = WrittenList::new(body, spelling, Arc::new(core.memory), Arc::clone(&clock));
     let engine = build_engine(config, Arc::new(directory), Arc::new(core.keys), clock, &metrics, &lines);
@@ -193,7 +203,8 @@ fn build_core(
     let keys = Keys::new(&client, &config.stytch, metrics.clone());
     let guard = Guard::new(Arc::new(client), &config.guard);
     let memory = Memory::new(Arc::new(guard), Arc::clone(&clock), config.memory.clone(), metrics);
-    let engine = build_engine(config, Arc::new(memory.clone()), Arc::new(keys.clone()), clock, metrics, lines);
+    let engine =
+        build_engine(config, Arc::new(memory.clone()), Arc::new(keys.clone()), clock, metrics, lines);
     Ok(Core { engine: Arc::new(engine), memory, keys, tls })
 }
 

@@ -43,14 +43,17 @@ pub(super) fn run(args: &CheckArgs) -> Outcome {
         match args.format {
             Format::Human => unusable.iter().for_each(|message| complain(&format!("error: {message}"))),
             Format::Json => {
-                let told = unusable.iter().map(|message| serde_json::json!({ "code": "C004", "message": message }));
+                let told =
+                    unusable.iter().map(|message| serde_json::json!({ "code": "C004", "message": message }));
                 say(&serde_json::Value::from_iter(told).to_string());
             }
         }
         return Err(Failed);
     }
     match args.format {
-        Format::Human => say(&format!("{}: {} routes, no mistakes", args.config.config.display(), config.routes.len())),
+        Format::Human => {
+            say(&format!("{}: {} routes, no mistakes", args.config.config.display(), config.routes.len()));
+        }
         Format::Json => say("[]"),
     }
     Ok(())

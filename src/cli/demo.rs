@@ -59,7 +59,11 @@ pub(super) fn run(args: DemoArgs) -> Outcome {
     })
 }
 
-fn configuration(args: &DemoArgs, emulator: &Emulator, echo: &EchoOrigin) -> Result<crate::config::Config, Failed> {
+fn configuration(
+    args: &DemoArgs,
+    emulator: &Emulator,
+    echo: &EchoOrigin,
+) -> Result<crate::config::Config, Failed> {
     let folder = std::env::temp_dir().join(format!("portcullis-demo-{}", std::process::id()));
     std::fs::create_dir_all(&folder).map_err(fail)?;
     let file = folder.join("demo.yaml");
@@ -157,7 +161,9 @@ fn introduce(places: &Places, emulator: &Emulator, exported: Option<&Path>) {
         ),
     );
     match exported {
-        Some(file) => say(&format!("variables for scripts are in {} (JWTs live for five minutes)", file.display())),
+        Some(file) => {
+            say(&format!("variables for scripts are in {} (JWTs live for five minutes)", file.display()));
+        }
         None => say("`--export FILE` writes addresses, tokens and JWTs as shell variables"),
     }
     say("Ctrl-C ends it.");

@@ -53,7 +53,8 @@ pub(super) fn run(args: &ExplainArgs) -> Outcome {
 }
 
 async fn decide(args: &ExplainArgs, config: &Config) -> Result<Verdict, Failed> {
-    let path = CanonicalPath::parse(args.url.path()).map_err(|error| fail(format!("the path is refused (400): {error}")))?;
+    let path = CanonicalPath::parse(args.url.path())
+        .map_err(|error| fail(format!("the path is refused (400): {error}")))?;
     let authority = args.url.authority().ok_or_else(|| fail("`--url` needs scheme and host"))?;
     let host = HostName::parse(authority.as_str()).map_err(fail)?;
     let mut headers = HeaderMap::new();
@@ -130,10 +131,16 @@ fn tell(verdict: &Verdict) {
         }
         Decision::Refuse(refusal) => {
             let reason = refusal.reason;
-            say(&format!("decision  refuse {} {}: {}", reason.status().as_u16(), reason.code(), reason.title()));
+            say(&format!(
+                "decision  refuse {} {}: {}",
+                reason.status().as_u16(),
+                reason.code(),
+                reason.title()
+            ));
             say(&format!("remedy    {:?}", reason.remedy()));
             if let Some(challenge) = &refusal.challenge {
-                let age = challenge.max_age.map_or_else(String::new, |age| format!(", proven at most {age:?} ago"));
+                let age =
+                    challenge.max_age.map_or_else(String::new, |age| format!(", proven at most {age:?} ago"));
                 say(&format!("          {}{age}", challenge.acr_values.join(" ")));
             }
         }
@@ -142,7 +149,9 @@ fn tell(verdict: &Verdict) {
 
 /// The sessions the decision looked at: its own, or all where any one may answer.
 fn judged(verdict: &Verdict, evidence: &Evidence) -> Vec<Arc<MemberSession>> {
-    let Evidence::Sessions(list) = evidence else { return Vec::new() };
+    let Evidence::Sessions(list) = evidence else {
+        return Vec::new();
+    };
     match verdict.principal.as_ref().map(|principal| &principal.bound) {
         Some(Bound::Session(session)) => list.find(session).into_iter().cloned().collect(),
         _ => list.sessions.clone(),
@@ -171,4 +180,3 @@ fn read_member(text: &str) -> Result<Principal, Failed> {
 fn read_file(file: &Path) -> Result<Vec<u8>, Failed> {
     std::fs::read(file).map_err(|error| fail(format!("`{}` cannot be read: {error}", file.display())))
 }
-

@@ -11,7 +11,8 @@ use crate::policy::{Access, RouteTable};
 pub(super) fn run(args: &ConfigArgs) -> Outcome {
     let config = args.load(SecretPolicy::NotNeeded)?;
     let table = RouteTable::new(config.routes);
-    let mut rows = vec![["HOST", "PATH", "METHODS", "ROUTE", "ACCESS", "MAX STALENESS", "UPSTREAM"].map(str::to_owned)];
+    let mut rows =
+        vec![["HOST", "PATH", "METHODS", "ROUTE", "ACCESS", "MAX STALENESS", "UPSTREAM"].map(str::to_owned)];
     rows.extend(table.iter().map(|(host, path, route)| {
         let methods: Vec<&str> = route.matches.methods.iter().map(Method::as_str).collect();
         [
@@ -28,7 +29,11 @@ pub(super) fn run(args: &ConfigArgs) -> Outcome {
         ]
     }));
     let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or_default()
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or_default()
     };
     let widths: Vec<usize> = (0..7).map(width).collect();
     for row in &rows {

@@ -67,7 +67,13 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     /// A mistake at a known place of the text, or of the file as a whole.
-    pub(super) fn in_text(code: Code, message: String, file: &str, text: &str, span: Option<Range<usize>>) -> Self {
+    pub(super) fn in_text(
+        code: Code,
+        message: String,
+        file: &str,
+        text: &str,
+        span: Option<Range<usize>>,
+    ) -> Self {
         let (line, column) = span.as_ref().map(|span| line_and_column(text, span.start)).unzip();
         Self {
             code: code.text(),
@@ -89,7 +95,13 @@ impl Diagnostic {
     }
 
     /// Places a problem in the file, or names where else its value came from.
-    pub(super) fn place(problem: Problem, file: &str, text: &str, places: &Places, elsewhere: Option<String>) -> Self {
+    pub(super) fn place(
+        problem: Problem,
+        file: &str,
+        text: &str,
+        places: &Places,
+        elsewhere: Option<String>,
+    ) -> Self {
         let found = problem.path.nearest(places);
         let span = found.filter(|_| elsewhere.is_none()).map(|(place, exact)| match &place.key {
             // What is missing is missing from the mapping, whose key says where.
@@ -98,7 +110,8 @@ impl Diagnostic {
         });
         // A block has no first line worth underlining as a whole.
         let span = span.map(|span| {
-            let line_end = text.get(span.start..).and_then(|rest| rest.find('\n')).map(|length| span.start + length);
+            let line_end =
+                text.get(span.start..).and_then(|rest| rest.find('\n')).map(|length| span.start + length);
             span.start..span.end.min(line_end.unwrap_or(text.len())).max(span.start)
         });
         let mut placed = Self::in_text(problem.code, problem.message, file, text, span);
@@ -117,9 +130,10 @@ pub fn render_human(diagnostics: &[Diagnostic], text: &str, colour: bool) -> Str
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
     let mut told = Vec::new();
     for diagnostic in diagnostics {
-        let mut group = Level::ERROR.primary_title(&diagnostic.message).id(diagnostic.code).elements(Vec::<
-            annotate_snippets::Element<'_>,
-        >::new());
+        let mut group = Level::ERROR
+            .primary_title(&diagnostic.message)
+            .id(diagnostic.code)
+            .elements(Vec::<annotate_snippets::Element<'_>>::new());
         if let (Some(file), Some(span)) = (&diagnostic.file, &diagnostic.span) {
             group = group.element(
                 Snippet::source(text).path(file).annotation(AnnotationKind::Primary.span(span.clone())),

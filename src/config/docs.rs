@@ -35,7 +35,9 @@ pub fn markdown_reference() -> String {
 }
 
 fn section(root: &Value, shape: &Value, path: &str, text: &mut String) {
-    let Some(fields) = shape.get("properties").and_then(Value::as_object) else { return };
+    let Some(fields) = shape.get("properties").and_then(Value::as_object) else {
+        return;
+    };
     if path.is_empty() {
         text.push_str("\n## Top level\n\n");
     } else {

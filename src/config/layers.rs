@@ -43,7 +43,8 @@ impl Layers {
         let environment = environment.filter_map(|(name, value)| {
             let name = name.strip_prefix(PREFIX)?.to_ascii_lowercase();
             // Other single names are no keys (`PORTCULLIS_CONFIG` names the file).
-            (name.contains("__") || TOP_LEVEL.contains(&name.as_str())).then(|| (name.replace("__", "."), value))
+            (name.contains("__") || TOP_LEVEL.contains(&name.as_str()))
+                .then(|| (name.replace("__", "."), value))
         });
         let overrides = overrides.iter().cloned();
         Self(

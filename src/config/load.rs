@@ -53,18 +53,19 @@ pub fn load(options: &LoadOptions) -> Result<Config, Invalid> {
     let text = std::fs::read_to_string(&options.file).map_err(|error| {
         let message = format!("`{name}` cannot be read: {error}");
         let mut diagnostic = Diagnostic::in_text(Code::Syntax, message, &name, "", None);
-        diagnostic.hint = Some("name the configuration with `-c FILE`; `config/minimal.yaml` is one to begin with".to_owned());
+        diagnostic.hint = Some(
+            "name the configuration with `-c FILE`; `config/minimal.yaml` is one to begin with".to_owned(),
+        );
         Invalid { diagnostics: vec![diagnostic], text: String::new() }
     })?;
     let environment = Environment {
         variable: &|name| std::env::var(name).ok(),
         file: &|path| std::fs::read_to_string(path),
-        base: options.file.parent().unwrap_or(FilePath::new(".")),
+        base: options.file.parent().unwrap_or_else(|| FilePath::new(".")),
         secrets: options.secrets,
     };
-    let variables = std::env::vars_os().filter_map(|(name, value)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    });
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     read(&name, &text, variables, &options.overrides, &environment)
         .map_err(|diagnostics| Invalid { diagnostics, text })
 }
@@ -76,10 +77,11 @@ fn read(
     overrides: &[(String, String)],
     environment: &Environment<'_>,
 ) -> Result<Config, Vec<Diagnostic>> {
-    let (file, places) = parse(name, text).map_err(|diagnostic| vec![diagnostic])?;
+    let (file, places) = parse(name, text).map_err(|diagnostic| vec![*diagnostic])?;
     let layers = Layers::new(file, variables, overrides);
     let merged = layers.merged();
-    let mut tree = merged.map_err(|message| vec![Diagnostic::in_text(Code::Syntax, message, name, text, None)])?;
+    let mut tree =
+        merged.map_err(|message| vec![Diagnostic::in_text(Code::Syntax, message, name, text, None)])?;
 
     let mut problems: Vec<Problem> = places
         .repeated
@@ -97,11 +99,12 @@ fn read(
     let config = check(&raw, environment, &mut problems);
     // What was taken out because of its shape is not missing.
     let told = |problem: &Problem| {
-        problem.code != Code::Missing || !shapeless.iter().any(|earlier| {
-            let meant = earlier.meant();
-            let excuses = |path: &Path| path.starts_with(&problem.path) || problem.path.starts_with(path);
-            excuses(&earlier.path) || meant.is_some_and(|path| excuses(&path))
-        })
+        problem.code != Code::Missing
+            || !shapeless.iter().any(|earlier| {
+                let meant = earlier.meant();
+                let excuses = |path: &Path| path.starts_with(&problem.path) || problem.path.starts_with(path);
+                excuses(&earlier.path) || meant.is_some_and(|path| excuses(&path))
+            })
     };
     problems.retain(told);
     match config {
@@ -126,9 +129,9 @@ fn read(
 }
 
 /// The file as a tree, by the ending of its name.
-fn parse(name: &str, text: &str) -> Result<(Value, Places), Diagnostic> {
+fn parse(name: &str, text: &str) -> Result<(Value, Places), Box<Diagnostic>> {
     let ending = FilePath::new(name).extension().and_then(|ending| ending.to_str()).unwrap_or("yaml");
-    let fail = |message: String, span| Diagnostic::in_text(Code::Syntax, message, name, text, span);
+    let fail = |message: String, span| Box::new(Diagnostic::in_text(Code::Syntax, message, name, text, span));
     match ending {
         "toml" => {
             let value: toml::Value =
@@ -179,12 +182,24 @@ fn shape(tree: &mut Value, layers: &Layers, problems: &mut Vec<Problem>) -> RawC
             let hint = did_you_mean(&key, known.iter().map(String::as_str))
                 .or_else(|| Some(format!("known here: {}", known.join(", "))));
             let message = format!("unknown key `{key}`");
-            problems.push(Problem { code: Code::UnknownKey, path: path.clone(), at_key: true, message, hint });
+            problems.push(Problem {
+                code: Code::UnknownKey,
+                path: path.clone(),
+                at_key: true,
+                message,
+                hint,
+            });
         } else if coerce(tree, &path, layers) {
             continue;
         } else {
             let (message, hint) = wrong_type(&path, &message);
-            problems.push(Problem { code: Code::WrongType, path: path.clone(), at_key: false, message, hint });
+            problems.push(Problem {
+                code: Code::WrongType,
+                path: path.clone(),
+                at_key: false,
+                message,
+                hint,
+            });
         }
         if path.remove_from(tree).is_none() {
             break;
@@ -206,8 +221,12 @@ fn coerce(tree: &mut Value, path: &Path, layers: &Layers) -> bool {
     if layers.elsewhere(&path.to_string()).is_none() {
         return false;
     }
-    let Some(place) = path.find_mut(tree) else { return false };
-    let Some(text) = place.as_str() else { return false };
+    let Some(place) = path.find_mut(tree) else {
+        return false;
+    };
+    let Some(text) = place.as_str() else {
+        return false;
+    };
     let value = match text {
         "true" => Value::Bool(true),
         "false" => Value::Bool(false),
@@ -237,7 +256,10 @@ fn wrong_type(path: &Path, message: &str) -> (String, Option<String>) {
     }
     let message = format!("`{what}` has the wrong type: {}", plain(message));
     let wants_text = message.contains("a string");
-    (message, wants_text.then(|| "a length of time has a unit, such as `10s`; a text can be quoted".to_owned()))
+    (
+        message,
+        wants_text.then(|| "a length of time has a unit, such as `10s`; a text can be quoted".to_owned()),
+    )
 }
 
 /// The reader's sentence without the reader's names for things.
@@ -253,7 +275,9 @@ fn plain(message: &str) -> String {
 
 /// A close name, as a hint.
 pub(super) fn did_you_mean<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
-    let close = known.map(|name| (strsim::jaro_winkler(written, name), name)).filter(|(likeness, _)| *likeness > 0.75);
+    let close = known
+        .map(|name| (strsim::jaro_winkler(written, name), name))
+        .filter(|(likeness, _)| *likeness > 0.75);
     let (_, name) = close.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
     Some(format!("did you mean `{name}`?"))
 }

@@ -40,9 +40,8 @@ impl Places {
     pub(super) fn of_yaml(text: &str) -> Self {
         let mut places = Self::default();
         let events = Parser::new_from_str(text).map_while(Result::ok);
-        let nodes = events.filter(|(event, _)| {
-            event.is_node() || matches!(event, Event::MappingEnd | Event::SequenceEnd)
-        });
+        let nodes = events
+            .filter(|(event, _)| event.is_node() || matches!(event, Event::MappingEnd | Event::SequenceEnd));
         let mut nodes = nodes.map(|(event, span)| (event, span.byte_range().unwrap_or(0..0)));
         places.walk(&mut nodes, None, &Path::default(), None);
         places
@@ -65,12 +64,16 @@ impl Places {
         path: &Path,
         key: Option<Range<usize>>,
     ) {
-        let Some((event, span)) = given.or_else(|| nodes.next()) else { return };
+        let Some((event, span)) = given.or_else(|| nodes.next()) else {
+            return;
+        };
         self.by_path.insert(path.clone(), Place { key, value: span });
         match event {
             Event::MappingStart(..) => {
                 while let Some((event, span)) = nodes.next() {
-                    let Event::Scalar(name, ..) = event else { return };
+                    let Event::Scalar(name, ..) = event else {
+                        return;
+                    };
                     let path = path.key(&name);
                     if self.by_path.contains_key(&path) {
                         self.repeated.push((path.clone(), span.clone()));

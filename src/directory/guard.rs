@@ -70,7 +70,9 @@ impl Gate {
             let _place = place;
             // Closed never; a wait that lasts the whole deadline means the calls before it are stuck.
             let turn = tokio::time::timeout_at(deadline, running.acquire()).await;
-            let Ok(Ok(_turn)) = turn else { return Err(DirectoryError::Busy) };
+            let Ok(Ok(_turn)) = turn else {
+                return Err(DirectoryError::Busy);
+            };
             tokio::time::timeout_at(deadline, call).await.unwrap_or(Err(DirectoryError::Timeout))
         })
     }

@@ -99,7 +99,9 @@ pub struct TokenQuery {
 pub enum TokenOwner {
     Session(TokenBinding),
     /// The directory knows no live session for it.
-    Nobody { asked_at: Now },
+    Nobody {
+        asked_at: Now,
+    },
 }
 
 /// The session an opaque token belongs to; a fact that outlives the evidence about that session.

@@ -11,7 +11,9 @@ use jiff::Timestamp;
 
 use crate::policy::Reason;
 use crate::server::Peer;
-use crate::telemetry::{AccessRecord, LineWriter, Metrics, RequestId, TraceContext, method_label, milliseconds};
+use crate::telemetry::{
+    AccessRecord, LineWriter, Metrics, RequestId, TraceContext, method_label, milliseconds,
+};
 
 /// What nginx taught everybody to read as "the client left before the answer".
 const CLIENT_LEFT: u16 = 499;

@@ -88,7 +88,9 @@ fn detail(remedy: Remedy) -> &'static str {
     match remedy {
         Remedy::ChangeRequest => "Send a different request; this one will not be accepted.",
         Remedy::SignIn => "Sign in and try again.",
-        Remedy::StepUp => "Authenticate again with the factor named in the challenge, then repeat the request.",
+        Remedy::StepUp => {
+            "Authenticate again with the factor named in the challenge, then repeat the request."
+        }
         Remedy::AskForAccess => "Ask whoever manages access to this application.",
         Remedy::Retry => "This is not the caller's fault; try again later.",
     }
@@ -123,8 +125,14 @@ mod tests {
         for reason in Reason::ALL {
             let response = refusal_response(&Refusal::from(*reason), &Method::GET, &RequestId::new());
             assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
-            assert_eq!(response.headers().contains_key(header::WWW_AUTHENTICATE), matches!(response.status().as_u16(), 401 | 403));
-            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), reason.remedy() == Remedy::Retry);
+            assert_eq!(
+                response.headers().contains_key(header::WWW_AUTHENTICATE),
+                matches!(response.status().as_u16(), 401 | 403)
+            );
+            assert_eq!(
+                response.headers().contains_key(header::RETRY_AFTER),
+                reason.remedy() == Remedy::Retry
+            );
             let problem: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
             assert_eq!(problem["reason"], reason.code());
             assert_eq!(problem["status"], response.status().as_u16());

@@ -148,4 +148,3 @@ fn found<T>(what: Option<T>, kind: &str) -> Result<Value, String> {
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
-

@@ -63,10 +63,15 @@ async fn echo(request: Request<Incoming>) -> Response<Full<Bytes>> {
     }
     let headers: BTreeMap<&str, Value> = headers
         .into_iter()
-        .map(|(name, values)| (name, match values.as_slice() {
-            [one] => json!(one),
-            many => json!(many),
-        }))
+        .map(|(name, values)| {
+            (
+                name,
+                match values.as_slice() {
+                    [one] => json!(one),
+                    many => json!(many),
+                },
+            )
+        })
         .collect();
     let told = json!({
         "method": parts.method.as_str(),

@@ -147,7 +147,9 @@ impl http_body::Body for BrokenOff {
 fn oversized(bytes: usize) -> Response<EmulatorBody> {
     const PIECE: usize = 64 * 1024;
     let mut frames = std::collections::VecDeque::new();
-    frames.push_back(Ok(hyper::body::Frame::data(Bytes::from_static(b"{\"member_sessions\":[],\"padding\":\""))));
+    frames.push_back(Ok(hyper::body::Frame::data(Bytes::from_static(
+        b"{\"member_sessions\":[],\"padding\":\"",
+    ))));
     let piece = Bytes::from(vec![b'x'; PIECE]);
     frames.extend((0..bytes / PIECE).map(|_| Ok(hyper::body::Frame::data(piece.clone()))));
     frames.push_back(Ok(hyper::body::Frame::data(Bytes::from_static(b"\"}"))));

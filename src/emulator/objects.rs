@@ -124,9 +124,10 @@ fn sub_object(delivery: &str) -> Option<(String, Value)> {
             named("email_factor", json!({ "email_id": id("email"), "email_address": "member@example.com" }))
         }
         "embedded" => named("embeddable_magic_link_factor", json!({ "embedded_id": id("embedded") })),
-        "sms" | "whatsapp" => {
-            named("phone_number_factor", json!({ "phone_id": id("phone-number"), "phone_number": "+15005550006" }))
-        }
+        "sms" | "whatsapp" => named(
+            "phone_number_factor",
+            json!({ "phone_id": id("phone-number"), "phone_number": "+15005550006" }),
+        ),
         "sso_saml" | "sso_oidc" => {
             let protocol = delivery.trim_start_matches("sso_");
             let object = json!({

@@ -177,8 +177,10 @@ impl State {
     }
 
     pub(super) fn add_session(&mut self, seed: SeedSession, now: Timestamp) -> Result<String, SeedError> {
-        let member =
-            self.members.get(&seed.member).ok_or_else(|| SeedError::Unknown(seed.member.clone(), "member"))?;
+        let member = self
+            .members
+            .get(&seed.member)
+            .ok_or_else(|| SeedError::Unknown(seed.member.clone(), "member"))?;
         let started_at = before(now, seed.started_ago.as_deref())?;
         let factors = seed.factors.into_iter().map(|factor| match factor {
             SeedFactor::Short { kind, delivery_method, proven_ago, details } => {
@@ -213,5 +215,6 @@ pub(super) fn before(now: Timestamp, ago: Option<&str>) -> Result<Timestamp, See
 }
 
 fn length(text: &str) -> Result<SignedDuration, SeedError> {
-    text.parse().map_err(|_| SeedError::Syntax(format!("`{text}` is no length of time such as `5m` or `2h 30m`")))
+    text.parse()
+        .map_err(|_| SeedError::Syntax(format!("`{text}` is no length of time such as `5m` or `2h 30m`")))
 }

@@ -60,7 +60,8 @@ impl Emulator {
     /// Opens the port and answers from then on.
     pub async fn start(settings: EmulatorSettings) -> io::Result<Self> {
         let seed = settings.seed.as_deref().unwrap_or(BUILT_IN);
-        let state = plant(seed, Timestamp::now()).map_err(|error: SeedError| io::Error::other(error.to_string()))?;
+        let state =
+            plant(seed, Timestamp::now()).map_err(|error: SeedError| io::Error::other(error.to_string()))?;
         let state = Arc::new(Mutex::new(state));
         let listener = TcpListener::bind(settings.address).await?;
         let address = listener.local_addr()?;
@@ -142,7 +143,9 @@ async fn answer(
     let (parts, body) = request.into_parts();
     let body = match Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => body.to_bytes(),
-        Err(_) => return Some(api_error(StatusCode::BAD_REQUEST, "bad_request", "Too large.").map(whole)),
+        Err(_) => {
+            return Some(api_error(StatusCode::BAD_REQUEST, "bad_request", "Too large.").map(whole));
+        }
     };
     let mut call = Call {
         method: &parts.method,
@@ -195,7 +198,11 @@ impl Drop for ResettableStream {
 }
 
 impl AsyncRead for ResettableStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

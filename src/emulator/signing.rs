@@ -19,8 +19,10 @@ pub(super) struct SigningKey {
 
 impl SigningKey {
     pub(super) fn generate() -> Result<Self, String> {
-        let pair = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).map_err(|e| e.to_string())?;
-        let params = CertificateParams::new(vec!["emulator.invalid".to_owned()]).map_err(|e| e.to_string())?;
+        let pair =
+            KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).map_err(|e| e.to_string())?;
+        let params =
+            CertificateParams::new(vec!["emulator.invalid".to_owned()]).map_err(|e| e.to_string())?;
         let certificate = params.self_signed(&pair).map_err(|e| e.to_string())?;
         let signer = RsaKeyPair::from_pkcs8(&pair.serialize_der()).map_err(|e| e.to_string())?;
         Ok(Self {

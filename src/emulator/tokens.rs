@@ -101,11 +101,13 @@ pub(super) fn merge(target: &mut Value, patch: &Value) {
 pub(super) fn session_of_jwt(state: &State, jwt: &str) -> Option<String> {
     let (signed, _) = jwt.rsplit_once('.')?;
     let (header, claims) = signed.split_once('.')?;
-    let read = |part: &str| -> Option<Value> {
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
-    };
+    let read =
+        |part: &str| -> Option<Value> { serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok() };
     let (header, claims) = (read(header)?, read(claims)?);
-    let key = state.keys.iter().find(|key| Some(key.key_id.as_str()) == header.get("kid").and_then(Value::as_str))?;
+    let key = state
+        .keys
+        .iter()
+        .find(|key| Some(key.key_id.as_str()) == header.get("kid").and_then(Value::as_str))?;
     // RS256 is deterministic: signing the same claims again is a verification.
     (key.sign(&claims).split_once('.')?.1.rsplit_once('.')?.1 == jwt.rsplit_once('.')?.1)
         .then(|| claims.pointer("/https:~1~1stytch.com~1session/id")?.as_str().map(str::to_owned))?

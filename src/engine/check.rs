@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use moka::sync::Cache;
 
+use super::AccessRequest;
 use super::header_edits::HeaderEdits;
 use super::identify::{Identified, VerifiedToken};
 use super::snapshot::Snapshot;
-use super::AccessRequest;
 use crate::directory::{Clock, DirectoryError, KeySource, SessionDirectory, SessionQuery, Spelling};
 use crate::identity::{Bound, CredentialDigest, Now, Principal, carries_session_jwt};
 use crate::policy::{Access, Decision, Reason, Refusal, Route, RouteMiss, decide};
@@ -86,7 +86,12 @@ impl Engine {
         };
         let edits = match &decision {
             Decision::Allow(permit) if permit.caller().is_some() => permit.caller().map(|caller| {
-                HeaderEdits::for_caller(&snapshot.managed_names, &snapshot.credentials, caller, course.by_bearer)
+                HeaderEdits::for_caller(
+                    &snapshot.managed_names,
+                    &snapshot.credentials,
+                    caller,
+                    course.by_bearer,
+                )
             }),
             _ => None,
         };
@@ -129,8 +134,7 @@ impl Engine {
         let principal = match given {
             Some(principal) => principal,
             None => {
-                let Identified { principal, by_bearer } =
-                    self.identify(request.headers, snapshot).await?;
+                let Identified { principal, by_bearer } = self.identify(request.headers, snapshot).await?;
                 course.by_bearer = by_bearer;
                 principal
             }
@@ -173,7 +177,9 @@ impl Engine {
         snapshot: &Snapshot,
         now: Now,
     ) -> bool {
-        let Decision::Refuse(refusal) = decision else { return false };
+        let Decision::Refuse(refusal) = decision else {
+            return false;
+        };
         refusal.reason.rests_on_evidence()
             && (evidence.age(now.monotonic) > snapshot.negative_for
                 || principal.issued_at.is_some_and(|issued_at| evidence.may_predate(issued_at, SKEW)))

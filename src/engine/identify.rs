@@ -54,7 +54,9 @@ impl Engine {
             };
             let is_bearer = snapshot.credentials.get(*source) == Some(&CredentialSource::Bearer);
             match (verified, &mut winner) {
-                (Ok(principal), None) => winner = Some(Identified { principal, by_bearer: is_bearer }),
+                (Ok(principal), None) => {
+                    winner = Some(Identified { principal, by_bearer: is_bearer });
+                }
                 (Ok(principal), Some(first)) if principal.bound != first.principal.bound => {
                     return Err(Reason::CredentialsDisagree.into());
                 }
@@ -72,12 +74,7 @@ impl Engine {
         })
     }
 
-    async fn verify(
-        &self,
-        token: &str,
-        snapshot: &Snapshot,
-        may_wait: bool,
-    ) -> Result<Principal, Unfit> {
+    async fn verify(&self, token: &str, snapshot: &Snapshot, may_wait: bool) -> Result<Principal, Unfit> {
         let now = self.clock.now();
         let digest = CredentialDigest::of(token);
         let mut keys = self.keys.keys();
@@ -126,7 +123,9 @@ impl Unfit {
     fn refusal(self) -> Option<Refusal> {
         match self {
             Self::Jwt(JwtError::Expired) => Some(Reason::CredentialExpired.into()),
-            Self::Jwt(JwtError::MachineToken | JwtError::ConnectedAppToken) => Some(Reason::CredentialKind.into()),
+            Self::Jwt(JwtError::MachineToken | JwtError::ConnectedAppToken) => {
+                Some(Reason::CredentialKind.into())
+            }
             Self::Jwt(_) | Self::Unknown => Some(Reason::CredentialInvalid.into()),
             Self::Directory(error) => Some(error.refusal()),
             Self::NotLookedAt => None,

@@ -72,7 +72,9 @@ pub fn remove_credential_cookies(headers: &mut HeaderMap, sources: &[CredentialS
     }
     let is_credential = |pair: &[u8]| {
         let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
-        sources.iter().any(|source| matches!(source, CredentialSource::Cookie(cookie) if cookie.as_bytes() == name))
+        sources
+            .iter()
+            .any(|source| matches!(source, CredentialSource::Cookie(cookie) if cookie.as_bytes() == name))
     };
     let mut kept = Vec::new();
     for value in headers.get_all(header::COOKIE) {

@@ -12,8 +12,8 @@ mod principal;
 mod secret;
 
 pub use credential::{
-    Credential, CredentialSource, FoundCredentials, MAX_CREDENTIAL_BYTES, MAX_VALUES_PER_NAME, find_credentials,
-    remove_credential_cookies,
+    Credential, CredentialSource, FoundCredentials, MAX_CREDENTIAL_BYTES, MAX_VALUES_PER_NAME,
+    find_credentials, remove_credential_cookies,
 };
 pub use digest::CredentialDigest;
 pub use ids::{InvalidIdentifier, MemberId, MemberRef, OrganizationId, ProjectId, SessionId};

@@ -52,10 +52,7 @@ mod tests {
 
     #[test]
     fn a_date_ahead_of_the_clock_is_believed_only_within_the_skew() {
-        let now = Now {
-            wall: Timestamp::from_second(1_000).unwrap(),
-            monotonic: Monotonic::default(),
-        };
+        let now = Now { wall: Timestamp::from_second(1_000).unwrap(), monotonic: Monotonic::default() };
         let skew = Duration::from_secs(2);
         let at = |second| Timestamp::from_second(second).unwrap();
         assert_eq!(now.age_of(at(990), skew), Some(Duration::from_secs(10)));

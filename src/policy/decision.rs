@@ -87,7 +87,9 @@ impl Challenge {
 /// `caller` is `None` when the request carried no credential that could be looked at.
 pub fn decide(route: &Arc<Route>, caller: Option<(&Principal, &Evidence)>, now: Now) -> Decision {
     let requirement = match &route.access {
-        Access::Public => return Decision::Allow(Permit { route: Arc::clone(route), caller: None }),
+        Access::Public => {
+            return Decision::Allow(Permit { route: Arc::clone(route), caller: None });
+        }
         Access::Require(requirement) => requirement,
     };
     let Some((principal, evidence)) = caller else {
@@ -124,7 +126,9 @@ fn judge<'a>(
                 match judge_one(requirement, session, now) {
                     Ok(session) => return Ok(session),
                     // The session that comes nearest to an allow answers: a step-up before a flat no.
-                    Err(refusal) if best.as_ref().is_none_or(|best| nearer(&refusal, best)) => best = Some(refusal),
+                    Err(refusal) if best.as_ref().is_none_or(|best| nearer(&refusal, best)) => {
+                        best = Some(refusal);
+                    }
                     Err(_) => {}
                 }
             }

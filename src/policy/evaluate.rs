@@ -34,7 +34,8 @@ pub(super) fn evaluate(requirement: &Requirement, session: &MemberSession, now: 
                 return Truth::True;
             }
             // Organizations may choose their slug; what looks like an id is one and nothing else.
-            let slugs: Vec<&str> = names.iter().map(|name| &**name).filter(|name| !name.starts_with("organization-")).collect();
+            let slugs: Vec<&str> =
+                names.iter().map(|name| &**name).filter(|name| !name.starts_with("organization-")).collect();
             match &session.organization_slug {
                 Some(slug) => slugs.contains(&&**slug).into(),
                 None if slugs.is_empty() => Truth::False,
@@ -86,7 +87,11 @@ pub(super) enum Step<'a> {
 }
 
 /// The steps that would meet `requirement`: none if it is met, `None` if no step can.
-fn steps_to_meet<'a>(requirement: &'a Requirement, session: &MemberSession, now: Now) -> Option<Vec<Step<'a>>> {
+fn steps_to_meet<'a>(
+    requirement: &'a Requirement,
+    session: &MemberSession,
+    now: Now,
+) -> Option<Vec<Step<'a>>> {
     if evaluate(requirement, session, now).is_true() {
         return Some(Vec::new());
     }
@@ -125,7 +130,8 @@ impl Step<'_> {
                 )
             }),
             Step::Mfa(_) => {
-                let has_primary = session.factors.iter().any(|factor| factor.category() == FactorCategory::Primary);
+                let has_primary =
+                    session.factors.iter().any(|factor| factor.category() == FactorCategory::Primary);
                 if !has_primary {
                     session.factors.push(proven(FactorKind::Password, "knowledge"));
                 }
@@ -138,7 +144,9 @@ impl Step<'_> {
 
     fn reason(&self, session: &MemberSession) -> Reason {
         match self {
-            Step::Factor(wanted) if session.factors.iter().any(|factor| wanted.is_kind_of(factor).is_true()) => {
+            Step::Factor(wanted)
+                if session.factors.iter().any(|factor| wanted.is_kind_of(factor).is_true()) =>
+            {
                 Reason::FactorStale
             }
             Step::Factor(_) => Reason::FactorMissing,
@@ -233,10 +241,7 @@ fn any_factor(session: &MemberSession, test: impl Fn(&Factor) -> Truth) -> Truth
 /// A factor without a date, or dated ahead of the clock beyond skew, is stale wherever an age is asked.
 fn is_fresh(factor: &Factor, max_age: Option<Duration>, now: Now) -> bool {
     let Some(max_age) = max_age else { return true };
-    factor
-        .last_authenticated_at
-        .and_then(|proven| now.age_of(proven, SKEW))
-        .is_some_and(|age| age <= max_age)
+    factor.last_authenticated_at.and_then(|proven| now.age_of(proven, SKEW)).is_some_and(|age| age <= max_age)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ pub struct Explanation {
     pub truth: Truth,
     /// What the session held that bears on it.
     pub observed: String,
-    pub parts: Vec<Explanation>,
+    pub parts: Vec<Self>,
 }
 
 /// Explains how `session` stands to `requirement` at `now`.
@@ -49,7 +49,8 @@ fn observed(requirement: &Requirement, session: &MemberSession, now: Now) -> Str
         },
         Requirement::Factor(_) | Requirement::Mfa { .. } | Requirement::Impersonated(_) => {
             let factors = session.factors.iter().map(|factor| {
-                let proven = factor.last_authenticated_at.map_or_else(|| "at an unknown time".to_owned(), ago);
+                let proven =
+                    factor.last_authenticated_at.map_or_else(|| "at an unknown time".to_owned(), ago);
                 format!("{} by {} {proven}", factor.kind.name(), factor.delivery.name())
             });
             let factors: Vec<String> = factors.collect();
@@ -58,7 +59,10 @@ fn observed(requirement: &Requirement, session: &MemberSession, now: Now) -> Str
         Requirement::Organization(_) => format!(
             "organization `{}`, slug {}",
             session.member.organization_id,
-            session.organization_slug.as_deref().map_or_else(|| "unknown".to_owned(), |slug| format!("`{slug}`"))
+            session
+                .organization_slug
+                .as_deref()
+                .map_or_else(|| "unknown".to_owned(), |slug| format!("`{slug}`"))
         ),
         Requirement::SessionAge { .. } => {
             format!("begun {}", session.started_at.map_or_else(|| "at an unknown time".to_owned(), ago))

@@ -29,7 +29,8 @@ impl HostName {
             }
         };
         let port = if port.is_empty() { Some("0") } else { port.strip_prefix(':') };
-        let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+        let is_port =
+            |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
         if !port.is_some_and(is_port) || !(host.starts_with('[') || is_name(&host)) {
             return Err(InvalidHost);
         }
@@ -137,8 +138,21 @@ mod tests {
             assert_eq!(HostName::parse(authority).unwrap().as_str(), expected);
         }
         for bad in [
-            "", ":80", "a b", "user@host", "host/path", "a,b", "host:port", "host:99999", "host:80:80", "a..b", "[::1",
-            "[::g]", "[::1]x", "é.example", "a:+80",
+            "",
+            ":80",
+            "a b",
+            "user@host",
+            "host/path",
+            "a,b",
+            "host:port",
+            "host:99999",
+            "host:80:80",
+            "a..b",
+            "[::1",
+            "[::g]",
+            "[::1]x",
+            "é.example",
+            "a:+80",
         ] {
             assert_eq!(HostName::parse(bad), Err(InvalidHost), "{bad}");
         }

@@ -56,7 +56,8 @@ impl CanonicalPath {
         if is_plain(bytes) {
             return Ok(Self { text: raw.to_owned(), encoded_slash: false, parameters: false });
         }
-        let mut path = Self { text: String::with_capacity(raw.len()), encoded_slash: false, parameters: false };
+        let mut path =
+            Self { text: String::with_capacity(raw.len()), encoded_slash: false, parameters: false };
         path.decode(bytes)?;
         path.resolve_dots()?;
         Ok(path)
@@ -98,7 +99,8 @@ impl CanonicalPath {
             }
         }
         let read = String::from_utf8(read).map_err(|_| PathError::NotUtf8)?;
-        let whole: Vec<&str> = read.split('/').map(|segment| segment.split(';').next().unwrap_or_default()).collect();
+        let whole: Vec<&str> =
+            read.split('/').map(|segment| segment.split(';').next().unwrap_or_default()).collect();
         let read = whole.join("/");
         if read == self.text { Ok(None) } else { Self::parse(&read).map(Some) }
     }
@@ -156,7 +158,8 @@ impl CanonicalPath {
             b';' => self.parameters = true,
             _ => {}
         }
-        const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+        const HEX: [char; 16] =
+            ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
         let digit = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or('0');
         self.text.extend(['%', digit(value >> 4), digit(value & 0xf)]);
         Ok(())

@@ -74,7 +74,9 @@ impl PathPattern {
         match &self.shape {
             Shape::Exact(exact) => same(exact, path_text, ignore_case),
             Shape::Prefix(prefix) => match path_text.split_at_checked(prefix.len()) {
-                Some((head, rest)) => same(prefix, head, ignore_case) && (rest.is_empty() || rest.starts_with('/')),
+                Some((head, rest)) => {
+                    same(prefix, head, ignore_case) && (rest.is_empty() || rest.starts_with('/'))
+                }
                 None => false,
             },
             Shape::Glob(segments) => glob(segments, path, ignore_case),
@@ -144,9 +146,15 @@ fn same(left: &str, right: &str, ignore_case: bool) -> bool {
 
 /// Matches the pieces between stars, leftmost first; the outer pieces are anchored.
 fn wild(pieces: &[String], text: &str) -> bool {
-    let [first, middle @ .., last] = pieces else { return false };
-    let Some(rest) = text.strip_prefix(first.as_str()) else { return false };
-    let Some(mut rest) = rest.strip_suffix(last.as_str()) else { return false };
+    let [first, middle @ .., last] = pieces else {
+        return false;
+    };
+    let Some(rest) = text.strip_prefix(first.as_str()) else {
+        return false;
+    };
+    let Some(mut rest) = rest.strip_suffix(last.as_str()) else {
+        return false;
+    };
     middle.iter().all(|piece| match rest.split_once(piece.as_str()) {
         Some((_, after)) => {
             rest = after;

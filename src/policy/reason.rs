@@ -158,8 +158,10 @@ mod tests {
 
     #[test]
     fn what_forbids_outranks_what_a_step_could_mend() {
-        let weakest = Reason::ALL.iter().filter(|reason| reason.status() == StatusCode::FORBIDDEN).map(|r| r.rank());
-        let strongest = Reason::ALL.iter().filter(|reason| reason.remedy() == Remedy::StepUp).map(|r| r.rank());
+        let weakest =
+            Reason::ALL.iter().filter(|reason| reason.status() == StatusCode::FORBIDDEN).map(|r| r.rank());
+        let strongest =
+            Reason::ALL.iter().filter(|reason| reason.remedy() == Remedy::StepUp).map(|r| r.rank());
         assert!(weakest.min() > strongest.max());
     }
 }

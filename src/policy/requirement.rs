@@ -17,16 +17,20 @@ pub enum Requirement {
     Role(Arc<str>),
     Factor(FactorRequirement),
     /// A primary and a secondary factor; the age is the secondary's.
-    Mfa { max_age: Option<Duration> },
+    Mfa {
+        max_age: Option<Duration>,
+    },
     /// One of these organizations, by id or slug.
     Organization(Vec<Arc<str>>),
     /// The session began at most this long ago.
-    SessionAge { max: Duration },
+    SessionAge {
+        max: Duration,
+    },
     /// Whether somebody may, or may not, be acting as the member.
     Impersonated(bool),
-    All(Vec<Requirement>),
-    Any(Vec<Requirement>),
-    Not(Box<Requirement>),
+    All(Vec<Self>),
+    Any(Vec<Self>),
+    Not(Box<Self>),
 }
 
 /// A factor a session must hold; at least one of kind, delivery and connection is named.

@@ -74,7 +74,10 @@ pub enum RouteMiss {
     Misdirected,
     NotFound,
     /// The best match does not take the method; these it takes.
-    MethodNotAllowed { route: Arc<str>, allowed: Vec<Method> },
+    MethodNotAllowed {
+        route: Arc<str>,
+        allowed: Vec<Method>,
+    },
 }
 
 impl RouteTable {
@@ -96,7 +99,12 @@ impl RouteTable {
     }
 
     /// The route for a request, or why there is none.
-    pub fn find(&self, host: &HostName, path: &CanonicalPath, method: &Method) -> Result<&Arc<Route>, RouteMiss> {
+    pub fn find(
+        &self,
+        host: &HostName,
+        path: &CanonicalPath,
+        method: &Method,
+    ) -> Result<&Arc<Route>, RouteMiss> {
         if self.hosts_are_closed
             && !self.entries.iter().any(|entry| entry.host.is_named() && entry.host.matches(host))
         {

@@ -69,7 +69,10 @@ impl Activity {
         if self.is_busy() {
             return limits.write_timeout.min(Duration::from_secs(5));
         }
-        self.bound(limits).saturating_sub(self.idle()).max(Duration::from_millis(50)).min(Duration::from_secs(5))
+        self.bound(limits)
+            .saturating_sub(self.idle())
+            .max(Duration::from_millis(50))
+            .min(Duration::from_secs(5))
     }
 
     /// How long the piece that has waited longest was not taken off our hands.

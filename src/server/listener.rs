@@ -53,7 +53,8 @@ impl Listener {
             files => Some(TlsAcceptor::from(server_tls(files)?)),
         };
         let address = settings.address;
-        let socket = TcpListener::bind(address).await.map_err(|error| BindError::Address { address, error })?;
+        let socket =
+            TcpListener::bind(address).await.map_err(|error| BindError::Address { address, error })?;
         Ok(Self { socket, settings, tls, metrics })
     }
 

@@ -38,10 +38,16 @@ pub struct Peer {
 
 /// What answers the requests of a listener.
 pub trait Serve: Clone + Send + Sync + 'static {
-    type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static;
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + Send
+        + Unpin
+        + 'static;
 
-    fn serve(&self, request: Request<Incoming>, peer: Arc<Peer>)
-    -> impl Future<Output = Response<Self::Body>> + Send;
+    fn serve(
+        &self,
+        request: Request<Incoming>,
+        peer: Arc<Peer>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
 /// Serves until the client leaves, a limit ends it, or everyone is told to leave.
@@ -67,7 +73,10 @@ pub(super) async fn serve_connection<S: Serve>(
             }
             None => {
                 let is_http2 = sniff(&stream).await.map_err(|_| "preface")?;
-                Ok::<_, &'static str>((ClientStream::clear(stream, limits.write_timeout, Arc::clone(&activity)), is_http2))
+                Ok::<_, &'static str>((
+                    ClientStream::clear(stream, limits.write_timeout, Arc::clone(&activity)),
+                    is_http2,
+                ))
             }
         }
     };
@@ -101,7 +110,10 @@ pub(super) async fn serve_connection<S: Serve>(
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(20));
         let mut connection = pin!(builder.serve_connection(io, service_fn(answer)));
-        watch(true, &activity, limits, &drain, connection.as_mut(), |connection| connection.graceful_shutdown()).await
+        watch(true, &activity, limits, &drain, connection.as_mut(), |connection| {
+            connection.graceful_shutdown();
+        })
+        .await
     } else {
         let mut builder = http1::Builder::new();
         builder
@@ -110,7 +122,10 @@ pub(super) async fn serve_connection<S: Serve>(
             .max_headers(limits.max_headers)
             .max_header_size(limits.max_header_bytes);
         let mut connection = pin!(builder.serve_connection(io, service_fn(answer)).with_upgrades());
-        watch(false, &activity, limits, &drain, connection.as_mut(), |connection| connection.graceful_shutdown()).await
+        watch(false, &activity, limits, &drain, connection.as_mut(), |connection| {
+            connection.graceful_shutdown();
+        })
+        .await
     }
 }
 

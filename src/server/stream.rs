@@ -34,7 +34,11 @@ impl ClientStream {
         Self { inner: Transport::Clear(stream), write_timeout, activity, stalled: None }
     }
 
-    pub(super) fn tls(stream: TlsStream<TcpStream>, write_timeout: Duration, activity: Arc<Activity>) -> Self {
+    pub(super) fn tls(
+        stream: TlsStream<TcpStream>,
+        write_timeout: Duration,
+        activity: Arc<Activity>,
+    ) -> Self {
         Self { inner: Transport::Tls(Box::new(stream)), write_timeout, activity, stalled: None }
     }
 

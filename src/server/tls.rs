@@ -66,7 +66,10 @@ impl ResolvesServerCert for ByServerName {
         let wanted = hello.server_name().and_then(|name| ServerName::try_from(name.to_owned()).ok());
         let fits = |certified: &&Arc<CertifiedKey>| {
             let parsed = certified.cert.first().and_then(|end| ParsedCertificate::try_from(end).ok());
-            wanted.as_ref().zip(parsed).is_some_and(|(name, parsed)| verify_server_name(&parsed, name).is_ok())
+            wanted
+                .as_ref()
+                .zip(parsed)
+                .is_some_and(|(name, parsed)| verify_server_name(&parsed, name).is_ok())
         };
         self.0.iter().find(fits).or_else(|| self.0.first()).cloned()
     }

@@ -107,7 +107,9 @@ impl Factor {
             | FactorKind::OAuth
             | FactorKind::MagicLink
             | FactorKind::EmailOtp => FactorCategory::Primary,
-            FactorKind::Otp if matches!(self.delivery.name(), "sms" | "whatsapp") => FactorCategory::Secondary,
+            FactorKind::Otp if matches!(self.delivery.name(), "sms" | "whatsapp") => {
+                FactorCategory::Secondary
+            }
             FactorKind::Totp | FactorKind::WebAuthn | FactorKind::RecoveryCodes => FactorCategory::Secondary,
             _ => FactorCategory::Neither,
         }

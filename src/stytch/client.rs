@@ -55,7 +55,8 @@ impl StytchClient {
         let sent = self.clock.now();
         let answer = self.call(Operation::List, Method::GET, &path, None).await?;
         if answer.status.is_success() {
-            return read_session_list(&answer.body, &query.member, query.spelling, sent).map(Evidence::Sessions);
+            return read_session_list(&answer.body, &query.member, query.spelling, sent)
+                .map(Evidence::Sessions);
         }
         let error = ApiError::read(&answer.body);
         if error.is_any(&["member_not_found", "organization_not_found", "session_not_found"])
@@ -79,7 +80,9 @@ impl StytchClient {
             StatusCode::NOT_FOUND => {
                 error.is_any(&["session_not_found", "member_not_found", "organization_not_found"])
             }
-            StatusCode::BAD_REQUEST => error.is_any(&["invalid_session_token", "unable_to_parse_session_jwt"]),
+            StatusCode::BAD_REQUEST => {
+                error.is_any(&["invalid_session_token", "unable_to_parse_session_jwt"])
+            }
             _ => false,
         };
         if unknown {

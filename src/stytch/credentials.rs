@@ -66,7 +66,9 @@ impl OwnCredentials {
             Some(StatusCode::UNAUTHORIZED) => {
                 self.0.rejected.store(true, Ordering::Release);
                 self.0.metrics.directory_credentials_rejected.set(1);
-                tracing::error!("the session directory rejects our project id or secret; every decision that needs it is refused");
+                tracing::error!(
+                    "the session directory rejects our project id or secret; every decision that needs it is refused"
+                );
                 let inner = Arc::clone(&self.0);
                 tokio::spawn(async move { inner.probe().await });
                 true

@@ -74,12 +74,7 @@ impl Exchange {
             .pool_idle_timeout(Duration::from_secs(50))
             .pool_max_idle_per_host(32)
             .build(https.enable_http1().wrap_connector(connector));
-        Self {
-            client,
-            base_url: settings.base_url.clone(),
-            authorization: basic(settings),
-            metrics,
-        }
+        Self { client, base_url: settings.base_url.clone(), authorization: basic(settings), metrics }
     }
 
     /// Sends one request and reads the answer, whatever its status.

@@ -123,7 +123,8 @@ impl Inner {
         // One at a time, so that an older answer never replaces a newer one.
         let _turn = self.fetching.lock().await;
         let call = self.exchange.call(Operation::Keys, Method::GET, &self.path, None);
-        let answer = tokio::time::timeout(self.deadline, call).await.map_err(|_| DirectoryError::Timeout)??;
+        let answer =
+            tokio::time::timeout(self.deadline, call).await.map_err(|_| DirectoryError::Timeout)??;
         if !answer.status.is_success() {
             return Err(DirectoryError::Refused { status: answer.status.as_u16() });
         }
@@ -191,7 +192,9 @@ mod tests {
     fn keys_not_meant_for_rs256_signatures_are_passed_over() {
         let modulus = URL_SAFE_NO_PAD.encode([0xff; 256]);
         let key = |extra: &str| format!(r#"{{"kid":"k","n":"{modulus}","e":"AQAB",{extra}}}"#);
-        let count = |json: String| keys_from_json(format!(r#"{{"keys":[{json}]}}"#).as_bytes()).map(|keys| keys.len());
+        let count = |json: String| {
+            keys_from_json(format!(r#"{{"keys":[{json}]}}"#).as_bytes()).map(|keys| keys.len())
+        };
         assert_eq!(count(key(r#""kty":"RSA","use":"sig","key_ops":["verify"],"alg":"RS256""#)), Ok(1));
         assert_eq!(count(key(r#""kty":"RSA""#)), Ok(1));
         for unusable in [

@@ -28,7 +28,8 @@ pub fn read_session_list(
     let member = match sessions.first() {
         None => asked.clone(),
         Some(first) => {
-            if sessions.iter().any(|session| session.member != first.member) || !names(first, asked, spelling) {
+            if sessions.iter().any(|session| session.member != first.member) || !names(first, asked, spelling)
+            {
                 return Err(DirectoryError::Mismatched);
             }
             first.member.clone()
@@ -165,12 +166,19 @@ impl WireFactor {
             Some(Arc::from(value))
         };
         Factor {
-            connection_id: text("saml_sso_factor", "provider_id").or_else(|| text("oidc_sso_factor", "provider_id")),
+            connection_id: text("saml_sso_factor", "provider_id")
+                .or_else(|| text("oidc_sso_factor", "provider_id")),
             email: text("email_factor", "email_address"),
             impersonator: text("impersonated_factor", "impersonator_email_address")
                 .or_else(|| text("impersonated_factor", "impersonator_id")),
-            last_authenticated_at: self.last_authenticated_at.as_deref().and_then(|date| date.parse::<Timestamp>().ok()),
-            delivery: self.delivery_method.as_deref().map_or_else(DeliveryMethod::untold, DeliveryMethod::new),
+            last_authenticated_at: self
+                .last_authenticated_at
+                .as_deref()
+                .and_then(|date| date.parse::<Timestamp>().ok()),
+            delivery: self
+                .delivery_method
+                .as_deref()
+                .map_or_else(DeliveryMethod::untold, DeliveryMethod::new),
             kind: FactorKind::from_name(&self.kind),
         }
     }

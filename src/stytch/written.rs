@@ -5,9 +5,7 @@
 use std::sync::Arc;
 
 use super::wire::read_session_list;
-use crate::directory::{
-    Answer, Clock, SessionDirectory, SessionQuery, Spelling, TokenOwner, TokenQuery,
-};
+use crate::directory::{Answer, Clock, SessionDirectory, SessionQuery, Spelling, TokenOwner, TokenQuery};
 use crate::session::{Evidence, Revocation};
 
 /// Answers every question for a list with the same one; tokens are resolved by the directory below.

@@ -4,8 +4,8 @@
 
 use http::Method;
 use prometheus::{
-    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// Buckets of the decision's duration, from 5 µs: a hit is far below what request buckets can tell apart.
@@ -44,11 +44,13 @@ impl Metrics {
     /// Registers everything once.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let build_info = GaugeVec::new(opts("build_info", "Always 1; the version is the label."), &["version"])?;
+        let build_info =
+            GaugeVec::new(opts("build_info", "Always 1; the version is the label."), &["version"])?;
         build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
         registry.register(Box::new(build_info))?;
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        let counters = |name, help, labels: &[&str]| keep(&registry, IntCounterVec::new(opts(name, help), labels));
+        let counters =
+            |name, help, labels: &[&str]| keep(&registry, IntCounterVec::new(opts(name, help), labels));
         let histograms = |name, help, labels: &[&str], buckets: &[f64]| {
             let opts = HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec());
             keep(&registry, HistogramVec::new(opts, labels))
@@ -102,8 +104,11 @@ impl Metrics {
             evidence_age: keep(
                 &registry,
                 Histogram::with_opts(
-                    HistogramOpts::from(opts("evidence_age_seconds", "Age of the evidence an allow rested on."))
-                        .buckets(AGE_BUCKETS.to_vec()),
+                    HistogramOpts::from(opts(
+                        "evidence_age_seconds",
+                        "Age of the evidence an allow rested on.",
+                    ))
+                    .buckets(AGE_BUCKETS.to_vec()),
                 ),
             )?,
             jwks_last_success: keep(
@@ -135,7 +140,10 @@ impl Metrics {
             )?,
             log_lines_dropped: keep(
                 &registry,
-                IntCounter::with_opts(opts("log_lines_dropped_total", "Access and decision lines that were dropped.")),
+                IntCounter::with_opts(opts(
+                    "log_lines_dropped_total",
+                    "Access and decision lines that were dropped.",
+                )),
             )?,
             registry,
         })

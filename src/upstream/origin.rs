@@ -101,7 +101,8 @@ impl Progress {
 
     /// How much longer an origin may take that has `response_timeout` once everything is sent.
     fn remaining(&self, response_timeout: Duration) -> Duration {
-        let waits_for_client = self.awaiting_client.load(Ordering::Relaxed) && !self.finished.load(Ordering::Acquire);
+        let waits_for_client =
+            self.awaiting_client.load(Ordering::Relaxed) && !self.finished.load(Ordering::Acquire);
         let bound = if waits_for_client { response_timeout + self.client_patience } else { response_timeout };
         bound.saturating_sub(self.still_for())
     }
@@ -232,10 +233,10 @@ where
     /// The answer is over. A connection on which the request is not would make its next user wait for somebody
     /// else's upload.
     fn give_back(&mut self) {
-        if let Some(lease) = self.lease.take().filter(|_| self.reusable) {
-            if self.progress.finished.load(Ordering::Acquire) {
-                self.pool.put_back(lease);
-            }
+        if let Some(lease) = self.lease.take().filter(|_| self.reusable)
+            && self.progress.finished.load(Ordering::Acquire)
+        {
+            self.pool.put_back(lease);
         }
     }
 
@@ -253,7 +254,10 @@ where
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match &polled {
             Poll::Ready(None) => self.give_back(),

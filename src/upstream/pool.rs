@@ -64,7 +64,9 @@ where
     pub(super) async fn take(&self) -> Result<Lease<B>, OriginError> {
         let place = Arc::clone(&self.places).acquire_owned();
         let place = tokio::time::timeout(self.settings.connect_timeout, place).await;
-        let Ok(Ok(place)) = place else { return Err(OriginError::Busy) };
+        let Ok(Ok(place)) = place else {
+            return Err(OriginError::Busy);
+        };
         while let Some(mut idle) = self.pop() {
             let fresh = idle.since.elapsed() < self.settings.idle_timeout && !idle.sender.is_closed();
             // Ready only after the connection looked for bytes nobody asked for.
@@ -114,7 +116,9 @@ where
                 handshake(stream).await
             }
         };
-        tokio::time::timeout(self.settings.connect_timeout, connect).await.unwrap_or(Err(OriginError::ConnectTimeout))
+        tokio::time::timeout(self.settings.connect_timeout, connect)
+            .await
+            .unwrap_or(Err(OriginError::ConnectTimeout))
     }
 }
 
@@ -125,8 +129,11 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let (sender, connection) =
-        http1::Builder::new().max_headers(200).handshake(TokioIo::new(stream)).await.map_err(OriginError::Exchange)?;
+    let (sender, connection) = http1::Builder::new()
+        .max_headers(200)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(OriginError::Exchange)?;
     // Its end is seen by whoever holds the sender; there is nobody else to tell.
     tokio::spawn(async move { drop(connection.with_upgrades().await) });
     Ok(sender)

@@ -134,7 +134,11 @@ async fn cve_heimdall_ghsa_4jgr() {
 async fn connect_is_not_offered() {
     let origin = Origin::start(Reply::text(OK)).await;
     let world = World::before(&origin).await;
-    let answer = raw(world.address(), "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\nGET /admin HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let answer = raw(
+        world.address(),
+        "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\nGET /admin HTTP/1.1\r\nHost: a\r\n\r\n",
+    )
+    .await;
     assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
     assert!(origin.heads().is_empty());
 }

@@ -70,10 +70,29 @@ fn explain_tells_each_requirement_with_what_was_seen() {
     );
     let explain = |url: &str| {
         let (config, sessions) = (config.path().to_str().unwrap(), sessions.path().to_str().unwrap());
-        text(&portcullis(&["explain", "-c", config, "--url", url, "--member", "acme/member-1", "--sessions", sessions]).stdout)
+        text(
+            &portcullis(&[
+                "explain",
+                "-c",
+                config,
+                "--url",
+                url,
+                "--member",
+                "acme/member-1",
+                "--sessions",
+                sessions,
+            ])
+            .stdout,
+        )
     };
     let stepped = explain("https://app.example.com/admin/users");
-    for part in ["route     admin", "[met] role `admin`", "[not met] factor `totp`", "factor_stale", "urn:portcullis:factor:totp"] {
+    for part in [
+        "route     admin",
+        "[met] role `admin`",
+        "[not met] factor `totp`",
+        "factor_stale",
+        "urn:portcullis:factor:totp",
+    ] {
         assert!(stepped.contains(part), "{part} is missing in:\n{stepped}");
     }
     let allowed = explain("https://app.example.com/");
@@ -113,7 +132,9 @@ fn the_demo_exports_what_scripts_need_and_ends_when_told() {
         let line = exported.lines().find_map(|line| line.strip_prefix(&format!("{name}=")));
         line.unwrap_or_else(|| panic!("{name} was not exported")).to_owned()
     };
-    for name in ["PROJECT_ID", "PROJECT_SECRET", "EMULATOR_URL", "TOKEN_VIEWER", "JWT_IMPERSONATED", "JWT_OTHER_ORG"] {
+    for name in
+        ["PROJECT_ID", "PROJECT_SECRET", "EMULATOR_URL", "TOKEN_VIEWER", "JWT_IMPERSONATED", "JWT_OTHER_ORG"]
+    {
         value(name);
     }
     let address = value("GATEWAY_URL").trim_start_matches("http://").parse().unwrap();

@@ -65,7 +65,9 @@ fn every_key_is_in_the_full_configuration() {
 
 #[test]
 fn what_is_generated_is_committed() {
-    for (file, made) in [("config/schema.json", json_schema()), ("docs/configuration.md", markdown_reference())] {
+    for (file, made) in
+        [("config/schema.json", json_schema()), ("docs/configuration.md", markdown_reference())]
+    {
         let committed = std::fs::read_to_string(file).unwrap_or_default();
         assert!(committed.trim() == made.trim(), "{file} is out of date: `portcullis schema` makes it");
     }
@@ -90,7 +92,8 @@ routes:
     upstream: apq
 "#;
     let told = mistakes(text);
-    let places: Vec<(&str, usize)> = told.iter().map(|(code, line, _)| (code.as_str(), line.unwrap())).collect();
+    let places: Vec<(&str, usize)> =
+        told.iter().map(|(code, line, _)| (code.as_str(), line.unwrap())).collect();
     assert_eq!(places, [("C004", 4), ("C002", 6), ("C003", 7), ("C004", 12), ("C006", 14)], "{told:#?}");
     let human = read("x.yaml", text, &[]).unwrap_err().render(false);
     for part in ["^^^", "did you mean `fresh_for`?", "did you mean `app`?", "use `https`", "6 |", "14 |"] {
@@ -123,7 +126,12 @@ fn mistakes_are_found_wherever_they_are() {
         (&GOOD.replace("http://127.0.0.1:3000", "http://127.0.0.1:3000/path"), "C004"),
         (&format!("{GOOD}  - {{ name: everything, match: {{ path: /x }}, public: true }}\n"), "C007"),
         (&format!("{GOOD}  - {{ name: hidden, match: {{ path: /** }}, public: true }}\n"), "C007"),
-        (&format!("{GOOD}  - {{ name: api, match: {{ path: /api/** }}, public: true }}\n  - {{ name: dead, match: {{ path: /api/*/admin }}, public: true }}\n"), "C007"),
+        (
+            &format!(
+                "{GOOD}  - {{ name: api, match: {{ path: /api/** }}, public: true }}\n  - {{ name: dead, match: {{ path: /api/*/admin }}, public: true }}\n"
+            ),
+            "C007",
+        ),
         (&format!("{GOOD}sessions: {{ fresh_for: 0s, stale_while_revalidate: 0s }}\n"), "C004"),
         (&format!("{GOOD}identity: {{ header_prefix: X_Auth }}\n"), "C004"),
         (&format!("{GOOD}log: {{ level: loud=maybe }}\n"), "C004"),
@@ -158,12 +166,16 @@ fn no_mistake_shows_a_secret() {
 #[test]
 fn letters_of_any_alphabet_do_not_upset_the_pointer() {
     assert_eq!(mistakes("\u{e9}\u{e9}\u{e9}\u{e9}: [}\n")[0].0, "C001");
-    assert_eq!(mistakes(&GOOD.replace("name: everything", "name: \u{e9}\u{e9}\u{e9}, nmae: x"))[0].1, Some(7));
+    assert_eq!(
+        mistakes(&GOOD.replace("name: everything", "name: \u{e9}\u{e9}\u{e9}, nmae: x"))[0].1,
+        Some(7)
+    );
 }
 
 #[test]
 fn a_missing_file_is_no_empty_configuration() {
-    let options = LoadOptions { file: "no/such.yaml".into(), overrides: Vec::new(), secrets: SecretPolicy::Required };
+    let options =
+        LoadOptions { file: "no/such.yaml".into(), overrides: Vec::new(), secrets: SecretPolicy::Required };
     assert!(load(&options).unwrap_err().render(false).contains("cannot be read"));
 }
 

@@ -59,7 +59,10 @@ fn faults(world: &World) -> Vec<(&'static str, Value)> {
         ("directory_refused", json!({ "operation": "list", "status": 401 })),
         ("directory_rate_limited", json!({ "operation": "list", "status": 429, "retry_after": "7" })),
         ("directory_failed", json!({ "operation": "list", "status": 500 })),
-        ("directory_failed", json!({ "operation": "list", "status": 502, "body": "<html>bad gateway</html>" })),
+        (
+            "directory_failed",
+            json!({ "operation": "list", "status": 502, "body": "<html>bad gateway</html>" }),
+        ),
         ("directory_unreachable", json!({ "operation": "list", "reset": true })),
         ("directory_timeout", json!({ "operation": "list", "hang": true })),
         ("directory_malformed", json!({ "operation": "list", "truncate": 100 })),
@@ -103,7 +106,8 @@ routes:
 "#;
     let world = World::with(yaml, &[]).await;
     for (reason, fault) in faults(&world) {
-        let member = world.control("POST", "members", json!({ "organization": "acme" })).await["member_id"].clone();
+        let member =
+            world.control("POST", "members", json!({ "organization": "acme" })).await["member_id"].clone();
         let made = world.control("POST", "sessions", json!({ "member": member })).await;
         let jwt = made["session_jwt"].as_str().unwrap();
         assert_eq!(world.send(Ask::get("/").bearer(jwt)).await.status, 200);

@@ -46,11 +46,16 @@ async fn errors_have_all_five_keys() {
         (ask(api.address, Ask::get("/v1/b2b/rbac/policy")).await, 401, "unauthorized_credentials"),
         (api.post("/v1/b2b/sessions/authenticate", json!({})).await, 400, "no_session_arguments"),
         (
-            api.post("/v1/b2b/sessions/authenticate", json!({ "session_token": "a", "session_jwt": "b" })).await,
+            api.post("/v1/b2b/sessions/authenticate", json!({ "session_token": "a", "session_jwt": "b" }))
+                .await,
             400,
             "too_many_session_arguments",
         ),
-        (api.post("/v1/b2b/sessions/authenticate", json!({ "session_token": "a" })).await, 404, "session_not_found"),
+        (
+            api.post("/v1/b2b/sessions/authenticate", json!({ "session_token": "a" })).await,
+            404,
+            "session_not_found",
+        ),
         (
             api.post("/v1/b2b/sessions/authenticate", json!({ "session_jwt": "a.b.c" })).await,
             400,
@@ -58,7 +63,12 @@ async fn errors_have_all_five_keys() {
         ),
     ];
     for (answer, status, kind) in cases {
-        assert_eq!((answer.status, answer.json()["error_type"].as_str()), (status, Some(kind)), "{}", answer.text());
+        assert_eq!(
+            (answer.status, answer.json()["error_type"].as_str()),
+            (status, Some(kind)),
+            "{}",
+            answer.text()
+        );
         for key in ["status_code", "request_id", "error_message", "error_url"] {
             assert!(!answer.json()[key].is_null(), "{key} is missing in {}", answer.text());
         }
@@ -73,16 +83,26 @@ async fn a_list_holds_every_live_session_and_no_token() {
     let list = |organization: &str, member: &str| {
         format!("/v1/b2b/sessions?organization_id={organization}&member_id={member}")
     };
-    for (organization, member) in
-        [(viewer.organization_id.as_str(), viewer.member_id.as_str()), ("acme", "payroll-1"), ("acme-external", &viewer.member_id)]
-    {
+    for (organization, member) in [
+        (viewer.organization_id.as_str(), viewer.member_id.as_str()),
+        ("acme", "payroll-1"),
+        ("acme-external", &viewer.member_id),
+    ] {
         let answer = api.get(&list(organization, member)).await;
         let sessions = answer.json()["member_sessions"].as_array().unwrap().clone();
         assert_eq!(sessions.len(), 2);
         assert!(!answer.text().contains(&viewer.token) && !answer.text().contains("session_jwt"));
         for field in [
-            "member_session_id", "member_id", "started_at", "last_accessed_at", "expires_at",
-            "authentication_factors", "organization_id", "organization_slug", "roles", "custom_claims",
+            "member_session_id",
+            "member_id",
+            "started_at",
+            "last_accessed_at",
+            "expires_at",
+            "authentication_factors",
+            "organization_id",
+            "organization_slug",
+            "roles",
+            "custom_claims",
         ] {
             assert!(!sessions[0][field].is_null(), "{field}");
         }
@@ -148,9 +168,13 @@ async fn authenticate_mints_decides_and_extends_only_when_asked() {
     let again = api.post(path, json!({ "session_jwt": plain["session_jwt"] })).await.json();
     assert_eq!(again["member_session"]["expires_at"], plain["member_session"]["expires_at"]);
     assert!(plain.get("verdict").is_none());
-    let longer = api.post(path, json!({ "session_token": admin.token, "session_duration_minutes": 5 })).await.json();
+    let longer =
+        api.post(path, json!({ "session_token": admin.token, "session_duration_minutes": 5 })).await.json();
     assert_ne!(longer["member_session"]["expires_at"], plain["member_session"]["expires_at"]);
-    assert_eq!(api.post(path, json!({ "session_token": admin.token, "session_duration_minutes": 4 })).await.status, 400);
+    assert_eq!(
+        api.post(path, json!({ "session_token": admin.token, "session_duration_minutes": 4 })).await.status,
+        400
+    );
 
     let check = |organization: &str, action: &str| {
         let check = json!({ "organization_id": organization, "resource_id": "reports", "action": action });
@@ -159,7 +183,10 @@ async fn authenticate_mints_decides_and_extends_only_when_asked() {
     let allowed = api.post(path, check(&admin.organization_id, "write")).await.json();
     assert_eq!(allowed["verdict"]["granting_roles"], json!(["stytch_admin", "editor"]));
     let elsewhere = api.post(path, check("organization-test-x", "write")).await;
-    assert_eq!((elsewhere.status, elsewhere.json()["error_type"].as_str()), (403, Some("session_authorization_tenancy_error")));
+    assert_eq!(
+        (elsewhere.status, elsewhere.json()["error_type"].as_str()),
+        (403, Some("session_authorization_tenancy_error"))
+    );
     let viewer = personas.iter().find(|persona| persona.name == "VIEWER").unwrap();
     let mut refused = check(&viewer.organization_id, "write");
     refused["session_token"] = json!(viewer.token);
@@ -177,9 +204,15 @@ async fn keys_have_all_nine_fields_and_machines_get_tokens_in_json_and_forms() {
     }
     let path = format!("/v1/public/{project}/oauth2/token");
     let form = "grant_type=client_credentials&client_id=m2m-client-test-cccccccc-0000-4000-8000-000000000001&client_secret=m2m-secret-emulator&scope=read%3Areports";
-    let request = Ask::new("POST", &path).header("content-type", "application/x-www-form-urlencoded").body(form);
+    let request =
+        Ask::new("POST", &path).header("content-type", "application/x-www-form-urlencoded").body(form);
     let granted = ask(api.address, request).await;
-    assert_eq!((granted.json()["token_type"].as_str(), granted.json()["expires_in"].as_u64()), (Some("bearer"), Some(3600)));
-    let wrong = Ask::new("POST", &path).header("content-type", "application/json").body("{\"grant_type\":\"client_credentials\"}");
+    assert_eq!(
+        (granted.json()["token_type"].as_str(), granted.json()["expires_in"].as_u64()),
+        (Some("bearer"), Some(3600))
+    );
+    let wrong = Ask::new("POST", &path)
+        .header("content-type", "application/json")
+        .body("{\"grant_type\":\"client_credentials\"}");
     assert_eq!(ask(api.address, wrong).await.json()["error"], "invalid_client");
 }

@@ -10,9 +10,22 @@ async fn identity_is_injected_and_every_forged_spelling_removed() {
     let viewer = world.persona("VIEWER");
     let mut ask = Ask::get("/").bearer(&viewer.jwt).header("accept", "text/plain").header("x-kept", "1");
     let forged = [
-        "X-Auth-Member-Id", "x_auth_member_id", "x-auth_roles", "X-Auth-Impersonator", "x-auth-anything",
-        "X-Forwarded-For", "x-forwarded-user", "Forwarded", "X-Real-IP", "X-Original-URL", "X-Rewrite-URL",
-        "X-HTTP-Method-Override", "x-request-id", "traceparent", "tracestate", "odd_name",
+        "X-Auth-Member-Id",
+        "x_auth_member_id",
+        "x-auth_roles",
+        "X-Auth-Impersonator",
+        "x-auth-anything",
+        "X-Forwarded-For",
+        "x-forwarded-user",
+        "Forwarded",
+        "X-Real-IP",
+        "X-Original-URL",
+        "X-Rewrite-URL",
+        "X-HTTP-Method-Override",
+        "x-request-id",
+        "traceparent",
+        "tracestate",
+        "odd_name",
     ];
     for name in forged {
         ask = ask.header(name, "forged");
@@ -43,7 +56,10 @@ async fn a_public_route_is_stripped_as_well_and_says_nothing_of_the_caller() {
         .header("x-auth-member-id", "forged")
         .header("X_AUTH_ROLES", "forged")
         .header("authorization", "Basic eDp5")
-        .header("cookie", &format!("theme=dark; stytch_session={}; stytch_session_jwt={}", viewer.token, viewer.jwt));
+        .header(
+            "cookie",
+            &format!("theme=dark; stytch_session={}; stytch_session_jwt={}", viewer.token, viewer.jwt),
+        );
     let answer = world.send(ask).await;
     assert!(!answer.text().contains("forged"));
     assert_eq!(answer.seen("x-auth-kind"), None);
@@ -57,7 +73,12 @@ async fn connection_cannot_name_identity_away() {
     let world = World::start().await;
     let jwt = &world.persona("VIEWER").jwt;
     let answer = world
-        .send(Ask::get("/").bearer(jwt).header("connection", "X-Auth-Member-Id, x-forwarded-for, x-drop").header("x-drop", "1"))
+        .send(
+            Ask::get("/")
+                .bearer(jwt)
+                .header("connection", "X-Auth-Member-Id, x-forwarded-for, x-drop")
+                .header("x-drop", "1"),
+        )
         .await;
     assert!(answer.seen("x-auth-member-id").is_some());
     assert!(answer.seen("x-forwarded-for").is_some());
@@ -102,7 +123,13 @@ async fn an_origin_that_fails_has_its_own_reasons() {
     for (reply, status, reason) in [
         (Reply::Close, 502, "origin_malformed"),
         (Reply::text("HTTP/1.1 nonsense\r\n\r\n"), 502, "origin_malformed"),
-        (Reply::text("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"), 502, "origin_malformed"),
+        (
+            Reply::text(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+            ),
+            502,
+            "origin_malformed",
+        ),
     ] {
         let origin = Origin::start(reply).await;
         let answer = World::before(&origin).await.send(Ask::get("/public")).await;
@@ -115,7 +142,8 @@ async fn an_origin_that_fails_has_its_own_reasons() {
     assert!(answer.headers.contains_key("retry-after"));
 
     let silent = Origin::start(Reply::Silence).await;
-    let overrides = [("upstreams.app.url", silent.url()), ("upstreams.app.response_timeout", "200ms".to_owned())];
+    let overrides =
+        [("upstreams.app.url", silent.url()), ("upstreams.app.response_timeout", "200ms".to_owned())];
     let overrides: Vec<(&str, &str)> = overrides.iter().map(|(key, value)| (*key, value.as_str())).collect();
     let answer = World::with(yaml, &overrides).await.send(Ask::get("/")).await;
     assert_eq!((answer.status, answer.reason().as_str()), (504, "origin_timeout"));
@@ -129,7 +157,8 @@ async fn connections_to_the_origin_are_kept_and_one_answer_too_many_ends_them() 
         assert_eq!(world.send(Ask::get("/public")).await.text(), "ok");
     }
     // An origin that answers twice: the second answer reaches nobody.
-    let twice = Origin::start(Reply::text(&format!("{OK}HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret"))).await;
+    let twice =
+        Origin::start(Reply::text(&format!("{OK}HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret"))).await;
     let world = World::before(&twice).await;
     for _ in 0..20 {
         assert_eq!(world.send(Ask::get("/public")).await.text(), "ok");
@@ -157,7 +186,9 @@ async fn a_refusal_with_an_unread_body_ends_the_connection() {
 async fn continue_is_said_only_after_the_decision() {
     let origin = Origin::start(Reply::text(OK)).await;
     let world = World::before(&origin).await;
-    let ask = |path: &str| format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+    let ask = |path: &str| {
+        format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+    };
     let refused = raw(world.address(), ask("/admin")).await;
     assert!(refused.starts_with("HTTP/1.1 401"), "{refused}");
     let allowed = raw(world.address(), ask("/public")).await;
@@ -173,7 +204,8 @@ async fn a_body_past_its_limit_is_refused() {
     assert_eq!(fits.json()["body_bytes"], 10);
     let announced = world.send(Ask::new("POST", "/").body("0123456789a")).await;
     assert_eq!((announced.status, announced.reason().as_str()), (413, "body_too_large"));
-    let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n0123456789a\r\n0\r\n\r\n";
+    let chunked =
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n0123456789a\r\n0\r\n\r\n";
     let answer = raw(world.address(), chunked).await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
 }
@@ -206,7 +238,8 @@ async fn a_body_is_framed_anew_whatever_the_method() {
 
 #[tokio::test]
 async fn an_answer_framed_in_two_ways_is_taken_in_one_or_not_at_all() {
-    let both = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    let both =
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
     let origin = Origin::start(Reply::text(both)).await;
     let answer = World::before(&origin).await.send(Ask::get("/public")).await;
     assert_eq!((answer.text().as_str(), answer.header("content-length")), ("ok", ""));
@@ -250,7 +283,14 @@ routes:
   - { name: rest, match: { path: /** }, require: authenticated, path_parameters: keep, encoded_slash: keep }
 "#;
     let world = World::with(yaml, &[]).await;
-    for path in ["/admin;x/users", "/admin%2Fusers", "/x/;/admin", "/v1/users%3Apurge", "/v1/users%3apurge", "/v1;/users:purge"] {
+    for path in [
+        "/admin;x/users",
+        "/admin%2Fusers",
+        "/x/;/admin",
+        "/v1/users%3Apurge",
+        "/v1/users%3apurge",
+        "/v1;/users:purge",
+    ] {
         let answer = world.get(path, "VIEWER").await;
         assert_eq!((answer.status, answer.reason().as_str()), (400, "path_ambiguous"), "{path}");
     }

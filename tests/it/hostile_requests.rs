@@ -8,7 +8,8 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 fn cases() -> Vec<(String, u16)> {
     let with = |line: &str, fields: &str| format!("{line}\r\n{fields}\r\n\r\n");
     let get = |fields: &str| with("GET /public HTTP/1.1", fields);
-    let post = |fields: &str, body: &str| format!("POST /public HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n{body}");
+    let post =
+        |fields: &str, body: &str| format!("POST /public HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n{body}");
     let target = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
     vec![
         // Hosts.
@@ -123,7 +124,8 @@ async fn silent_and_slow_clients_lose_their_place() {
         let mut stream = tokio::net::TcpStream::connect(world.address()).await.unwrap();
         stream.write_all(beginning.as_bytes()).await.unwrap();
         let mut rest = Vec::new();
-        let closed = tokio::time::timeout(std::time::Duration::from_secs(8), stream.read_to_end(&mut rest)).await;
+        let closed =
+            tokio::time::timeout(std::time::Duration::from_secs(8), stream.read_to_end(&mut rest)).await;
         assert!(closed.is_ok(), "{beginning:?} was let wait");
     }
     assert!(world.metric("portcullis_connections_rejected_total").await.unwrap() >= 1.0);
@@ -131,7 +133,8 @@ async fn silent_and_slow_clients_lose_their_place() {
 
 #[tokio::test]
 async fn connections_past_the_limit_are_closed_and_counted() {
-    let yaml = "limits: { max_connections: 2 }\nroutes:\n  - { name: public, match: { path: /** }, public: true }\n";
+    let yaml =
+        "limits: { max_connections: 2 }\nroutes:\n  - { name: public, match: { path: /** }, public: true }\n";
     let world = World::with(yaml, &[]).await;
     let held: Vec<_> = [(), ()].iter().map(|()| tokio::net::TcpStream::connect(world.address())).collect();
     let mut open = Vec::new();

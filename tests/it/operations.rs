@@ -17,7 +17,10 @@ async fn every_request_leaves_one_access_line_and_one_decision_record() {
     let decision = world.lines.find(&["\"log\":\"decision\"", &id]).await;
     assert_eq!((access["status"].as_u64(), access["reason"].as_str()), (Some(403), Some("role_missing")));
     assert_eq!((access["route"].as_str(), access["path"].as_str()), (Some("admin"), Some("/admin")));
-    assert_eq!((decision["decision"].as_str(), decision["reason"].as_str()), (Some("refuse"), Some("role_missing")));
+    assert_eq!(
+        (decision["decision"].as_str(), decision["reason"].as_str()),
+        (Some("refuse"), Some("role_missing"))
+    );
     assert_eq!(decision["member_id"], world.persona("VIEWER").member_id);
     let malformed = world.send(Ask::get("/a%2fb")).await;
     let line = world.lines.find(&["\"log\":\"access\"", malformed.header("x-request-id")]).await;
@@ -82,7 +85,8 @@ async fn every_metric_is_documented() {
     world.get("/", "VIEWER").await;
     world.get("/admin", "VIEWER").await;
     let documented = std::fs::read_to_string("docs/metrics.md").unwrap();
-    let rows: Vec<&str> = documented.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let rows: Vec<&str> =
+        documented.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     let text = world.ops("/metrics").await.text();
     let exposed: Vec<&str> = text
         .lines()
@@ -102,11 +106,13 @@ async fn every_metric_is_documented() {
 #[tokio::test]
 async fn every_reason_is_documented() {
     let documented = std::fs::read_to_string("docs/reasons.md").unwrap();
-    let rows: Vec<&str> = documented.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let rows: Vec<&str> =
+        documented.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     let codes: Vec<&str> = portcullis::policy::Reason::ALL.iter().map(|reason| reason.code()).collect();
     assert_eq!(rows, codes, "docs/reasons.md has a row for each reason, in order");
     for reason in portcullis::policy::Reason::ALL {
-        let row = documented.lines().find(|line| line.starts_with(&format!("| `{}`", reason.code()))).unwrap();
+        let row =
+            documented.lines().find(|line| line.starts_with(&format!("| `{}`", reason.code()))).unwrap();
         assert!(row.contains(&format!("| {} |", reason.status().as_u16())), "{row}");
     }
 }
@@ -122,7 +128,8 @@ async fn readiness_waits_for_keys_and_not_for_the_session_api() {
 
     install_crypto();
     let emulator = Emulator::start(EmulatorSettings { address: ANY, seed: None }).await.unwrap();
-    let config = config_for(USUAL, &emulator, "http://127.0.0.1:1", &[("stytch.base_url", "http://127.0.0.1:1")]);
+    let config =
+        config_for(USUAL, &emulator, "http://127.0.0.1:1", &[("stytch.base_url", "http://127.0.0.1:1")]);
     let gateway = Gateway::start(config, Lines::default()).await.unwrap();
     let unready = ask(gateway.ops(), Ask::get("/readyz")).await;
     assert_eq!(unready.status, 503);
@@ -157,7 +164,8 @@ async fn leaving_has_an_end() {
     let origin = Origin::start(Reply::Silence).await;
     let yaml = "drain_timeout: 300ms\nroutes:\n  - { name: public, match: { path: /** }, public: true }\n";
     let World { gateway, .. } = World::with(yaml, &[("upstreams.app.url", &origin.url())]).await;
-    let stuck = tokio::spawn(crate::support::raw(gateway.traffic()[0].0, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+    let stuck =
+        tokio::spawn(crate::support::raw(gateway.traffic()[0].0, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
     while origin.heads().is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -9,9 +9,13 @@ use crate::support::{ANY, Ask, World, ask};
 
 /// Whether the program is there; says so if it is not.
 fn is_here(program: &str) -> bool {
-    let here = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    let here =
+        Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !here {
-        assert!(std::env::var_os("PORTCULLIS_REQUIRE_PEERS").is_none(), "`{program}` is required and not installed");
+        assert!(
+            std::env::var_os("PORTCULLIS_REQUIRE_PEERS").is_none(),
+            "`{program}` is required and not installed"
+        );
         eprintln!("skipped: `{program}` is not installed");
     }
     here
@@ -93,7 +97,19 @@ async fn curl_gets_through_over_http_1_and_2() {
     for (option, version) in [("--http1.1", "1.1"), ("--http2-prior-knowledge", "2")] {
         let (url, cookie) = (url.clone(), cookie.clone());
         let out = tokio::task::spawn_blocking(move || {
-            Command::new("curl").args(["-s", "-o", "/dev/null", "-w", "%{http_code} %{http_version}", option, "-b", &cookie, &url]).output()
+            Command::new("curl")
+                .args([
+                    "-s",
+                    "-o",
+                    "/dev/null",
+                    "-w",
+                    "%{http_code} %{http_version}",
+                    option,
+                    "-b",
+                    &cookie,
+                    &url,
+                ])
+                .output()
         });
         let out = out.await.unwrap().unwrap();
         assert_eq!(String::from_utf8_lossy(&out.stdout), format!("200 {version}"));

@@ -23,15 +23,37 @@ const IMPORTS: [(&str, &[&str]); 17] = [
     ("doors", &["identity", "session", "policy", "engine", "revocation", "server", "upstream", "telemetry"]),
     (
         "admin",
-        &["identity", "session", "policy", "engine", "directory", "revocation", "server", "upstream", "telemetry"],
+        &[
+            "identity",
+            "session",
+            "policy",
+            "engine",
+            "directory",
+            "revocation",
+            "server",
+            "upstream",
+            "telemetry",
+        ],
     ),
     ("config", &["identity", "session", "policy", "settings"]),
     ("emulator", &[]),
     (
         "app",
         &[
-            "identity", "session", "policy", "telemetry", "directory", "stytch", "engine", "revocation", "server",
-            "upstream", "doors", "admin", "config", "emulator",
+            "identity",
+            "session",
+            "policy",
+            "telemetry",
+            "directory",
+            "stytch",
+            "engine",
+            "revocation",
+            "server",
+            "upstream",
+            "doors",
+            "admin",
+            "config",
+            "emulator",
         ],
     ),
     ("cli", &["app", "config", "engine", "policy", "session", "identity", "stytch", "emulator", "telemetry"]),
@@ -40,8 +62,22 @@ const IMPORTS: [(&str, &[&str]); 17] = [
 
 /// What the pure core must not touch: IO, clocks, logs, runtimes.
 const IMPURE: [&str; 16] = [
-    "tokio", "hyper", "moka", "tracing", "prometheus", "std::fs", "std::net::Tcp", "std::net::Udp", "std::env",
-    "std::thread", "std::io", "Instant::now", "SystemTime", "Timestamp::now", "async fn", "fastrand",
+    "tokio",
+    "hyper",
+    "moka",
+    "tracing",
+    "prometheus",
+    "std::fs",
+    "std::net::Tcp",
+    "std::net::Udp",
+    "std::env",
+    "std::thread",
+    "std::io",
+    "Instant::now",
+    "SystemTime",
+    "Timestamp::now",
+    "async fn",
+    "fastrand",
 ];
 
 /// Words that say nothing about what a thing is.
@@ -49,8 +85,15 @@ const EMPTY_WORDS: [&str; 7] = ["handler", "manager", "helper", "util", "common"
 
 /// Words of a workplace, not of this project. Split so that this file does not hold them.
 const FOREIGN: [(&str, &str); 9] = [
-    ("/wo", "rk/"), ("clau", "de"), ("anthro", "pic"), ("index.crates", ".io"), ("pythonho", "sted"),
-    ("registry.npm", "js"), ("deb.deb", "ian"), ("sub", "agent"), ("/root/", ".cargo"),
+    ("/wo", "rk/"),
+    ("clau", "de"),
+    ("anthro", "pic"),
+    ("index.crates", ".io"),
+    ("pythonho", "sted"),
+    ("registry.npm", "js"),
+    ("deb.deb", "ian"),
+    ("sub", "agent"),
+    ("/root/", ".cargo"),
 ];
 
 const MAX_LINES: usize = 400;
@@ -105,7 +148,8 @@ fn imports(code: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for (at, _) in code.match_indices("crate::") {
         let rest = &code[at + "crate::".len()..];
-        let module: String = rest.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
+        let module: String =
+            rest.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
         let names = rest[module.len()..].trim_start_matches("::");
         let names: String = match names.strip_prefix('{') {
             Some(list) => list.chars().take_while(|letter| *letter != '}').collect(),
@@ -123,7 +167,8 @@ fn modules_import_only_what_the_table_allows() {
         let module = source.module();
         let allowed = IMPORTS.iter().find(|(name, _)| *name == module);
         let Some((_, allowed)) = allowed else {
-            broken.push(format!("`{module}` is no room of this house: name it with one of the design's words"));
+            broken
+                .push(format!("`{module}` is no room of this house: name it with one of the design's words"));
             continue;
         };
         for (wanted, names) in imports(&source.code()) {
@@ -131,7 +176,10 @@ fn modules_import_only_what_the_table_allows() {
                 || allowed.contains(&wanted.as_str())
                 || (allowed.contains(&"settings") && only_settings(&wanted, &names));
             if !fine {
-                broken.push(format!("{}: `{module}` may not import `{wanted}` ({names})", source.path.display()));
+                broken.push(format!(
+                    "{}: `{module}` may not import `{wanted}` ({names})",
+                    source.path.display()
+                ));
             }
         }
     }
@@ -151,7 +199,10 @@ fn the_core_is_pure() {
     for source in sources().iter().filter(|source| CORE.contains(&source.module()) && !source.is_test()) {
         for word in IMPURE {
             if source.code().contains(word) {
-                broken.push(format!("{}: `{word}` has no place in the pure core; pass the value in", source.path.display()));
+                broken.push(format!(
+                    "{}: `{word}` has no place in the pure core; pass the value in",
+                    source.path.display()
+                ));
             }
         }
     }
@@ -176,7 +227,11 @@ fn only_one_place_decides() {
 #[test]
 fn every_file_opens_with_what_it_is_for() {
     for source in sources() {
-        assert!(source.text.starts_with("//! "), "{}: open with `//!`: what it is for", source.path.display());
+        assert!(
+            source.text.starts_with("//! "),
+            "{}: open with `//!`: what it is for",
+            source.path.display()
+        );
         let says_no = source.text.lines().take_while(|line| line.starts_with("//!")).any(|line| {
             let line = line.to_ascii_lowercase();
             line.contains("must not") || line.contains("nothing else")
@@ -206,10 +261,14 @@ fn names_mean_something() {
             assert!(!name.contains(word), "{name}: `{word}` says nothing; use the field's term");
         }
         for line in source.code().lines() {
-            let defined = ["struct ", "enum ", "trait ", "fn ", "mod "].iter().find_map(|kind| line.split(kind).nth(1));
-            let Some(defined) = defined.filter(|_| !line.contains('"')) else { continue };
+            let defined =
+                ["struct ", "enum ", "trait ", "fn ", "mod "].iter().find_map(|kind| line.split(kind).nth(1));
+            let Some(defined) = defined.filter(|_| !line.contains('"')) else {
+                continue;
+            };
             let defined = defined.to_ascii_lowercase();
-            let defined: String = defined.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
+            let defined: String =
+                defined.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
             for word in EMPTY_WORDS {
                 assert!(!defined.contains(word), "{}: `{defined}` is named `{word}`", source.path.display());
             }
@@ -220,14 +279,33 @@ fn names_mean_something() {
 #[test]
 fn the_top_level_is_as_planned() {
     let planned: BTreeSet<&str> = [
-        "Cargo.toml", "Cargo.lock", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE",
-        "rustfmt.toml", "clippy.toml", "deny.toml", "src", "config", "deploy", "benches", "tests", "docs", "fuzz",
-        "target", "proptest-regressions",
+        "Cargo.toml",
+        "Cargo.lock",
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "LICENSE",
+        "rustfmt.toml",
+        "clippy.toml",
+        "deny.toml",
+        "src",
+        "config",
+        "deploy",
+        "benches",
+        "tests",
+        "docs",
+        "fuzz",
+        "target",
+        "proptest-regressions",
     ]
     .into();
     for entry in std::fs::read_dir(".").unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(name.starts_with('.') || planned.contains(name.as_str()), "`{name}` has no place at the top level");
+        assert!(
+            name.starts_with('.') || planned.contains(name.as_str()),
+            "`{name}` has no place at the top level"
+        );
     }
 }
 
@@ -239,7 +317,9 @@ fn the_project_speaks_of_itself_alone() {
     }
     all.extend(["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", ".ci/run"].map(PathBuf::from));
     for path in all {
-        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            continue;
+        };
         let text = text.to_ascii_lowercase();
         for (one, other) in FOREIGN {
             assert!(!text.contains(&format!("{one}{other}")), "{} names `{one}{other}`", path.display());

@@ -50,7 +50,8 @@ impl<'a> Checker<'a> {
     /// A length of time with its unit, or the default.
     pub(super) fn duration(&mut self, text: Option<&str>, default: Duration, path: &Path) -> Duration {
         let Some(text) = text else { return default };
-        let parsed = text.trim().parse::<SignedDuration>().ok().and_then(|length| Duration::try_from(length).ok());
+        let parsed =
+            text.trim().parse::<SignedDuration>().ok().and_then(|length| Duration::try_from(length).ok());
         if parsed.is_some_and(|length| length > LONGEST) {
             self.note(Code::InvalidValue, path, format!("`{text}` is longer than a year"), None);
             return default;
@@ -77,7 +78,12 @@ impl<'a> Checker<'a> {
         let text = text.unwrap_or(default);
         text.parse().unwrap_or_else(|_| {
             let hint = "write an address and a port, such as `0.0.0.0:8080` or `[::1]:8080`";
-            self.note(Code::InvalidValue, path, format!("`{text}` is not an address to listen on"), Some(hint));
+            self.note(
+                Code::InvalidValue,
+                path,
+                format!("`{text}` is not an address to listen on"),
+                Some(hint),
+            );
             fallback
         })
     }
@@ -130,7 +136,9 @@ impl<'a> Checker<'a> {
                 self.note(Code::InvalidValue, path, "the secret is empty", None);
                 None
             }
-            Err(_) if self.environment.secrets == SecretPolicy::NotNeeded => Some(Secret::new("not needed".to_owned())),
+            Err(_) if self.environment.secrets == SecretPolicy::NotNeeded => {
+                Some(Secret::new("not needed".to_owned()))
+            }
             Err((path, message)) => {
                 self.note(Code::InvalidValue, &path, message, None);
                 None

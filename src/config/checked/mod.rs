@@ -4,6 +4,7 @@
 
 mod checker;
 mod parts;
+mod project;
 mod requirement;
 mod routes;
 
@@ -23,8 +24,8 @@ use crate::stytch::StytchSettings;
 use crate::telemetry::LogSettings;
 use crate::upstream::OriginSettings;
 
-pub(super) use checker::Environment;
 use checker::Checker;
+pub(super) use checker::Environment;
 
 /// A configuration that can be run.
 #[derive(Debug, Clone)]
@@ -67,8 +68,12 @@ pub(super) fn check(
     let log = checker.log(raw.log.as_ref(), &root.key("log"));
     let drain_timeout =
         checker.duration(raw.drain_timeout.as_deref(), Duration::from_secs(30), &root.key("drain_timeout"));
-    let routes =
-        checker.routes(raw.routes.as_deref(), &root.key("routes"), &sessions.freshness, raw.upstreams.as_ref());
+    let routes = checker.routes(
+        raw.routes.as_deref(),
+        &root.key("routes"),
+        &sessions.freshness,
+        raw.upstreams.as_ref(),
+    );
     let stytch = stytch?;
 
     // The oldest evidence any route could be served decides how long a mark must be kept.

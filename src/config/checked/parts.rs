@@ -1,32 +1,27 @@
-//! Checking the sections: listeners, Stytch, credentials, sessions, upstreams, limits, log.
+//! Checking the sections: listeners, credentials, sessions, upstreams, limits, log.
 //!
 //! Must not look from one section into another; references between them are the routes' business.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
 
 use super::checker::Checker;
+use super::project::is_origin;
 use crate::config::diagnostics::Code;
 use crate::config::raw::{
-    RawCredential, RawIdentity, RawLimits, RawListener, RawLog, RawSessions, RawStytch, RawUpstream,
+    RawCredential, RawIdentity, RawLimits, RawListener, RawLog, RawSessions, RawUpstream,
 };
 use crate::config::tree::Path;
 use crate::directory::{GuardSettings, MemorySettings};
 use crate::doors::ProxySettings;
-use crate::identity::{CredentialSource, JwtRules, ProjectId};
-use crate::policy::{Freshness, HostName};
+use crate::identity::CredentialSource;
+use crate::policy::Freshness;
 use crate::server::{CertificateFiles, ListenerSettings, ServerLimits};
-use crate::stytch::StytchSettings;
 use crate::telemetry::LogSettings;
 use crate::upstream::OriginSettings;
-
-const LIVE: &str = "https://api.stytch.com";
-const TEST: &str = "https://test.stytch.com";
 
 pub(super) struct Limits {
     pub(super) server: ServerLimits,
@@ -37,12 +32,6 @@ pub(super) struct Sessions {
     pub(super) memory: MemorySettings,
     pub(super) guard: GuardSettings,
     pub(super) freshness: Freshness,
-}
-
-pub(super) struct Stytch {
-    pub(super) settings: StytchSettings,
-    pub(super) jwt_rules: JwtRules,
-    pub(super) ca_file: Option<PathBuf>,
 }
 
 impl Checker<'_> {
@@ -76,8 +65,10 @@ impl Checker<'_> {
                 }
                 for (index, pair) in pairs.iter().enumerate() {
                     match (&pair.certificate, &pair.key) {
-                        (Some(certificate), Some(key)) => certificates
-                            .push(CertificateFiles { certificate: self.file(certificate), key: self.file(key) }),
+                        (Some(certificate), Some(key)) => certificates.push(CertificateFiles {
+                            certificate: self.file(certificate),
+                            key: self.file(key),
+                        }),
                         _ => {
                             let message = "a certificate needs `certificate` and `key`";
                             self.note(Code::Missing, &tls.index(index), message, None);
@@ -91,89 +82,11 @@ impl Checker<'_> {
         listeners
     }
 
-    pub(super) fn stytch(&mut self, raw: Option<&RawStytch>, path: &Path) -> Option<Stytch> {
-        let Some(raw) = raw else {
-            let hint = "add `stytch:` with `project_id` and `secret`";
-            self.note(Code::Missing, path, "`stytch` is missing", Some(hint));
-            return None;
-        };
-        let secret = self.secret(raw.secret.as_ref(), &path.key("secret"));
-        let project = self.project_id(raw.project_id.as_deref(), &path.key("project_id"));
-        let base_url = self.base_url(raw, project.as_ref(), path);
-        let refresh = path.key("refresh_keys_every");
-        let refresh_keys_every =
-            self.timeout(raw.refresh_keys_every.as_deref(), Duration::from_secs(300), &refresh);
-        let leeway = self.duration(raw.leeway.as_deref(), Duration::from_secs(2), &path.key("leeway"));
-        if leeway > Duration::from_secs(30) {
-            let message = "a leeway past `30s` keeps dead tokens alive";
-            self.note(Code::InvalidValue, &path.key("leeway"), message, Some("correct the clocks instead"));
-        }
-        let (project_id, secret, base_url) = (project?, secret?, base_url?);
-        let mut issuers = vec![format!("stytch.com/{project_id}")];
-        let api = base_url.to_string().trim_end_matches('/').to_owned();
-        if api != LIVE && api != TEST {
-            issuers.push(api);
-        }
-        issuers.extend(raw.issuer.iter().flatten().cloned());
-        Some(Stytch {
-            jwt_rules: JwtRules { issuers, audience: project_id.to_string(), leeway },
-            ca_file: raw.ca_file.as_deref().map(|name| self.file(name)),
-            settings: StytchSettings {
-                project_id,
-                secret,
-                base_url,
-                deadline: Duration::from_secs(5),
-                refresh_keys_every,
-            },
-        })
-    }
-
-    fn project_id(&mut self, text: Option<&str>, path: &Path) -> Option<ProjectId> {
-        let Some(text) = text else {
-            let hint = "it is on the Stytch dashboard, under API keys";
-            self.note(Code::Missing, path, "`stytch.project_id` is missing", Some(hint));
-            return None;
-        };
-        let project = ProjectId::parse(text).ok();
-        if project.is_none() {
-            let hint = "it looks like `project-live-…` or `project-test-…`";
-            self.note(Code::InvalidValue, path, format!("`{text}` is not a project id"), Some(hint));
-        }
-        project
-    }
-
-    fn base_url(&mut self, raw: &RawStytch, project: Option<&ProjectId>, path: &Path) -> Option<Uri> {
-        let path = path.key("base_url");
-        let text = match &raw.base_url {
-            Some(text) => text.as_str(),
-            None => match project?.as_str() {
-                id if id.starts_with("project-live-") => LIVE,
-                id if id.starts_with("project-test-") => TEST,
-                _ => {
-                    let message = "`stytch.base_url` cannot be told from the project id";
-                    self.note(Code::Missing, &path, message, Some("add `base_url: https://api.stytch.com`"));
-                    return None;
-                }
-            },
-        };
-        let uri = text.parse::<Uri>().ok().filter(|uri| is_origin(uri));
-        let Some(uri) = uri else {
-            let hint = "write scheme and host alone, such as `https://api.stytch.com`";
-            self.note(Code::InvalidValue, &path, format!("`{text}` is not the address of an API"), Some(hint));
-            return None;
-        };
-        let loopback = uri.host().is_some_and(|host| {
-            host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-        });
-        if uri.scheme_str() == Some("http") && !loopback {
-            let message = "plain `http` would send the project's secret in the clear";
-            self.note(Code::InvalidValue, &path, message, Some("use `https`"));
-            return None;
-        }
-        Some(uri)
-    }
-
-    pub(super) fn credentials(&mut self, raw: Option<&[RawCredential]>, path: &Path) -> Vec<CredentialSource> {
+    pub(super) fn credentials(
+        &mut self,
+        raw: Option<&[RawCredential]>,
+        path: &Path,
+    ) -> Vec<CredentialSource> {
         let Some(raw) = raw else {
             return vec![
                 CredentialSource::Cookie("stytch_session_jwt".to_owned()),
@@ -186,9 +99,15 @@ impl Checker<'_> {
             let path = path.index(index);
             let source = match (&credential.cookie, credential.bearer) {
                 (Some(name), None) => {
-                    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+                    let is_token =
+                        |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
                     if name.is_empty() || !name.bytes().all(is_token) {
-                        self.note(Code::InvalidValue, &path.key("cookie"), format!("`{name}` is no name for a cookie"), None);
+                        self.note(
+                            Code::InvalidValue,
+                            &path.key("cookie"),
+                            format!("`{name}` is no name for a cookie"),
+                            None,
+                        );
                     }
                     if name == "stytch_intermediate_session_token" {
                         let message = "an intermediate session token is never a session";
@@ -199,7 +118,12 @@ impl Checker<'_> {
                 (None, Some(true)) => CredentialSource::Bearer,
                 _ => {
                     let hint = "`cookie: NAME` or `bearer: true`";
-                    self.note(Code::InvalidValue, &path, "a credential is looked for in exactly one place", Some(hint));
+                    self.note(
+                        Code::InvalidValue,
+                        &path,
+                        "a credential is looked for in exactly one place",
+                        Some(hint),
+                    );
                     continue;
                 }
             };
@@ -209,7 +133,12 @@ impl Checker<'_> {
             sources.push(source);
         }
         if raw.is_empty() {
-            self.note(Code::Missing, path, "there is no place to look for a credential", Some("add `- bearer: true`"));
+            self.note(
+                Code::Missing,
+                path,
+                "there is no place to look for a credential",
+                Some("add `- bearer: true`"),
+            );
         }
         sources
     }
@@ -221,18 +150,28 @@ impl Checker<'_> {
         let fresh_for = self.duration(raw.fresh_for.as_deref(), seconds(10), &path.key("fresh_for"));
         let while_revalidate = &path.key("stale_while_revalidate");
         let revalidate = self.duration(raw.stale_while_revalidate.as_deref(), seconds(20), while_revalidate);
-        let stale_if_error = self.duration(raw.stale_if_error.as_deref(), seconds(300), &path.key("stale_if_error"));
+        let stale_if_error =
+            self.duration(raw.stale_if_error.as_deref(), seconds(300), &path.key("stale_if_error"));
         let max_staleness = fresh_for.saturating_add(revalidate);
         if max_staleness.is_zero() {
             let message = "evidence of no age at all does not exist";
-            self.note(Code::InvalidValue, &path.key("fresh_for"), message, Some("`1s` is the least that makes sense"));
+            self.note(
+                Code::InvalidValue,
+                &path.key("fresh_for"),
+                message,
+                Some("`1s` is the least that makes sense"),
+            );
         }
         let max_entries = self.count(raw.max_entries, 100_000, &path.key("max_entries"));
         Sessions {
             freshness: Freshness { fresh_for, max_staleness, stale_if_error },
             memory: MemorySettings {
                 max_entries: u64::try_from(max_entries).unwrap_or(u64::MAX),
-                negative_for: self.duration(raw.negative_for.as_deref(), seconds(2), &path.key("negative_for")),
+                negative_for: self.duration(
+                    raw.negative_for.as_deref(),
+                    seconds(2),
+                    &path.key("negative_for"),
+                ),
                 token_binding_for: self.duration(
                     raw.token_binding_for.as_deref(),
                     seconds(900),
@@ -271,7 +210,12 @@ impl Checker<'_> {
                 }
                 Some((text, None)) => {
                     let hint = "write scheme, host and port alone, such as `http://127.0.0.1:3000`";
-                    self.note(Code::InvalidValue, &url, format!("`{text}` is not the address of an origin"), Some(hint));
+                    self.note(
+                        Code::InvalidValue,
+                        &url,
+                        format!("`{text}` is not the address of an origin"),
+                        Some(hint),
+                    );
                     continue;
                 }
                 None => {
@@ -295,7 +239,11 @@ impl Checker<'_> {
                     seconds(60),
                     &path.key("response_timeout"),
                 ),
-                idle_timeout: self.duration(upstream.idle_timeout.as_deref(), seconds(30), &path.key("idle_timeout")),
+                idle_timeout: self.duration(
+                    upstream.idle_timeout.as_deref(),
+                    seconds(30),
+                    &path.key("idle_timeout"),
+                ),
                 max_connections: self.count(upstream.max_connections, 1024, &path.key("max_connections")),
             });
         }
@@ -320,13 +268,15 @@ impl Checker<'_> {
         let raw = raw.unwrap_or(&default);
         let usual = ServerLimits::default();
         let streams = self.count(raw.max_streams, 100, &path.key("max_streams"));
-        let mut timeout = |text: &Option<String>, default, name| self.timeout(text.as_deref(), default, &path.key(name));
+        let mut timeout =
+            |text: &Option<String>, default, name| self.timeout(text.as_deref(), default, &path.key(name));
         let header_timeout = timeout(&raw.header_timeout, usual.header_timeout, "header_timeout");
         let idle_timeout = timeout(&raw.idle_timeout, usual.idle_timeout, "idle_timeout");
         let write_timeout = timeout(&raw.write_timeout, usual.write_timeout, "write_timeout");
         let body_timeout = timeout(&raw.body_timeout, Duration::from_secs(300), "body_timeout");
         let tunnel_timeout = timeout(&raw.tunnel_timeout, Duration::from_secs(3600), "tunnel_timeout");
-        let max_header_bytes = self.count(raw.max_header_bytes, usual.max_header_bytes, &path.key("max_header_bytes"));
+        let max_header_bytes =
+            self.count(raw.max_header_bytes, usual.max_header_bytes, &path.key("max_header_bytes"));
         if max_header_bytes < 8192 {
             let message = "the head of a request with a session JWT needs at least 8192 bytes";
             self.note(Code::InvalidValue, &path.key("max_header_bytes"), message, None);
@@ -372,10 +322,4 @@ impl Checker<'_> {
         };
         LogSettings { filter, json, access: raw.access.unwrap_or(true) }
     }
-}
-
-/// `http` or `https`, a host that is one, and nothing behind it.
-fn is_origin(uri: &Uri) -> bool {
-    let host = uri.authority().is_some_and(|authority| HostName::parse(authority.as_str()).is_ok());
-    matches!(uri.scheme_str(), Some("http" | "https")) && host && matches!(uri.path(), "" | "/") && uri.query().is_none()
 }

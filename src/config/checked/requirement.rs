@@ -53,11 +53,21 @@ impl Checker<'_> {
             }
             Value::Array(_) => {
                 let hint = "put the list under `all:` or `any:`";
-                self.note(Code::InvalidValue, path, "a list does not say whether all or any must be met", Some(hint));
+                self.note(
+                    Code::InvalidValue,
+                    path,
+                    "a list does not say whether all or any must be met",
+                    Some(hint),
+                );
                 return None;
             }
             _ => {
-                self.note(Code::WrongType, path, "this is no requirement", Some("begin with `authenticated`"));
+                self.note(
+                    Code::WrongType,
+                    path,
+                    "this is no requirement",
+                    Some("begin with `authenticated`"),
+                );
                 return None;
             }
         };
@@ -69,14 +79,21 @@ impl Checker<'_> {
                 self.known_keys(fields, &["max_age"], &place);
                 Some(Requirement::Mfa { max_age: self.max_age(fields, "max_age", &place) })
             }
-            ("role", Some(Value::String(role))) if !role.is_empty() => Some(Requirement::Role(Arc::from(role.as_str()))),
+            ("role", Some(Value::String(role))) if !role.is_empty() => {
+                Some(Requirement::Role(Arc::from(role.as_str())))
+            }
             ("factor", Some(Value::Object(fields))) => self.factor(fields, &place),
             ("organization", Some(names)) => self.organization(names, &place),
             ("session_age", Some(Value::Object(fields))) => {
                 self.known_keys(fields, &["max"], &place);
                 let max = self.max_age(fields, "max", &place);
                 if max.is_none() && !fields.contains_key("max") {
-                    self.note(Code::Missing, &place, "`session_age` needs `max`", Some("such as `session_age: { max: 8h }`"));
+                    self.note(
+                        Code::Missing,
+                        &place,
+                        "`session_age` needs `max`",
+                        Some("such as `session_age: { max: 8h }`"),
+                    );
                 }
                 max.map(|max| Requirement::SessionAge { max })
             }
@@ -102,7 +119,12 @@ impl Checker<'_> {
             (unknown, _) => {
                 let hint = did_you_mean(unknown, FORMS.into_iter())
                     .unwrap_or_else(|| format!("known requirements: {}", FORMS.join(", ")));
-                self.note(Code::InvalidValue, &place, format!("unknown requirement `{unknown}`"), Some(&hint));
+                self.note(
+                    Code::InvalidValue,
+                    &place,
+                    format!("unknown requirement `{unknown}`"),
+                    Some(&hint),
+                );
                 None
             }
         }
@@ -115,14 +137,24 @@ impl Checker<'_> {
         let connection_id = self.text(fields, "connection_id", path);
         if kind.is_none() && delivery.is_none() && connection_id.is_none() {
             let hint = "such as `factor: { type: totp, max_age: 15m }`";
-            self.note(Code::Missing, path, "a factor is named by `type`, `delivery_method` or `connection_id`", Some(hint));
+            self.note(
+                Code::Missing,
+                path,
+                "a factor is named by `type`, `delivery_method` or `connection_id`",
+                Some(hint),
+            );
             return None;
         }
         let kind = kind.map(|name| FactorKind::from_name(&name));
         if let Some(FactorKind::Other(name)) = &kind {
             // A type of the future may be meant; a slip of the pen is likelier.
             if let Some(hint) = did_you_mean(name, FactorKind::known_names()) {
-                self.note(Code::InvalidValue, &path.key("type"), format!("unknown factor type `{name}`"), Some(&hint));
+                self.note(
+                    Code::InvalidValue,
+                    &path.key("type"),
+                    format!("unknown factor type `{name}`"),
+                    Some(&hint),
+                );
             }
         }
         Some(Requirement::Factor(FactorRequirement {
@@ -140,7 +172,12 @@ impl Checker<'_> {
             _ => Vec::new(),
         };
         if names.is_empty() || names.iter().any(|name| name.is_empty()) {
-            self.note(Code::WrongType, path, "`organization` takes ids or slugs", Some(example("organization")));
+            self.note(
+                Code::WrongType,
+                path,
+                "`organization` takes ids or slugs",
+                Some(example("organization")),
+            );
             return None;
         }
         Some(Requirement::Organization(names.into_iter().map(Arc::from).collect()))
@@ -151,7 +188,12 @@ impl Checker<'_> {
             Value::String(text) => Some(self.duration(Some(text), Duration::ZERO, &path.key(key))),
             _ => {
                 let hint = "write a number and a unit, such as `15m`";
-                self.note(Code::WrongType, &path.key(key), format!("`{key}` is not a length of time"), Some(hint));
+                self.note(
+                    Code::WrongType,
+                    &path.key(key),
+                    format!("`{key}` is not a length of time"),
+                    Some(hint),
+                );
                 None
             }
         }

@@ -41,16 +41,29 @@ impl Checker<'_> {
                     self.note(Code::Conflict, &path.key("name"), message, None);
                 }
                 if let Some(earlier) = routes.iter().find(|earlier| hides(&earlier.matches, &route.matches)) {
-                    let message = format!("route `{}` never answers: `{}` takes all it would", route.name, earlier.name);
-                    self.note(Code::Conflict, &path.key("match"), message, Some("give the two different methods, or remove one"));
+                    let message = format!(
+                        "route `{}` never answers: `{}` takes all it would",
+                        route.name, earlier.name
+                    );
+                    self.note(
+                        Code::Conflict,
+                        &path.key("match"),
+                        message,
+                        Some("give the two different methods, or remove one"),
+                    );
                 }
                 routes.push(route);
             }
         }
         for (index, raw) in raw.iter().enumerate() {
-            let Some(route) = routes.iter().find(|route| Some(&*route.name) == raw.name.as_deref()) else { continue };
+            let Some(route) = routes.iter().find(|route| Some(&*route.name) == raw.name.as_deref()) else {
+                continue;
+            };
             if let Some(other) = routes.iter().find(|other| silences(&other.matches, &route.matches)) {
-                let message = format!("route `{}` never answers: a prefix of `{}` outranks its glob", route.name, other.name);
+                let message = format!(
+                    "route `{}` never answers: a prefix of `{}` outranks its glob",
+                    route.name, other.name
+                );
                 let hint = "prefixes come before globs; write the longer part as a prefix of its own";
                 self.note(Code::Conflict, &path.index(index).key("match"), message, Some(hint));
             }
@@ -67,9 +80,19 @@ impl Checker<'_> {
     ) -> Option<Route> {
         let name = raw.name.clone().unwrap_or_default();
         if name.is_empty() {
-            self.note(Code::Missing, path, "a route has no `name`", Some("metrics and logs call it by its name"));
+            self.note(
+                Code::Missing,
+                path,
+                "a route has no `name`",
+                Some("metrics and logs call it by its name"),
+            );
         } else if name == "none" {
-            self.note(Code::InvalidValue, &path.key("name"), "`none` stands for requests without a route", None);
+            self.note(
+                Code::InvalidValue,
+                &path.key("name"),
+                "`none` stands for requests without a route",
+                None,
+            );
         }
         let matches = self.matches(raw.matches.as_ref(), &path.key("match"));
         let access = self.access(raw, path);
@@ -78,7 +101,8 @@ impl Checker<'_> {
         let keep_encoded_slash = self.keep(raw.encoded_slash.as_deref(), &path.key("encoded_slash"));
         let keep_path_parameters = self.keep(raw.path_parameters.as_deref(), &path.key("path_parameters"));
         let upstream = upstream?;
-        let case_insensitive = upstreams.get(&*upstream).and_then(|found| found.case_insensitive).unwrap_or_default();
+        let case_insensitive =
+            upstreams.get(&*upstream).and_then(|found| found.case_insensitive).unwrap_or_default();
         Some(Route {
             name: Arc::from(name),
             matches: matches?,
@@ -117,7 +141,12 @@ impl Checker<'_> {
                 Ok(pattern) => hosts.push(pattern),
                 Err(_) => {
                     let hint = "write `app.example.com`, `*.example.com` or `*`, without a port";
-                    self.note(Code::InvalidValue, &before.key("host"), format!("`{text}` is not a host"), Some(hint));
+                    self.note(
+                        Code::InvalidValue,
+                        &before.key("host"),
+                        format!("`{text}` is not a host"),
+                        Some(hint),
+                    );
                 }
             }
         }
@@ -178,7 +207,12 @@ impl Checker<'_> {
                     (Some(only), None) => Some(Arc::from(only.as_str())),
                     _ => {
                         let hint = "name one of `upstreams`";
-                        self.note(Code::Missing, path, "a route does not say which `upstream` it leads to", Some(hint));
+                        self.note(
+                            Code::Missing,
+                            path,
+                            "a route does not say which `upstream` it leads to",
+                            Some(hint),
+                        );
                         None
                     }
                 }
@@ -191,7 +225,8 @@ impl Checker<'_> {
             self.timeout(raw.max_staleness.as_deref(), usual.max_staleness, &path.key("max_staleness"));
         // A route that asks for fresh evidence does not want old evidence for want of better, unless it says so.
         let default = if raw.max_staleness.is_some() { Duration::ZERO } else { usual.stale_if_error };
-        let stale_if_error = self.duration(raw.stale_if_error.as_deref(), default, &path.key("stale_if_error"));
+        let stale_if_error =
+            self.duration(raw.stale_if_error.as_deref(), default, &path.key("stale_if_error"));
         Freshness { fresh_for: usual.fresh_for, max_staleness, stale_if_error }
     }
 
@@ -200,7 +235,12 @@ impl Checker<'_> {
             None | Some("refuse") => false,
             Some("keep") => true,
             Some(other) => {
-                self.note(Code::InvalidValue, path, format!("`{other}` is neither of the two"), Some("`refuse` or `keep`"));
+                self.note(
+                    Code::InvalidValue,
+                    path,
+                    format!("`{other}` is neither of the two"),
+                    Some("`refuse` or `keep`"),
+                );
                 false
             }
         }
@@ -210,10 +250,12 @@ impl Checker<'_> {
 /// Whether a prefix of one route takes all that a glob of another would, on the same host.
 fn silences(prefixes: &RouteMatch, globs: &RouteMatch) -> bool {
     let any = |host: &HostPattern| matches!(host, HostPattern::Any | HostPattern::Unnamed);
-    let same_host = globs.hosts.iter().any(|host| {
-        prefixes.hosts.iter().any(|other| host == other || (any(host) && any(other)))
-    });
-    same_host && globs.paths.iter().any(|glob| prefixes.paths.iter().any(|prefix| glob.is_silenced_by(prefix)))
+    let same_host = globs
+        .hosts
+        .iter()
+        .any(|host| prefixes.hosts.iter().any(|other| host == other || (any(host) && any(other))));
+    same_host
+        && globs.paths.iter().any(|glob| prefixes.paths.iter().any(|prefix| glob.is_silenced_by(prefix)))
 }
 
 /// Whether everything `later` matches is taken by `earlier` already: the same places, and methods that leave none over.

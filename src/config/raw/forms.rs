@@ -74,11 +74,11 @@ pub(in crate::config) enum RequirementForm {
     /// Whether somebody may be acting as the member.
     Impersonated(bool),
     /// Every one of these.
-    All(Vec<RequirementForm>),
+    All(Vec<Self>),
     /// At least one of these.
-    Any(Vec<RequirementForm>),
+    Any(Vec<Self>),
     /// The opposite; what is unknown stays unknown and refuses.
-    Not(Box<RequirementForm>),
+    Not(Box<Self>),
 }
 
 /// A factor: at least one of type, delivery method and connection.

@@ -123,7 +123,9 @@ impl World {
 
     async fn ask_with(&self, query: SessionQuery) -> Result<Vec<String>, DirectoryError> {
         match self.memory.active_sessions(&query).wait().await? {
-            Evidence::Sessions(list) => Ok(list.sessions.iter().map(|session| session.session_id.to_string()).collect()),
+            Evidence::Sessions(list) => {
+                Ok(list.sessions.iter().map(|session| session.session_id.to_string()).collect())
+            }
             Evidence::NoSuchMember(_) => Ok(vec!["nobody".to_owned()]),
         }
     }
@@ -190,7 +192,11 @@ async fn a_route_that_wants_fresher_evidence_gets_it() {
     world.advance(6);
     world.answer(Ok(vec!["s2"]));
     let mut strict = world.query();
-    strict.freshness = Freshness { max_staleness: Duration::from_secs(5), stale_if_error: Duration::ZERO, ..strict.freshness };
+    strict.freshness = Freshness {
+        max_staleness: Duration::from_secs(5),
+        stale_if_error: Duration::ZERO,
+        ..strict.freshness
+    };
     assert_eq!(world.ask_with(strict).await.unwrap(), ["s2"]);
 }
 
@@ -210,7 +216,11 @@ async fn a_failing_directory_is_bridged_up_to_the_bound_and_no_further() {
     world.answer(Err(failure.clone()));
     world.advance(6);
     let mut strict = world.query();
-    strict.freshness = Freshness { max_staleness: Duration::from_secs(5), stale_if_error: Duration::ZERO, ..strict.freshness };
+    strict.freshness = Freshness {
+        max_staleness: Duration::from_secs(5),
+        stale_if_error: Duration::ZERO,
+        ..strict.freshness
+    };
     assert_eq!(world.ask_with(strict).await, Err(failure));
 }
 

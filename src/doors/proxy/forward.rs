@@ -28,7 +28,10 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 impl Inner {
     /// Sends the request to the origin of the permit's route and answers with what comes back.
-    #[expect(clippy::too_many_arguments, reason = "each is a different thing the door found out on its straight line")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a different thing the door found out on its straight line"
+    )]
     pub(super) async fn forward(
         &self,
         mut request: Request<Incoming>,
@@ -234,7 +237,9 @@ fn upload_reason(failure: UploadFailure) -> Reason {
 
 fn reason_of(error: &OriginError) -> Reason {
     match error {
-        OriginError::Connect(_) | OriginError::Name | OriginError::ConnectTimeout => Reason::OriginUnreachable,
+        OriginError::Connect(_) | OriginError::Name | OriginError::ConnectTimeout => {
+            Reason::OriginUnreachable
+        }
         OriginError::Busy => Reason::OriginBusy,
         OriginError::ResponseTimeout => Reason::OriginTimeout,
         OriginError::Exchange(_) => Reason::OriginMalformed,

@@ -58,10 +58,10 @@ pub(super) fn filter_announced_trailers(headers: &mut HeaderMap, managed: &Manag
         .map(str::to_owned)
         .collect();
     headers.remove(header::TRAILER);
-    if let Ok(value) = HeaderValue::try_from(kept.join(", ")) {
-        if !kept.is_empty() {
-            headers.insert(header::TRAILER, value);
-        }
+    if let Ok(value) = HeaderValue::try_from(kept.join(", "))
+        && !kept.is_empty()
+    {
+        headers.insert(header::TRAILER, value);
     }
 }
 
@@ -69,12 +69,16 @@ pub(super) fn filter_announced_trailers(headers: &mut HeaderMap, managed: &Manag
 pub(super) fn asks_for_websocket(headers: &HeaderMap) -> bool {
     let lists = |name, token: &[u8]| {
         headers.get_all(name).iter().any(|value| {
-            value.as_bytes().split(|byte| *byte == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(token))
+            value
+                .as_bytes()
+                .split(|byte| *byte == b',')
+                .any(|part| part.trim_ascii().eq_ignore_ascii_case(token))
         })
     };
     let mut upgrades = headers.get_all(header::UPGRADE).iter();
-    let only_websocket = upgrades.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
-        && upgrades.next().is_none();
+    let only_websocket =
+        upgrades.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+            && upgrades.next().is_none();
     only_websocket && lists(header::CONNECTION, b"upgrade")
 }
 
@@ -114,7 +118,8 @@ mod tests {
 
     #[test]
     fn host_and_length_cannot_be_named_away() {
-        let mut headers = headers(&[("connection", "host, content-length"), ("host", "a"), ("content-length", "1")]);
+        let mut headers =
+            headers(&[("connection", "host, content-length"), ("host", "a"), ("content-length", "1")]);
         remove_hop_by_hop(&mut headers);
         assert!(headers.contains_key("host") && headers.contains_key("content-length"));
     }
@@ -131,9 +136,16 @@ mod tests {
 
     #[test]
     fn only_a_websocket_is_an_upgrade() {
-        assert!(asks_for_websocket(&headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")])));
+        assert!(asks_for_websocket(&headers(&[
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "WebSocket")
+        ])));
         assert!(!asks_for_websocket(&headers(&[("upgrade", "websocket")])));
         assert!(!asks_for_websocket(&headers(&[("connection", "upgrade"), ("upgrade", "h2c")])));
-        assert!(!asks_for_websocket(&headers(&[("connection", "upgrade"), ("upgrade", "h2c"), ("upgrade", "websocket")])));
+        assert!(!asks_for_websocket(&headers(&[
+            ("connection", "upgrade"),
+            ("upgrade", "h2c"),
+            ("upgrade", "websocket")
+        ])));
     }
 }

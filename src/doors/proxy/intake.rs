@@ -26,21 +26,29 @@ pub(super) enum Taken {
 
 /// Takes a request in, or says why not.
 pub(super) fn take_in<B>(request: &Request<B>) -> Result<Taken, Reason> {
-    let (method, uri, headers, version) = (request.method(), request.uri(), request.headers(), request.version());
+    let (method, uri, headers, version) =
+        (request.method(), request.uri(), request.headers(), request.version());
     if *method == Method::CONNECT {
         return Err(Reason::ConnectRefused);
     }
     check_framing(headers, version)?;
     let (host, authority) = read_host(uri, headers)?;
     if uri.path() == "*" {
-        return if *method == Method::OPTIONS { Ok(Taken::ServerOptions) } else { Err(Reason::MalformedRequest) };
+        return if *method == Method::OPTIONS {
+            Ok(Taken::ServerOptions)
+        } else {
+            Err(Reason::MalformedRequest)
+        };
     }
     if uri.scheme_str().is_some_and(|scheme| !matches!(scheme, "http" | "https")) {
         return Err(Reason::MalformedRequest);
     }
     let path = CanonicalPath::parse(uri.path()).map_err(|_| Reason::PathAmbiguous)?;
     let query = uri.query().map(str::to_owned);
-    if query.as_deref().is_some_and(|query| !query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')) {
+    if query
+        .as_deref()
+        .is_some_and(|query| !query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#'))
+    {
         return Err(Reason::MalformedRequest);
     }
     Ok(Taken::Request(Intake { host, authority, path, query }))
@@ -77,7 +85,9 @@ fn read_host(uri: &Uri, headers: &HeaderMap) -> Result<(HostName, String), Reaso
     };
     let target = uri.authority().map(http::uri::Authority::as_str);
     let authority = match (target, field) {
-        (Some(target), Some(field)) if !target.eq_ignore_ascii_case(field) => return Err(Reason::HostInvalid),
+        (Some(target), Some(field)) if !target.eq_ignore_ascii_case(field) => {
+            return Err(Reason::HostInvalid);
+        }
         (Some(authority), _) | (None, Some(authority)) => authority,
         (None, None) => return Err(Reason::HostInvalid),
     };
@@ -102,9 +112,14 @@ mod tests {
 
     #[test]
     fn a_request_names_exactly_one_host() {
-        let one = |uri, fields: &[(&str, &str)]| take(uri, Version::HTTP_11, fields).map(|intake| intake.host.to_string());
+        let one = |uri, fields: &[(&str, &str)]| {
+            take(uri, Version::HTTP_11, fields).map(|intake| intake.host.to_string())
+        };
         assert_eq!(one("/", &[("host", "App.example.com:8080")]), Ok("app.example.com".into()));
-        assert_eq!(one("http://app.example.com/", &[("host", "app.example.com")]), Ok("app.example.com".into()));
+        assert_eq!(
+            one("http://app.example.com/", &[("host", "app.example.com")]),
+            Ok("app.example.com".into())
+        );
         for (uri, fields) in [
             ("/", &[][..]),
             ("/", &[("host", "")][..]),
@@ -143,7 +158,10 @@ mod tests {
         ] {
             assert_eq!(with(Version::HTTP_11, fields), Err(Reason::MalformedRequest), "{fields:?}");
         }
-        assert_eq!(with(Version::HTTP_10, &[("transfer-encoding", "chunked")]), Err(Reason::MalformedRequest));
+        assert_eq!(
+            with(Version::HTTP_10, &[("transfer-encoding", "chunked")]),
+            Err(Reason::MalformedRequest)
+        );
     }
 
     #[test]

@@ -77,7 +77,12 @@ impl Serve for ProxyDoor {
 }
 
 impl Inner {
-    async fn answer(&self, request: Request<Incoming>, peer: &Arc<Peer>, mut account: Account) -> Response<ResponseBody> {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: &Arc<Peer>,
+        mut account: Account,
+    ) -> Response<ResponseBody> {
         let intake = match take_in(&request) {
             Ok(Taken::Request(intake)) => intake,
             Ok(Taken::ServerOptions) => return self.options(account),
@@ -109,7 +114,8 @@ impl Inner {
                 self.refuse(&refusal, account)
             }
             Decision::Allow(permit) => {
-                self.forward(request, &intake, peer, &permit, &verdict.edits, &verdict.snapshot, account).await
+                self.forward(request, &intake, peer, &permit, &verdict.edits, &verdict.snapshot, account)
+                    .await
             }
         }
     }

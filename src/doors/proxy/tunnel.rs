@@ -17,8 +17,11 @@ const BUFFER_BYTES: usize = 16 * 1024;
 
 /// Waits for both sides to switch, then copies.
 pub(super) async fn open_tunnel(client: OnUpgrade, origin: OnUpgrade, silence: Duration, drain: Drain) {
-    let switched = tokio::time::timeout(Duration::from_secs(10), async { tokio::try_join!(client, origin) }).await;
-    let Ok(Ok((client, origin))) = switched else { return };
+    let switched =
+        tokio::time::timeout(Duration::from_secs(10), async { tokio::try_join!(client, origin) }).await;
+    let Ok(Ok((client, origin))) = switched else {
+        return;
+    };
     let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
     let (mut from_origin, mut to_origin) = tokio::io::split(TokioIo::new(origin));
     let moved = Notify::new();

@@ -55,7 +55,9 @@ impl Operation {
             ["v1", "b2b", "sessions", "jwks", project] if get => Some(Self::Keys((*project).to_owned())),
             ["v1", "sessions", "jwks", project] if get => Some(Self::Keys((*project).to_owned())),
             ["v1", "b2b", "rbac", "policy"] if get => Some(Self::Policy),
-            ["v1", "b2b", "rbac", "organizations", id] if get => Some(Self::OrganizationPolicy((*id).to_owned())),
+            ["v1", "b2b", "rbac", "organizations", id] if get => {
+                Some(Self::OrganizationPolicy((*id).to_owned()))
+            }
             ["v1", "b2b", "organizations", id] if get => Some(Self::Organization((*id).to_owned())),
             ["v1", "b2b", "organizations", id, "member"] if get => Some(Self::Member((*id).to_owned())),
             ["v1", "debug", "whoami"] if get => Some(Self::Whoami),
@@ -86,7 +88,11 @@ impl Operation {
 
     pub(super) fn answer(&self, state: &mut State, call: &Call<'_>) -> Response<Bytes> {
         if self.needs_project_secret() && !is_authorized(state, call.headers) {
-            return api_error(StatusCode::UNAUTHORIZED, "unauthorized_credentials", "Unauthorized credentials.");
+            return api_error(
+                StatusCode::UNAUTHORIZED,
+                "unauthorized_credentials",
+                "Unauthorized credentials.",
+            );
         }
         match self {
             Self::List => sessions::list(state, call),
@@ -105,14 +111,21 @@ impl Operation {
 
 impl Call<'_> {
     pub(super) fn param(&self, name: &str) -> Option<&str> {
-        self.query.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.as_str())
+        self.query
+            .iter()
+            .find(|(key, value)| key == name && !value.is_empty())
+            .map(|(_, value)| value.as_str())
     }
 
     /// The body as a JSON object; an empty one for no body. The API takes no charset after the type.
     fn json(&self) -> Result<Value, Response<Bytes>> {
         let kind = self.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
         if kind.is_some_and(|kind| kind != b"application/json") {
-            return Err(api_error(StatusCode::BAD_REQUEST, "bad_request", "Content-Type must be application/json."));
+            return Err(api_error(
+                StatusCode::BAD_REQUEST,
+                "bad_request",
+                "Content-Type must be application/json.",
+            ));
         }
         match serde_json::from_slice(self.body) {
             Ok(Value::Object(fields)) => Ok(Value::Object(fields)),

@@ -28,16 +28,23 @@ pub(super) fn token(state: &State, project: &str, call: &Call<'_>) -> Response<B
         let message = "Only client_credentials is supported.";
         return oauth_error(StatusCode::BAD_REQUEST, "unsupported_grant_type", message);
     }
-    let client = state
-        .clients
-        .iter()
-        .find(|client| client.client_id == field("client_id") && client.client_secret == field("client_secret"));
+    let client = state.clients.iter().find(|client| {
+        client.client_id == field("client_id") && client.client_secret == field("client_secret")
+    });
     let Some(client) = client else {
-        return oauth_error(StatusCode::UNAUTHORIZED, "invalid_client", "The client could not be authenticated.");
+        return oauth_error(
+            StatusCode::UNAUTHORIZED,
+            "invalid_client",
+            "The client could not be authenticated.",
+        );
     };
     let wanted: Vec<&str> = field("scope").split_whitespace().collect();
     if wanted.iter().any(|scope| !client.scopes.iter().any(|held| held == scope)) {
-        return oauth_error(StatusCode::BAD_REQUEST, "invalid_scope", "A scope is not assigned to the client.");
+        return oauth_error(
+            StatusCode::BAD_REQUEST,
+            "invalid_scope",
+            "A scope is not assigned to the client.",
+        );
     }
     let scope = if wanted.is_empty() { client.scopes.join(" ") } else { wanted.join(" ") };
     let issued = call.now.as_second();

@@ -26,11 +26,16 @@ pub(super) fn policy(state: &State, id: &str) -> Response<Bytes> {
 }
 
 pub(super) fn member(state: &State, id: &str, call: &Call<'_>) -> Response<Bytes> {
-    let Some(organization) = state.organization(id) else { return organization_not_found() };
+    let Some(organization) = state.organization(id) else {
+        return organization_not_found();
+    };
     let by_id = call.param("member_id").and_then(|member| state.member(organization, member));
     let by_email = || {
         let email = call.param("email_address")?;
-        state.members.values().find(|member| member.organization_id == organization.id && member.email == email)
+        state
+            .members
+            .values()
+            .find(|member| member.organization_id == organization.id && member.email == email)
     };
     match by_id.or_else(by_email) {
         Some(member) => ok(json!({

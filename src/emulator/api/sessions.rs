@@ -64,7 +64,9 @@ pub(super) fn authenticate(state: &mut State, call: &Call<'_>) -> Response<Bytes
             session.custom_claims = merged;
         }
     }
-    let Some(session) = state.sessions.get(&id) else { return session_not_found() };
+    let Some(session) = state.sessions.get(&id) else {
+        return session_not_found();
+    };
     let verdict = match body.get("authorization_check").filter(|check| !check.is_null()) {
         None => Value::Null,
         Some(check) => match authorize(state, &session.organization_id, &session.roles, check) {
@@ -191,10 +193,10 @@ fn authorize(
 
 fn grants(role: &Value, resource: &str, action: &str) -> bool {
     let permissions = role.get("permissions").and_then(Value::as_array).into_iter().flatten();
-    permissions.filter(|permission| permission.get("resource_id").and_then(Value::as_str) == Some(resource)).any(
-        |permission| {
+    permissions
+        .filter(|permission| permission.get("resource_id").and_then(Value::as_str) == Some(resource))
+        .any(|permission| {
             let actions = permission.get("actions").and_then(Value::as_array).into_iter().flatten();
             actions.filter_map(Value::as_str).any(|granted| granted == action || granted == "*")
-        },
-    )
+        })
 }

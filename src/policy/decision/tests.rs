@@ -9,7 +9,10 @@ use crate::policy::{Freshness, RouteMatch};
 const NOW: i64 = 1_800_000_000;
 
 fn now() -> Now {
-    Now { wall: Timestamp::from_second(NOW).unwrap(), monotonic: Monotonic::after_start(Duration::from_secs(100)) }
+    Now {
+        wall: Timestamp::from_second(NOW).unwrap(),
+        monotonic: Monotonic::after_start(Duration::from_secs(100)),
+    }
 }
 
 fn member() -> MemberRef {
@@ -41,7 +44,11 @@ fn route(access: Access) -> Arc<Route> {
         name: Arc::from("r"),
         matches: RouteMatch { hosts: Vec::new(), paths: Vec::new(), methods: Vec::new() },
         access,
-        freshness: Freshness { fresh_for: Duration::ZERO, max_staleness: Duration::ZERO, stale_if_error: Duration::ZERO },
+        freshness: Freshness {
+            fresh_for: Duration::ZERO,
+            max_staleness: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+        },
         upstream: Arc::from("app"),
         case_insensitive: false,
         keep_encoded_slash: false,
@@ -98,6 +105,8 @@ fn the_permit_tells_the_age_of_its_evidence() {
     let principal = Principal { member: member(), bound: own("s1"), issued_at: None };
     let route = route(Access::Require(Requirement::Authenticated));
     let evidence = evidence(vec![session("s1", "x", 60)]);
-    let Decision::Allow(permit) = decide(&route, Some((&principal, &evidence)), now()) else { panic!("refused") };
+    let Decision::Allow(permit) = decide(&route, Some((&principal, &evidence)), now()) else {
+        panic!("refused")
+    };
     assert_eq!(permit.caller().unwrap().evidence_age, Duration::from_secs(7));
 }

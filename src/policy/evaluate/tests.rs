@@ -84,7 +84,10 @@ fn every_requirement_is_met_unmet_or_unknown() {
     let no_roles = MemberSession { roles: None, ..full() };
     let no_slug = MemberSession { organization_slug: None, ..full() };
     let no_start = MemberSession { started_at: None, ..full() };
-    let sso = |connection: Option<&str>| Factor { connection_id: connection.map(Arc::from), ..factor("sso", "sso_saml", Some(1)) };
+    let sso = |connection: Option<&str>| Factor {
+        connection_id: connection.map(Arc::from),
+        ..factor("sso", "sso_saml", Some(1))
+    };
     let age = |max| Requirement::SessionAge { max: Duration::from_secs(max) };
     let organization = |name: &str| Requirement::Organization(vec![Arc::from("x"), Arc::from(name)]);
 
@@ -108,31 +111,76 @@ fn every_requirement_is_met_unmet_or_unknown() {
         ("connection", by(Some("sso"), None, Some("saml-1")), with(vec![sso(Some("saml-1"))]), True),
         ("other connection", by(Some("sso"), None, Some("saml-1")), with(vec![sso(Some("saml-2"))]), False),
         ("connection not told", by(Some("sso"), None, Some("saml-1")), with(vec![sso(None)]), Unknown),
-        ("exchanged is not the original", wants("oauth", None), with(vec![factor("oauth", "oauth_exchange_google", Some(1))]), False),
-        ("exchanged by name", by(Some("oauth"), Some("oauth_exchange_google"), None), with(vec![factor("oauth", "oauth_exchange_google", Some(1))]), True),
-        ("delivery not told", by(Some("otp"), Some("sms"), None), with(vec![factor("otp", "", Some(1))]), Unknown),
+        (
+            "exchanged is not the original",
+            wants("oauth", None),
+            with(vec![factor("oauth", "oauth_exchange_google", Some(1))]),
+            False,
+        ),
+        (
+            "exchanged by name",
+            by(Some("oauth"), Some("oauth_exchange_google"), None),
+            with(vec![factor("oauth", "oauth_exchange_google", Some(1))]),
+            True,
+        ),
+        (
+            "delivery not told",
+            by(Some("otp"), Some("sms"), None),
+            with(vec![factor("otp", "", Some(1))]),
+            Unknown,
+        ),
         ("maybe exchanged", wants("oauth", None), with(vec![factor("oauth", "", Some(1))]), Unknown),
-        ("maybe exchanged, not", not(wants("oauth", None)), with(vec![factor("oauth", "", Some(1))]), Unknown),
-        ("session begun ahead", age(599), MemberSession { started_at: Some(Timestamp::from_second(NOW + 60).unwrap()), ..full() }, Unknown),
+        (
+            "maybe exchanged, not",
+            not(wants("oauth", None)),
+            with(vec![factor("oauth", "", Some(1))]),
+            Unknown,
+        ),
+        (
+            "session begun ahead",
+            age(599),
+            MemberSession { started_at: Some(Timestamp::from_second(NOW + 60).unwrap()), ..full() },
+            Unknown,
+        ),
         ("unreadable factor", wants("totp", None), with(vec![unreadable()]), Unknown),
         ("unreadable beside a clear one", wants("totp", None), with(vec![unreadable(), totp(Some(1))]), True),
         ("mfa", mfa(None), full(), True),
         ("mfa, age is the secondary's", mfa(Some(60)), full(), True),
         ("mfa, secondary stale", mfa(Some(59)), full(), False),
-        ("mfa, two primaries", mfa(None), with(vec![password(), factor("oauth", "oauth_google", Some(1))]), False),
+        (
+            "mfa, two primaries",
+            mfa(None),
+            with(vec![password(), factor("oauth", "oauth_google", Some(1))]),
+            False,
+        ),
         ("mfa, two secondaries", mfa(None), with(vec![totp(Some(1)), factor("otp", "sms", Some(1))]), False),
-        ("mfa, exchanged primary", mfa(None), with(vec![factor("oauth", "oauth_exchange_google", Some(1)), totp(Some(1))]), False),
+        (
+            "mfa, exchanged primary",
+            mfa(None),
+            with(vec![factor("oauth", "oauth_exchange_google", Some(1)), totp(Some(1))]),
+            False,
+        ),
         ("mfa, unreadable", mfa(None), with(vec![password(), unreadable()]), Unknown),
         ("organization by id", organization("organization-1"), full(), True),
         ("organization by slug", organization("acme"), full(), True),
         ("other organization", organization("globex"), full(), False),
         ("slug not told", organization("globex"), no_slug, Unknown),
-        ("a slug that poses as an id", organization("organization-2"), MemberSession { organization_slug: Some(Arc::from("organization-2")), ..full() }, False),
+        (
+            "a slug that poses as an id",
+            organization("organization-2"),
+            MemberSession { organization_slug: Some(Arc::from("organization-2")), ..full() },
+            False,
+        ),
         ("session young", age(600), full(), True),
         ("session old", age(599), full(), False),
         ("session start not told", age(599), no_start, Unknown),
         ("not impersonated", Requirement::Impersonated(false), full(), True),
-        ("impersonated", Requirement::Impersonated(false), with(vec![factor("impersonated", "impersonation", Some(1))]), False),
+        (
+            "impersonated",
+            Requirement::Impersonated(false),
+            with(vec![factor("impersonated", "impersonation", Some(1))]),
+            False,
+        ),
         ("maybe impersonated", Requirement::Impersonated(false), with(vec![unreadable()]), Unknown),
         ("all", Requirement::All(vec![role("editor"), mfa(None)]), full(), True),
         ("all, one false", Requirement::All(vec![role("editor"), role("x")]), full(), False),
@@ -151,16 +199,47 @@ fn a_challenge_is_made_only_if_meeting_it_leads_to_an_allow() {
     let stale = || session(&["editor"], vec![factor("totp", "authenticator_app", Some(600))]);
     let totp = || wants("totp", Some(60));
     let urn = |name: &str| vec![format!("urn:portcullis:{name}")];
-    let cases: Vec<(&str, Requirement, MemberSession, Reason, Option<Vec<String>>)> = vec![
+    type Case = (&'static str, Requirement, MemberSession, Reason, Option<Vec<String>>);
+    let cases: Vec<Case> = vec![
         ("missing factor", totp(), password(), Reason::FactorMissing, Some(urn("factor:totp"))),
         ("stale factor", totp(), stale(), Reason::FactorStale, Some(urn("factor:totp"))),
         ("missing mfa", mfa(None), password(), Reason::MfaMissing, Some(urn("mfa"))),
-        ("old session", Requirement::SessionAge { max: Duration::from_secs(1) }, password(), Reason::SessionTooOld, Some(vec![])),
-        ("role beside factor", Requirement::All(vec![totp(), role("admin")]), password(), Reason::RoleMissing, None),
-        ("role or factor", Requirement::Any(vec![role("admin"), totp()]), password(), Reason::FactorMissing, Some(urn("factor:totp"))),
-        ("impossible", Requirement::All(vec![totp(), not(wants("totp", None))]), password(), Reason::RequirementNotMet, None),
+        (
+            "old session",
+            Requirement::SessionAge { max: Duration::from_secs(1) },
+            password(),
+            Reason::SessionTooOld,
+            Some(vec![]),
+        ),
+        (
+            "role beside factor",
+            Requirement::All(vec![totp(), role("admin")]),
+            password(),
+            Reason::RoleMissing,
+            None,
+        ),
+        (
+            "role or factor",
+            Requirement::Any(vec![role("admin"), totp()]),
+            password(),
+            Reason::FactorMissing,
+            Some(urn("factor:totp")),
+        ),
+        (
+            "impossible",
+            Requirement::All(vec![totp(), not(wants("totp", None))]),
+            password(),
+            Reason::RequirementNotMet,
+            None,
+        ),
         ("not", not(role("editor")), password(), Reason::RequirementNotMet, None),
-        ("impersonation cannot be proven", wants("impersonated", None), password(), Reason::RequirementNotMet, None),
+        (
+            "impersonation cannot be proven",
+            wants("impersonated", None),
+            password(),
+            Reason::RequirementNotMet,
+            None,
+        ),
         ("unknown", role("x"), MemberSession { roles: None, ..password() }, Reason::EvidenceUnknown, None),
     ];
     for (name, requirement, session, reason, acr_values) in cases {
@@ -183,7 +262,8 @@ fn any_requirement() -> impl Strategy<Value = Requirement> {
     let leaf = prop_oneof![
         Just(Requirement::Authenticated),
         "[ab]".prop_map(|name| role(&name)),
-        (prop_oneof!["totp", "password", "sso"], proptest::option::of(0_u64..100)).prop_map(|(kind, age)| wants(&kind, age)),
+        (prop_oneof!["totp", "password", "sso"], proptest::option::of(0_u64..100))
+            .prop_map(|(kind, age)| wants(&kind, age)),
         proptest::option::of(0_u64..100).prop_map(mfa),
         any::<bool>().prop_map(Requirement::Impersonated),
         (0_u64..1200).prop_map(|max| Requirement::SessionAge { max: Duration::from_secs(max) }),
@@ -200,13 +280,19 @@ fn any_requirement() -> impl Strategy<Value = Requirement> {
 fn any_session() -> impl Strategy<Value = MemberSession> {
     let kind = prop_oneof!["totp", "password", "sso", "impersonated", "retina"];
     let factors = proptest::collection::vec((kind, proptest::option::of(-5_i64..120)), 0..4);
-    (proptest::option::of(proptest::collection::vec("[ab]", 0..2)), factors, any::<bool>()).prop_map(|(roles, factors, broken)| {
-        let mut factors: Vec<Factor> = factors.into_iter().map(|(kind, ago)| factor(&kind, "x", ago)).collect();
-        if broken {
-            factors.push(unreadable());
-        }
-        MemberSession { roles: roles.map(|roles| roles.iter().map(|role| Arc::from(role.as_str())).collect()), ..session(&[], factors) }
-    })
+    (proptest::option::of(proptest::collection::vec("[ab]", 0..2)), factors, any::<bool>()).prop_map(
+        |(roles, factors, broken)| {
+            let mut factors: Vec<Factor> =
+                factors.into_iter().map(|(kind, ago)| factor(&kind, "x", ago)).collect();
+            if broken {
+                factors.push(unreadable());
+            }
+            MemberSession {
+                roles: roles.map(|roles| roles.iter().map(|role| Arc::from(role.as_str())).collect()),
+                ..session(&[], factors)
+            }
+        },
+    )
 }
 
 proptest! {

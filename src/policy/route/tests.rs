@@ -57,7 +57,12 @@ fn an_exact_path_outranks_a_prefix_and_a_prefix_outranks_a_glob() {
 
 #[test]
 fn a_glob_is_not_silenced_by_a_catch_all_nor_outranks_a_prefix() {
-    let routes = [("all", "", "/**"), ("tenants", "", "/*/admin/**"), ("own", "", "/admin/**"), ("deep", "", "/*/users/**")];
+    let routes = [
+        ("all", "", "/**"),
+        ("tenants", "", "/*/admin/**"),
+        ("own", "", "/admin/**"),
+        ("deep", "", "/*/users/**"),
+    ];
     assert_eq!(find(&routes, "h", "/t1/admin/x").unwrap(), "tenants");
     assert_eq!(find(&routes, "h", "/admin/users/x").unwrap(), "own");
     assert_eq!(find(&routes, "h", "/t1/x").unwrap(), "all");

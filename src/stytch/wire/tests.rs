@@ -106,7 +106,8 @@ fn a_slug_or_external_id_comes_back_as_the_directorys_own_ids() {
             organization_id: OrganizationId::parse(organization).unwrap(),
             member_id: MemberId::parse(member).unwrap(),
         };
-        read_session_list(body.as_bytes(), &asked, Spelling::AsWritten, sent()).map(|list| list.member.clone())
+        read_session_list(body.as_bytes(), &asked, Spelling::AsWritten, sent())
+            .map(|list| list.member.clone())
     };
     assert_eq!(ask("acme", "payroll-77"), Ok(asked()));
     assert_eq!(ask("organization-test-2", "member-test-1"), Err(DirectoryError::Mismatched));
@@ -116,8 +117,15 @@ fn a_slug_or_external_id_comes_back_as_the_directorys_own_ids() {
 #[test]
 fn what_is_no_list_is_malformed() {
     for body in [
-        "", "{", "[]", "null", "{}", r#"{"member_sessions":null}"#, r#"{"member_sessions":[{}]}"#,
-        r#"{"member_sessions":[],"member_sessions":[]}"#, "<html>502</html>",
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        r#"{"member_sessions":null}"#,
+        r#"{"member_sessions":[{}]}"#,
+        r#"{"member_sessions":[],"member_sessions":[]}"#,
+        "<html>502</html>",
     ] {
         let read = read_session_list(body.as_bytes(), &asked(), Spelling::Canonical, sent());
         assert!(matches!(read, Err(DirectoryError::Malformed(_))), "{body}: {read:?}");

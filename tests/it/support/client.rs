@@ -37,7 +37,8 @@ impl Ask {
     }
 
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        self.headers
+            .append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
         self
     }
 
@@ -91,7 +92,9 @@ impl Answer {
     /// A header as the echo origin received it.
     pub(crate) fn seen(&self, name: &str) -> Option<String> {
         assert_eq!(self.status, StatusCode::OK, "{}", self.text());
-        self.json()["headers"].get(name).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+        self.json()["headers"]
+            .get(name)
+            .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
     }
 }
 

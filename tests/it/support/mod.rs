@@ -71,7 +71,8 @@ impl World {
         let lines = Lines::default();
         let gateway = Gateway::start(config, lines.clone()).await.unwrap();
         assert!(gateway.ready(Duration::from_secs(10)).await, "the keys were not loaded");
-        let personas = emulator.personas().into_iter().map(|persona| (persona.name.clone(), persona)).collect();
+        let personas =
+            emulator.personas().into_iter().map(|persona| (persona.name.clone(), persona)).collect();
         Self { emulator, gateway, lines, personas, _echo: echo }
     }
 
@@ -132,7 +133,12 @@ impl World {
 }
 
 /// Checks `yaml` with the stand-in and the origin filled in.
-pub(crate) fn config_for(yaml: &str, emulator: &Emulator, origin: &str, overrides: &[(&str, &str)]) -> Config {
+pub(crate) fn config_for(
+    yaml: &str,
+    emulator: &Emulator,
+    origin: &str,
+    overrides: &[(&str, &str)],
+) -> Config {
     let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
     std::fs::write(file.path(), yaml).unwrap();
     let mut all = vec![

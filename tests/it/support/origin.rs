@@ -60,7 +60,9 @@ impl Origin {
 
 async fn serve(mut stream: TcpStream, reply: Reply, heads: Arc<Mutex<Vec<String>>>) {
     loop {
-        let Some(head) = read_head(&mut stream).await else { return };
+        let Some(head) = read_head(&mut stream).await else {
+            return;
+        };
         let has_chunks = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
         heads.lock().unwrap().push(head);
         if has_chunks {

@@ -1,0 +1,125 @@
+//! Checking the Stytch project: its id, its secret, where its API is, and whose tokens are believed.
+//!
+//! Must not let the secret travel in the clear.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Uri;
+
+use super::checker::Checker;
+use crate::config::diagnostics::Code;
+use crate::config::raw::RawStytch;
+use crate::config::tree::Path;
+use crate::identity::{JwtRules, ProjectId};
+use crate::policy::HostName;
+use crate::stytch::StytchSettings;
+
+const LIVE: &str = "https://api.stytch.com";
+const TEST: &str = "https://test.stytch.com";
+
+pub(super) struct Stytch {
+    pub(super) settings: StytchSettings,
+    pub(super) jwt_rules: JwtRules,
+    pub(super) ca_file: Option<PathBuf>,
+}
+
+impl Checker<'_> {
+    pub(super) fn stytch(&mut self, raw: Option<&RawStytch>, path: &Path) -> Option<Stytch> {
+        let Some(raw) = raw else {
+            let hint = "add `stytch:` with `project_id` and `secret`";
+            self.note(Code::Missing, path, "`stytch` is missing", Some(hint));
+            return None;
+        };
+        let secret = self.secret(raw.secret.as_ref(), &path.key("secret"));
+        let project = self.project_id(raw.project_id.as_deref(), &path.key("project_id"));
+        let base_url = self.base_url(raw, project.as_ref(), path);
+        let refresh = path.key("refresh_keys_every");
+        let refresh_keys_every =
+            self.timeout(raw.refresh_keys_every.as_deref(), Duration::from_secs(300), &refresh);
+        let leeway = self.duration(raw.leeway.as_deref(), Duration::from_secs(2), &path.key("leeway"));
+        if leeway > Duration::from_secs(30) {
+            let message = "a leeway past `30s` keeps dead tokens alive";
+            self.note(Code::InvalidValue, &path.key("leeway"), message, Some("correct the clocks instead"));
+        }
+        let (project_id, secret, base_url) = (project?, secret?, base_url?);
+        let mut issuers = vec![format!("stytch.com/{project_id}")];
+        let api = base_url.to_string().trim_end_matches('/').to_owned();
+        if api != LIVE && api != TEST {
+            issuers.push(api);
+        }
+        issuers.extend(raw.issuer.iter().flatten().cloned());
+        Some(Stytch {
+            jwt_rules: JwtRules { issuers, audience: project_id.to_string(), leeway },
+            ca_file: raw.ca_file.as_deref().map(|name| self.file(name)),
+            settings: StytchSettings {
+                project_id,
+                secret,
+                base_url,
+                deadline: Duration::from_secs(5),
+                refresh_keys_every,
+            },
+        })
+    }
+
+    fn project_id(&mut self, text: Option<&str>, path: &Path) -> Option<ProjectId> {
+        let Some(text) = text else {
+            let hint = "it is on the Stytch dashboard, under API keys";
+            self.note(Code::Missing, path, "`stytch.project_id` is missing", Some(hint));
+            return None;
+        };
+        let project = ProjectId::parse(text).ok();
+        if project.is_none() {
+            let hint = "it looks like `project-live-…` or `project-test-…`";
+            self.note(Code::InvalidValue, path, format!("`{text}` is not a project id"), Some(hint));
+        }
+        project
+    }
+
+    fn base_url(&mut self, raw: &RawStytch, project: Option<&ProjectId>, path: &Path) -> Option<Uri> {
+        let path = path.key("base_url");
+        let text = match &raw.base_url {
+            Some(text) => text.as_str(),
+            None => match project?.as_str() {
+                id if id.starts_with("project-live-") => LIVE,
+                id if id.starts_with("project-test-") => TEST,
+                _ => {
+                    let message = "`stytch.base_url` cannot be told from the project id";
+                    self.note(Code::Missing, &path, message, Some("add `base_url: https://api.stytch.com`"));
+                    return None;
+                }
+            },
+        };
+        let uri = text.parse::<Uri>().ok().filter(is_origin);
+        let Some(uri) = uri else {
+            let hint = "write scheme and host alone, such as `https://api.stytch.com`";
+            self.note(
+                Code::InvalidValue,
+                &path,
+                format!("`{text}` is not the address of an API"),
+                Some(hint),
+            );
+            return None;
+        };
+        let loopback = uri.host().is_some_and(|host| {
+            host == "localhost"
+                || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        });
+        if uri.scheme_str() == Some("http") && !loopback {
+            let message = "plain `http` would send the project's secret in the clear";
+            self.note(Code::InvalidValue, &path, message, Some("use `https`"));
+            return None;
+        }
+        Some(uri)
+    }
+}
+
+/// `http` or `https`, a host that is one, and nothing behind it.
+pub(super) fn is_origin(uri: &Uri) -> bool {
+    let host = uri.authority().is_some_and(|authority| HostName::parse(authority.as_str()).is_ok());
+    matches!(uri.scheme_str(), Some("http" | "https"))
+        && host
+        && matches!(uri.path(), "" | "/")
+        && uri.query().is_none()
+}
