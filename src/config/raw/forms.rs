@@ -64,6 +64,9 @@ pub(in crate::config) enum RequirementForm {
     Role(String),
     /// A proven factor.
     Factor(FactorForm),
+    /// A primary and a secondary factor, of whatever age.
+    #[serde(rename = "mfa")]
+    MfaWord,
     /// A primary and a secondary factor.
     #[schemars(with = "MfaForm")]
     Mfa(MfaForm),

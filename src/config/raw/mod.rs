@@ -207,7 +207,7 @@ pub(super) struct RawLog {
     pub(super) access: Option<bool>,
 }
 
-/// A route. Routes rank by host, then path, longer literal first, then as written; methods never rank.
+/// A route. Routes rank by host (exact, wildcard, none), then path (exact, prefix, glob, and last the catch-all `/**`), longer literal first, then as written; methods never rank.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawRoute {
