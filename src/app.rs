@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -15,9 +16,9 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::admin::{OpsDoor, Readiness};
 use crate::config::Config;
 use crate::directory::{Clock, Guard, KeySource, Memory, SessionDirectory, Spelling, SystemClock};
-use crate::doors::{Origins, ProxyDoor};
+use crate::doors::{self, Origins, ProxyDoor};
 use crate::engine::{Engine, ManagedNames, Snapshot};
-use crate::policy::RouteTable;
+use crate::policy::{CanonicalPath, Reason, RouteTable};
 use crate::server::{BindError, Drain, Listener, ListenerSettings, ServerLimits, server_tls};
 use crate::stytch::{Keys, StytchClient, WrittenList};
 use crate::telemetry::{LineWriter, Metrics};
@@ -179,6 +180,11 @@ pub async fn build_to_explain(
     let directory = WrittenList::new(body, spelling, Arc::new(core.memory), Arc::clone(&clock));
     let engine = build_engine(config, Arc::new(directory), Arc::new(core.keys), clock, &metrics, &lines);
     Ok(Some(Arc::new(engine)))
+}
+
+/// What the doors refuse before any route is asked.
+pub fn refused_at_the_door(method: &Method, path: &CanonicalPath) -> Option<Reason> {
+    doors::refused_at_the_door(method, path)
 }
 
 /// Whether what the configuration names on disk can be used: certificates, keys, authorities. All that cannot, told.

@@ -15,7 +15,7 @@ pub(super) struct CheckArgs {
     /// How mistakes are told.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
-    /// Take secrets that are not there as given: for checking where the secret is not known.
+    /// Take secrets, keys and certificates that are not there as given: for checking where they are not at hand.
     #[arg(long)]
     without_secrets: bool,
 }
@@ -38,13 +38,13 @@ pub(super) fn run(args: &CheckArgs) -> Outcome {
             }
         },
     };
-    let unusable = check_files(&config);
+    let unusable = if args.without_secrets { Vec::new() } else { check_files(&config) };
     if !unusable.is_empty() {
         match args.format {
             Format::Human => unusable.iter().for_each(|message| complain(&format!("error: {message}"))),
             Format::Json => {
                 let told =
-                    unusable.iter().map(|message| serde_json::json!({ "code": "C004", "message": message }));
+                    unusable.iter().map(|message| serde_json::json!({ "code": "C004", "message": message, "file": args.config.config }));
                 say(&serde_json::Value::from_iter(told).to_string());
             }
         }

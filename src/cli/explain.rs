@@ -9,11 +9,13 @@ use clap::Args;
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
 
 use super::{ConfigArgs, Failed, Outcome, fail, runtime, say};
-use crate::app::build_to_explain;
+use crate::app::{build_to_explain, refused_at_the_door};
 use crate::config::{Config, SecretPolicy};
 use crate::engine::{AccessRequest, Engine, Verdict};
 use crate::identity::{Bound, CredentialSource, MemberId, MemberRef, OrganizationId, Principal};
-use crate::policy::{Access, CanonicalPath, Decision, Explanation, HostName, explain};
+use crate::policy::{
+    Access, CanonicalPath, Decision, Explanation, HostName, Reason, Refusal, Remedy, Requirement, explain,
+};
 use crate::session::{Evidence, MemberSession};
 use crate::telemetry::{RequestId, TraceContext};
 
@@ -46,15 +48,20 @@ pub(super) fn run(args: &ExplainArgs) -> Outcome {
     let secrets = if asks_nobody || nobody { SecretPolicy::NotNeeded } else { SecretPolicy::Required };
     let config = args.config.load(secrets)?;
     runtime()?.block_on(async {
-        let verdict = decide(args, &config).await?;
-        tell(&verdict);
+        let at_the_door = match CanonicalPath::parse(args.url.path()) {
+            Ok(path) => refused_at_the_door(&args.method, &path).map(|reason| (reason, String::new())),
+            Err(error) => Some((Reason::PathAmbiguous, error.to_string())),
+        };
+        match at_the_door {
+            Some((reason, why)) => tell_refusal(&reason.into(), &why),
+            None => tell(&decide(args, &config).await?),
+        }
         Ok(())
     })
 }
 
 async fn decide(args: &ExplainArgs, config: &Config) -> Result<Verdict, Failed> {
-    let path = CanonicalPath::parse(args.url.path())
-        .map_err(|error| fail(format!("the path is refused (400): {error}")))?;
+    let path = CanonicalPath::parse(args.url.path()).map_err(fail)?;
     let authority = args.url.authority().ok_or_else(|| fail("`--url` needs scheme and host"))?;
     let host = HostName::parse(authority.as_str()).map_err(fail)?;
     let mut headers = HeaderMap::new();
@@ -94,7 +101,7 @@ async fn engine(args: &ExplainArgs, config: &Config) -> Result<Arc<Engine>, Fail
 fn tell(verdict: &Verdict) {
     let Some(route) = &verdict.route else {
         if let Decision::Refuse(refusal) = &verdict.decision {
-            say(&format!("refused   {} {}", refusal.reason.status().as_u16(), refusal.reason.title()));
+            tell_refusal(refusal, "");
         }
         return;
     };
@@ -120,7 +127,10 @@ fn tell(verdict: &Verdict) {
                 tell_part(&explain(requirement, &session, now), 5);
             }
         }
-        (Access::Require(requirement), None) => say(&format!("requires  {requirement}")),
+        (Access::Require(requirement), None) => {
+            say("requires");
+            tell_requirement(requirement, 5);
+        }
     }
     match &verdict.decision {
         Decision::Allow(_) => {
@@ -130,20 +140,42 @@ fn tell(verdict: &Verdict) {
             }
         }
         Decision::Refuse(refusal) => {
-            let reason = refusal.reason;
-            say(&format!(
-                "decision  refuse {} {}: {}",
-                reason.status().as_u16(),
-                reason.code(),
-                reason.title()
-            ));
-            say(&format!("remedy    {:?}", reason.remedy()));
-            if let Some(challenge) = &refusal.challenge {
-                let age =
-                    challenge.max_age.map_or_else(String::new, |age| format!(", proven at most {age:?} ago"));
-                say(&format!("          {}{age}", challenge.acr_values.join(" ")));
+            let readings = "an origin may read this path in another way, and that is not this route's";
+            tell_refusal(refusal, if refusal.reason == Reason::PathAmbiguous { readings } else { "" });
+        }
+    }
+}
+
+fn tell_refusal(refusal: &Refusal, why: &str) {
+    let reason = refusal.reason;
+    say(&format!("decision  refuse {} {}: {}", reason.status().as_u16(), reason.code(), reason.title()));
+    if !why.is_empty() {
+        say(&format!("          {why}"));
+    }
+    let remedy = match reason.remedy() {
+        Remedy::ChangeRequest => "send a different request",
+        Remedy::SignIn => "sign in",
+        Remedy::StepUp => "prove the factor named here, then repeat the request",
+        Remedy::AskForAccess => "ask for access",
+        Remedy::Retry => "try again later; this is not the caller's fault",
+    };
+    say(&format!("remedy    {remedy}"));
+    if let Some(challenge) = &refusal.challenge {
+        let age = challenge.max_age.map_or_else(String::new, |age| format!(", proven at most {age:?} ago"));
+        say(&format!("          {}{age}", challenge.acr_values.join(" ")));
+    }
+}
+
+fn tell_requirement(requirement: &Requirement, depth: usize) {
+    say(&format!("{}{requirement}", "  ".repeat(depth)));
+    match requirement {
+        Requirement::All(parts) | Requirement::Any(parts) => {
+            for part in parts {
+                tell_requirement(part, depth + 1);
             }
         }
+        Requirement::Not(part) => tell_requirement(part, depth + 1),
+        _ => {}
     }
 }
 
@@ -174,7 +206,7 @@ fn read_member(text: &str) -> Result<Principal, Failed> {
     let (organization_id, member_id) =
         parts.ok_or_else(|| fail(format!("`{text}` is not ORGANIZATION/MEMBER")))?;
     let member = MemberRef { organization_id, member_id };
-    Ok(Principal { member, bound: Bound::AnySession, issued_at: None })
+    Ok(Principal { member, bound: Bound::AnySession, issued_at: None, seen_at: None })
 }
 
 fn read_file(file: &Path) -> Result<Vec<u8>, Failed> {

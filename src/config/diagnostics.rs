@@ -1,6 +1,6 @@
 //! Mistakes in a configuration, told like a compiler's: code, place, hint.
 //!
-//! Must not print a secret: only the file's own lines are shown, and those near a secret's value are left out.
+//! Must not be given a text in which secrets can be read: `mask` comes first.
 
 use std::ops::Range;
 
@@ -84,13 +84,6 @@ impl Diagnostic {
             line,
             column,
             span,
-        }
-    }
-
-    /// Leaves out the source of a line that must not be shown.
-    pub(super) fn hide_lines(&mut self, hidden: &[usize]) {
-        if self.line.is_some_and(|line| hidden.contains(&line)) {
-            self.span = None;
         }
     }
 

@@ -32,7 +32,11 @@ impl Provider for Layer {
 }
 
 /// The merged tree, able to tell where a value came from.
-pub(super) struct Layers(Figment);
+pub(super) struct Layers {
+    merged: Figment,
+    /// The variables that set something, and what.
+    variables: Vec<(String, String)>,
+}
 
 impl Layers {
     pub(super) fn new(
@@ -40,31 +44,34 @@ impl Layers {
         environment: impl Iterator<Item = (String, String)>,
         overrides: &[(String, String)],
     ) -> Self {
-        let environment = environment.filter_map(|(name, value)| {
-            let name = name.strip_prefix(PREFIX)?.to_ascii_lowercase();
+        let mut variables = Vec::new();
+        let mut settings = Vec::new();
+        for (variable, value) in environment {
+            let Some(name) = variable.strip_prefix(PREFIX).map(str::to_ascii_lowercase) else { continue };
             // Other single names are no keys (`PORTCULLIS_CONFIG` names the file).
-            (name.contains("__") || TOP_LEVEL.contains(&name.as_str()))
-                .then(|| (name.replace("__", "."), value))
-        });
-        let overrides = overrides.iter().cloned();
-        Self(
-            Figment::new()
-                .merge(Layer { name: "file", tree: file })
-                .merge(Layer { name: ENVIRONMENT, tree: nest(environment) })
-                .merge(Layer { name: COMMAND_LINE, tree: nest(overrides) }),
-        )
+            if name.contains("__") || TOP_LEVEL.contains(&name.as_str()) {
+                let path = name.replace("__", ".");
+                variables.push((variable, path.clone()));
+                settings.push((path, value));
+            }
+        }
+        let merged = Figment::new()
+            .merge(Layer { name: "file", tree: file })
+            .merge(Layer { name: ENVIRONMENT, tree: nest(settings.into_iter()) })
+            .merge(Layer { name: COMMAND_LINE, tree: nest(overrides.iter().cloned()) });
+        Self { merged, variables }
     }
 
     pub(super) fn merged(&self) -> Result<serde_json::Value, String> {
-        self.0.extract().map_err(|error| error.to_string())
+        self.merged.extract().map_err(|error| error.to_string())
     }
 
     /// The variable or option that set a value, if the file did not.
     pub(super) fn elsewhere(&self, path: &str) -> Option<String> {
-        match self.0.find_metadata(path)?.name.as_ref() {
+        match self.merged.find_metadata(path)?.name.as_ref() {
             ENVIRONMENT => {
-                let name = path.replace('.', "__").to_ascii_uppercase();
-                Some(format!("environment variable `{PREFIX}{name}`"))
+                let set_it = self.variables.iter().find(|(_, set)| set.starts_with(path));
+                Some(format!("environment variable `{}`", set_it.map_or(path, |(variable, _)| variable)))
             }
             COMMAND_LINE => Some(format!("option `--set {path}`")),
             _ => None,

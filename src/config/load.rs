@@ -10,6 +10,7 @@ use super::checked::{Config, Environment, check};
 use super::diagnostics::{Code, Diagnostic, Problem, render_human};
 use super::layers::Layers;
 use super::locate::Places;
+use super::mask::{mask, mask_unreadable};
 use super::raw::RawConfig;
 use super::tree::Path;
 
@@ -67,7 +68,6 @@ pub fn load(options: &LoadOptions) -> Result<Config, Invalid> {
     let variables = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     read(&name, &text, variables, &options.overrides, &environment)
-        .map_err(|diagnostics| Invalid { diagnostics, text })
 }
 
 fn read(
@@ -76,12 +76,13 @@ fn read(
     variables: impl Iterator<Item = (String, String)>,
     overrides: &[(String, String)],
     environment: &Environment<'_>,
-) -> Result<Config, Vec<Diagnostic>> {
-    let (file, places) = parse(name, text).map_err(|diagnostic| vec![*diagnostic])?;
+) -> Result<Config, Invalid> {
+    let unreadable = |diagnostic| Invalid { diagnostics: vec![diagnostic], text: mask_unreadable(text) };
+    let (file, places) = parse(name, text).map_err(|diagnostic| unreadable(*diagnostic))?;
     let layers = Layers::new(file, variables, overrides);
     let merged = layers.merged();
     let mut tree =
-        merged.map_err(|message| vec![Diagnostic::in_text(Code::Syntax, message, name, text, None)])?;
+        merged.map_err(|message| unreadable(Diagnostic::in_text(Code::Syntax, message, name, text, None)))?;
 
     let mut problems: Vec<Problem> = places
         .repeated
@@ -110,6 +111,9 @@ fn read(
     match config {
         Some(config) if problems.is_empty() => Ok(config),
         _ => {
+            let unknown = problems.iter().filter(|problem| problem.code == Code::UnknownKey);
+            let unknown: Vec<Path> = unknown.map(|problem| problem.path.clone()).collect();
+            let shown = mask(text, &places, &unknown.iter().collect::<Vec<_>>());
             let mut placed: Vec<Diagnostic> = problems
                 .into_iter()
                 .map(|problem| {
@@ -117,13 +121,8 @@ fn read(
                     Diagnostic::place(problem, name, text, &places, elsewhere)
                 })
                 .collect();
-            // A line that holds a secret is named, never shown.
-            let secrets = places.lines_of_secrets(text);
-            for diagnostic in &mut placed {
-                diagnostic.hide_lines(&secrets);
-            }
             placed.sort_by_key(|diagnostic| (diagnostic.line.unwrap_or(usize::MAX), diagnostic.column));
-            Err(placed)
+            Err(Invalid { diagnostics: placed, text: shown })
         }
     }
 }

@@ -14,6 +14,7 @@ use super::tree::{Path, Step};
 pub(super) struct Place {
     pub(super) key: Option<Range<usize>>,
     pub(super) value: Range<usize>,
+    pub(super) is_scalar: bool,
 }
 
 /// Every place of a file, by path.
@@ -25,15 +26,13 @@ pub(super) struct Places {
 }
 
 impl Places {
-    pub(super) fn find(&self, path: &Path) -> Option<&Place> {
-        self.by_path.get(path)
+    /// Every path with its place.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Path, &Place)> {
+        self.by_path.iter()
     }
 
-    /// The lines, from 1, on which a secret stands.
-    pub(super) fn lines_of_secrets(&self, text: &str) -> Vec<usize> {
-        let line = |at: usize| text.get(..at).unwrap_or(text).matches('\n').count() + 1;
-        let secrets = self.by_path.iter().filter(|(path, _)| path.is_secret());
-        secrets.flat_map(|(_, place)| line(place.value.start)..=line(place.value.end)).collect()
+    pub(super) fn find(&self, path: &Path) -> Option<&Place> {
+        self.by_path.get(path)
     }
 
     /// The places of a YAML or JSON text.
@@ -67,7 +66,8 @@ impl Places {
         let Some((event, span)) = given.or_else(|| nodes.next()) else {
             return;
         };
-        self.by_path.insert(path.clone(), Place { key, value: span });
+        let is_scalar = matches!(event, Event::Scalar(..));
+        self.by_path.insert(path.clone(), Place { key, value: span, is_scalar });
         match event {
             Event::MappingStart(..) => {
                 while let Some((event, span)) = nodes.next() {
@@ -98,7 +98,9 @@ impl Places {
     fn walk_table(&mut self, table: &toml::de::DeTable<'_>, path: &Path) {
         for (key, value) in table {
             let path = path.key(key.get_ref());
-            let place = Place { key: Some(key.span()), value: value.span() };
+            let is_scalar =
+                !matches!(value.get_ref(), toml::de::DeValue::Table(_) | toml::de::DeValue::Array(_));
+            let place = Place { key: Some(key.span()), value: value.span(), is_scalar };
             self.by_path.insert(path.clone(), place);
             self.walk_toml(value.get_ref(), &path);
         }
@@ -110,7 +112,8 @@ impl Places {
             toml::de::DeValue::Array(items) => {
                 for (index, item) in items.iter().enumerate() {
                     let path = path.index(index);
-                    self.by_path.insert(path.clone(), Place { key: None, value: item.span() });
+                    self.by_path
+                        .insert(path.clone(), Place { key: None, value: item.span(), is_scalar: false });
                     self.walk_toml(item.get_ref(), &path);
                 }
             }
@@ -131,15 +134,6 @@ impl Path {
             exact = false;
             path = path.parent()?;
         }
-    }
-
-    /// Whether a secret stands here or below, in any of its forms but a name.
-    pub(super) fn is_secret(&self) -> bool {
-        let at = self.0.iter().position(|step| *step == Step::Key("secret".to_owned()));
-        at.is_some_and(|at| {
-            let form = self.0.get(at + 1);
-            form.is_none() || form == Some(&Step::Key("value".to_owned()))
-        })
     }
 
     /// The last key, for naming a value in a sentence.

@@ -8,6 +8,7 @@ mod docs;
 mod layers;
 mod load;
 mod locate;
+mod mask;
 mod raw;
 mod tree;
 

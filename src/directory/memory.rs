@@ -203,7 +203,8 @@ impl Inner {
         self.list_flights.join(&member, || async move {
             if query.newer_than.is_some() {
                 let now = inner.clock.now().monotonic;
-                let since = inner.asked.get(&query.member).map_or(CONFIRM_EVERY, |at| now.since(at));
+                let since =
+                    inner.asked.get(&inner.canonical(&query)).map_or(CONFIRM_EVERY, |at| now.since(at));
                 tokio::time::sleep(CONFIRM_EVERY.saturating_sub(since)).await;
             }
             inner.fetch(query).await
@@ -218,7 +219,7 @@ impl Inner {
         }
         for _ in 0..MAX_LANDINGS {
             query.now = self.clock.now();
-            self.asked.insert(query.member.clone(), query.now.monotonic);
+            self.asked.insert(self.canonical(&query), query.now.monotonic);
             let evidence = self.next.active_sessions(&query).wait().await?;
             let member = match &evidence {
                 Evidence::Sessions(list) => list.member.clone(),

@@ -8,6 +8,7 @@ mod proxy;
 mod refusal;
 mod settings;
 
+pub use own::refused_at_the_door;
 pub use proxy::{Origins, ProxyDoor};
 pub use refusal::refusal_response;
 pub use settings::ProxySettings;

@@ -2,15 +2,25 @@
 //!
 //! Must not forward anything, whatever a route says.
 
-use crate::policy::CanonicalPath;
+use http::Method;
+
+use crate::policy::{CanonicalPath, Reason};
+
+/// What no route is asked about: a method that is not offered, or a path of our own.
+pub fn refused_at_the_door(method: &Method, path: &CanonicalPath) -> Option<Reason> {
+    match *method {
+        Method::CONNECT => Some(Reason::ConnectRefused),
+        _ => is_reserved(path).then_some(Reason::ReservedPath),
+    }
+}
 
 /// Whether the path belongs to the gateway itself.
-pub(super) fn is_reserved(path: &CanonicalPath) -> bool {
+fn is_reserved(path: &CanonicalPath) -> bool {
     let begins = |path: &CanonicalPath| {
         path.segments().next().is_some_and(|first| first.eq_ignore_ascii_case(".portcullis"))
     };
     // A reading that is no path at all is refused by the route; here only what might be ours matters.
-    begins(path) || matches!(path.other_reading(), Ok(Some(other)) if begins(&other))
+    begins(path) || path.other_readings().is_ok_and(|others| others.iter().any(begins))
 }
 
 #[cfg(test)]

@@ -18,10 +18,33 @@ use super::tokens::{merge, session_claims};
 /// What every path of the control API begins with.
 pub(super) const PREFIX: &str = "/_emulator/";
 
+/// What there is; `docs/emulator.md` says what each takes.
+const CALLS: [&str; 18] = [
+    "GET personas",
+    "GET calls",
+    "DELETE calls",
+    "GET faults",
+    "POST faults",
+    "DELETE faults",
+    "POST organizations",
+    "PATCH organizations/{id}",
+    "POST members",
+    "PATCH members/{id}",
+    "DELETE members/{id}",
+    "POST sessions",
+    "GET sessions/{id}",
+    "PATCH sessions/{id}",
+    "DELETE sessions/{id}",
+    "POST sessions/{id}/jwt",
+    "POST keys/rotate",
+    "POST keys/retire",
+];
+
 /// Answers a control call. Errors are plain: `{"error": …}`.
 pub(super) fn answer(state: &mut State, call: &Call<'_>) -> Response<Bytes> {
     let path: Vec<&str> = call.path.trim_start_matches(PREFIX).split('/').collect();
     let done = match (call.method, path.as_slice()) {
+        (&Method::GET, [""]) => Ok(json!({ "calls": CALLS })),
         (&Method::GET, ["personas"]) => Ok(personas(state, call.now)),
         (&Method::GET, ["calls"]) => Ok(json!(state.calls)),
         (&Method::DELETE, ["calls"]) => {
@@ -43,6 +66,12 @@ pub(super) fn answer(state: &mut State, call: &Call<'_>) -> Response<Bytes> {
         (&Method::POST, ["members"]) => read(call.body)
             .and_then(|seed| state.add_member(seed, call.now).map_err(text))
             .map(|id| json!({ "member_id": id })),
+        (&Method::PATCH, ["organizations", id]) => {
+            read(call.body).and_then(|patch| change_organization(state, id, &patch))
+        }
+        (&Method::PATCH, ["members", id]) => {
+            read(call.body).and_then(|patch| change_member(state, id, &patch))
+        }
         (&Method::DELETE, ["members", id]) => {
             state.sessions.retain(|_, session| session.member_id != **id);
             found(state.members.remove(*id), "member")
@@ -123,18 +152,45 @@ fn change(state: &mut State, id: &str, patch: &Value) -> Result<Value, String> {
         "started_at": session.started_at,
         "expires_at": session.expires_at,
     });
-    let known = |key: &String| fields.get(key).is_some();
-    if let Some(key) = patch.as_object().and_then(|patch| patch.keys().find(|key| !known(key))) {
-        return Err(format!("`{key}` cannot be changed"));
-    }
-    merge(&mut fields, patch);
-    let mut take = |name: &str| fields.get_mut(name).map(Value::take).unwrap_or_default();
+    let mut take = patched(&mut fields, patch)?;
     session.roles = serde_json::from_value(take("roles")).map_err(text)?;
     session.factors = serde_json::from_value(take("authentication_factors")).map_err(text)?;
     session.custom_claims = serde_json::from_value(take("custom_claims")).map_err(text)?;
     session.started_at = serde_json::from_value(take("started_at")).map_err(text)?;
     session.expires_at = serde_json::from_value(take("expires_at")).map_err(text)?;
     Ok(json!({}))
+}
+
+fn change_organization(state: &mut State, id: &str, patch: &Value) -> Result<Value, String> {
+    let organization = state.organizations.get_mut(id).ok_or_else(|| format!("no organization `{id}`"))?;
+    let mut fields =
+        json!({ "slug": organization.slug, "name": organization.name, "roles": organization.roles });
+    let mut take = patched(&mut fields, patch)?;
+    organization.slug = serde_json::from_value(take("slug")).map_err(text)?;
+    organization.name = serde_json::from_value(take("name")).map_err(text)?;
+    organization.roles = serde_json::from_value(take("roles")).map_err(text)?;
+    Ok(json!({}))
+}
+
+fn change_member(state: &mut State, id: &str, patch: &Value) -> Result<Value, String> {
+    let member = state.members.get_mut(id).ok_or_else(|| format!("no member `{id}`"))?;
+    let mut fields = json!({ "email": member.email, "name": member.name, "roles": member.roles });
+    let mut take = patched(&mut fields, patch)?;
+    member.email = serde_json::from_value(take("email")).map_err(text)?;
+    member.name = serde_json::from_value(take("name")).map_err(text)?;
+    member.roles = serde_json::from_value(take("roles")).map_err(text)?;
+    Ok(json!({}))
+}
+
+/// Lays `patch` over the fields that can be changed, and gives them out one by one.
+fn patched<'a>(fields: &'a mut Value, patch: &Value) -> Result<impl FnMut(&str) -> Value + 'a, String> {
+    let unknown =
+        patch.as_object().and_then(|patch| patch.keys().find(|key| fields.get(key.as_str()).is_none()));
+    if let Some(key) = unknown {
+        return Err(format!("`{key}` cannot be changed"));
+    }
+    merge(fields, patch);
+    Ok(|name: &str| fields.get_mut(name).map(Value::take).unwrap_or_default())
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {

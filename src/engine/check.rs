@@ -121,7 +121,7 @@ impl Engine {
             .check_allowed(route.keep_encoded_slash, route.keep_path_parameters)
             .map_err(|_| Reason::PathAmbiguous)?;
         // An origin may decode before it routes: if that reading belongs to another route, the path is ambiguous.
-        if let Some(other) = request.path.other_reading().map_err(|_| Reason::PathAmbiguous)? {
+        for other in request.path.other_readings().map_err(|_| Reason::PathAmbiguous)? {
             let same = snapshot.routes.find(request.host, &other, request.method);
             if !same.is_ok_and(|same| Arc::ptr_eq(same, route)) {
                 return Err(Reason::PathAmbiguous.into());
@@ -182,7 +182,8 @@ impl Engine {
         };
         refusal.reason.rests_on_evidence()
             && (evidence.age(now.monotonic) > snapshot.negative_for
-                || principal.issued_at.is_some_and(|issued_at| evidence.may_predate(issued_at, SKEW)))
+                || principal.issued_at.is_some_and(|issued_at| evidence.may_predate(issued_at, SKEW))
+                || principal.seen_at.is_some_and(|seen_at| evidence.fetched_at().monotonic < seen_at))
     }
 
     /// Counts and records a refusal of a request that was too malformed to be decided on.

@@ -111,8 +111,8 @@ impl Engine {
             TokenOwner::Session(binding) => Ok(Principal {
                 member: binding.member,
                 bound: Bound::Session(binding.session_id),
-                // The session was live then, so a list from before cannot deny it.
-                issued_at: Some(binding.resolved_at.wall),
+                issued_at: None,
+                seen_at: Some(binding.resolved_at.monotonic),
             }),
             TokenOwner::Nobody { .. } => Err(Unfit::Unknown),
         }

@@ -86,6 +86,7 @@ impl SessionJwt {
             member: self.member.clone(),
             bound: Bound::Session(self.session_id.clone()),
             issued_at: Some(self.issued_at),
+            seen_at: None,
         }
     }
 }

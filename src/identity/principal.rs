@@ -4,7 +4,7 @@
 
 use jiff::Timestamp;
 
-use super::{MemberRef, SessionId};
+use super::{MemberRef, Monotonic, SessionId};
 
 /// A member whose credential was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Principal {
     pub bound: Bound,
     /// When the credential was made, if it says so: evidence older than this cannot refuse it.
     pub issued_at: Option<Timestamp>,
+    /// When the directory said, by our own clock, that the session is alive: older evidence cannot deny it.
+    pub seen_at: Option<Monotonic>,
 }
 
 /// Which of the member's sessions the caller may be judged on.

@@ -78,31 +78,18 @@ impl CanonicalPath {
         Ok(())
     }
 
-    /// The path as an origin would read it that decodes before it splits, or drops parameters; `None` if that is no
-    /// different. A route must answer both readings alike, or the path is refused.
-    pub fn other_reading(&self) -> Result<Option<Self>, PathError> {
-        const RESERVED: &[u8] = b"!$&'()*+,=:@/;";
+    /// The path as origins might read it: that decode before they split, that drop parameters, or both in either
+    /// order. A route must answer every reading alike, or the path is refused.
+    pub fn other_readings(&self) -> Result<Vec<Self>, PathError> {
         if !self.text.contains(['%', ';']) {
-            return Ok(None);
+            return Ok(Vec::new());
         }
-        let mut read = Vec::with_capacity(self.text.len());
-        let mut bytes = self.text.bytes();
-        while let Some(byte) = bytes.next() {
-            if byte != b'%' {
-                read.push(byte);
-                continue;
-            }
-            let (high, low) = (bytes.next(), bytes.next());
-            match hex(high)? << 4 | hex(low)? {
-                value if RESERVED.contains(&value) => read.push(value),
-                _ => read.extend([Some(b'%'), high, low].into_iter().flatten()),
-            }
-        }
-        let read = String::from_utf8(read).map_err(|_| PathError::NotUtf8)?;
-        let whole: Vec<&str> =
-            read.split('/').map(|segment| segment.split(';').next().unwrap_or_default()).collect();
-        let read = whole.join("/");
-        if read == self.text { Ok(None) } else { Self::parse(&read).map(Some) }
+        let decoded = decode_reserved(&self.text)?;
+        let bare = drop_parameters(&self.text);
+        let mut readings = [drop_parameters(&decoded), decode_reserved(&bare)?, decoded, bare].to_vec();
+        readings.sort_unstable();
+        readings.dedup();
+        readings.iter().filter(|reading| **reading != self.text).map(|reading| Self::parse(reading)).collect()
     }
 
     /// The segments after the leading slash; a trailing slash gives a last empty one.
@@ -206,6 +193,32 @@ fn is_plain(bytes: &[u8]) -> bool {
         previous = byte;
         !doubtful
     })
+}
+
+/// Decodes what is reserved in a path but means itself to an origin that decodes first (RFC 3986 section 2.2).
+fn decode_reserved(text: &str) -> Result<String, PathError> {
+    const RESERVED: &[u8] = b"!$&'()*+,=:@/;";
+    let mut read = String::with_capacity(text.len());
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        if letter != '%' {
+            read.push(letter);
+            continue;
+        }
+        let (high, low) = (letters.next(), letters.next());
+        let digit = |letter: Option<char>| hex(letter.and_then(|letter| u8::try_from(letter).ok()));
+        match digit(high)? << 4 | digit(low)? {
+            value if RESERVED.contains(&value) => read.push(char::from(value)),
+            _ => read.extend([Some('%'), high, low].into_iter().flatten()),
+        }
+    }
+    Ok(read)
+}
+
+fn drop_parameters(text: &str) -> String {
+    let bare: Vec<&str> =
+        text.split('/').map(|segment| segment.split(';').next().unwrap_or_default()).collect();
+    bare.join("/")
 }
 
 /// `..;x` and, where an encoded slash is kept, `..%2Fx`: dots to one reader, a name to another.

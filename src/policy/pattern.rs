@@ -61,7 +61,7 @@ impl PathPattern {
             _ if !text.contains('*') => Shape::Exact(text.to_owned()),
             _ => Shape::Glob(canonical.segments().map(Segment::parse).collect::<Result<_, _>>()?),
         };
-        if canonical.other_reading() != Ok(None) {
+        if canonical.other_readings() != Ok(Vec::new()) {
             return Err(InvalidPattern::Encoded);
         }
         let literal_bytes = text.bytes().filter(|byte| *byte != b'*').count();

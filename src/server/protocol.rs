@@ -162,7 +162,7 @@ where
                 if activity.is_busy() {
                     // HTTP/2 alone can take a piece and never send it: a client that opens no window.
                     if is_http2 && activity.longest_unsent() >= limits.write_timeout {
-                        return Ok(());
+                        return Err("stalled");
                     }
                     continue;
                 }

@@ -10,6 +10,8 @@ use prometheus::IntCounter;
 
 /// Lines that may wait to be written.
 const QUEUE: usize = 8192;
+/// How long a line may wait before it is written.
+const GATHER_FOR: Duration = Duration::from_millis(5);
 
 enum Entry {
     Line(String),
@@ -47,6 +49,8 @@ impl LineWriter {
                     next = lines.try_recv().ok();
                 }
                 drop(sink.flush());
+                // Lines gather while this rests: a thread that waits for each must be woken for each, by the request.
+                std::thread::park_timeout(GATHER_FOR);
             }
         })?;
         Ok(Self { queue: Some(queue), dropped })

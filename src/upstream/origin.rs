@@ -17,6 +17,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::OriginSettings;
 use super::pool::{Lease, Pool};
 
+/// How long an upload may go on after its answer ended.
+const UPLOAD_AFTER_ANSWER: Duration = Duration::from_secs(600);
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why there is no answer.
@@ -233,11 +236,18 @@ where
     /// The answer is over. A connection on which the request is not would make its next user wait for somebody
     /// else's upload.
     fn give_back(&mut self) {
-        if let Some(lease) = self.lease.take().filter(|_| self.reusable)
-            && self.progress.finished.load(Ordering::Acquire)
-        {
+        let Some(mut lease) = self.lease.take().filter(|_| self.reusable) else { return };
+        if self.progress.finished.load(Ordering::Acquire) {
             self.pool.put_back(lease);
+            return;
         }
+        // The origin answered early and the upload goes on: its place stays taken until the connection is free again.
+        let pool = Arc::clone(&self.pool);
+        tokio::spawn(async move {
+            if matches!(tokio::time::timeout(UPLOAD_AFTER_ANSWER, lease.sender.ready()).await, Ok(Ok(()))) {
+                pool.put_back(lease);
+            }
+        });
     }
 
     /// The origin's place, to be held by the tunnel this answer opens.

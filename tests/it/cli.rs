@@ -50,6 +50,23 @@ fn check_says_yes_or_what_is_wrong() {
 }
 
 #[test]
+fn the_environment_outranks_the_file_and_is_named_in_mistakes() {
+    let config = file(".yaml", CONFIGURATION);
+    let check = |variable: &str, value: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        let args = ["routes", "-c", config.path().to_str().unwrap()];
+        command.args(args).env("NO_COLOR", "1").env(variable, value).output().unwrap()
+    };
+    let set = check("PORTCULLIS_SESSIONS__FRESH_FOR", "7s");
+    assert!(text(&set.stdout).contains("27s"), "{}", text(&set.stdout));
+    let wrong = check("PORTCULLIS_SESSIONS__FRESH_FOR", "soon");
+    assert!(text(&wrong.stderr).contains("environment variable `PORTCULLIS_SESSIONS__FRESH_FOR`"));
+    let misspelt = check("PORTCULLIS_SESIONS__FRESH_FOR", "7s");
+    assert!(text(&misspelt.stderr).contains("environment variable `PORTCULLIS_SESIONS__FRESH_FOR`"));
+    assert_eq!(check("PORTCULLIS_DRAIN_TIMEOUT", "soon").status.code(), Some(1));
+}
+
+#[test]
 fn routes_are_listed_in_the_order_they_are_tried() {
     let config = file(".yaml", CONFIGURATION);
     let out = portcullis(&["routes", "-c", config.path().to_str().unwrap()]);
@@ -99,6 +116,12 @@ fn explain_tells_each_requirement_with_what_was_seen() {
     assert!(allowed.contains("decision  allow") && allowed.contains("x-auth-roles: admin"), "{allowed}");
     let nobody = portcullis(&["explain", "-c", config.path().to_str().unwrap(), "--url", "http://a/admin"]);
     assert!(text(&nobody.stdout).contains("credential_missing"));
+    let reserved =
+        portcullis(&["explain", "-c", config.path().to_str().unwrap(), "--url", "http://a/.portcullis/x"]);
+    assert!(text(&reserved.stdout).contains("refuse 404 reserved_path"));
+    let ambiguous =
+        portcullis(&["explain", "-c", config.path().to_str().unwrap(), "--url", "http://a/a%5cb"]);
+    assert!(text(&ambiguous.stdout).contains("the path has a backslash"));
 }
 
 #[test]

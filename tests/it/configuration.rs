@@ -148,19 +148,35 @@ fn mistakes_are_found_wherever_they_are() {
 
 #[test]
 fn no_mistake_shows_a_secret() {
+    let secret = |text: &str| GOOD.replace("secret: { value: s }", text);
     for text in [
-        GOOD.replace("{ value: s }", "secret-test-hush"),
-        GOOD.replace("{ value: s }", "{ value: secret-test-hush, env: X }"),
-        GOOD.replace("{ value: s }", "{ value: secret-test-hush, vlaue: x }"),
-        GOOD.replace("{ value: s }", "{ value: [secret-test-hush] }"),
+        secret("secret: secret-test-hush"),
+        secret("secret: { value: secret-test-hush, env: X }"),
+        secret("secret: { value: secret-test-hush, vlaue: x }"),
+        secret("secret: { value: [secret-test-hush] }"),
+        secret("secert: { value: secret-test-hush }"),
+        secret("stytch_secret: secret-test-hush"),
+        secret("secret:\n    env: X\n    vaule: secret-test-hush"),
+        secret("secret: { value: secret-test-hush: x }"),
+        secret("secret: { value: s }\n  base_url: https://me:hush@api.example.com/x"),
+        GOOD.replace("http://127", "http://me:hush@127"),
+        format!("{GOOD}password: secret-test-hush\n"),
     ] {
         let invalid = read("x.yaml", &text, &[]).unwrap_err();
         let told = invalid.render(false) + &portcullis::config::render_json(&invalid.diagnostics);
-        assert!(!told.contains("hush"), "{told}");
-        assert!(told.contains("x.yaml:3"), "{told}");
+        assert!(!told.contains("hush"), "{text}\n{told}");
+        assert!(told.contains("^"), "nothing is pointed at:\n{told}");
     }
     let told = read("x.yaml", GOOD, &[("stytch.secret", "secret-test-hush")]).unwrap_err().render(false);
     assert!(!told.contains("hush"), "{told}");
+}
+
+#[test]
+fn a_secret_that_is_not_there_is_pointed_at() {
+    let told = read("x.yaml", &GOOD.replace("{ value: s }", "{ env: PORTCULLIS_TEST_NOT_SET }"), &[])
+        .unwrap_err()
+        .render(false);
+    assert!(told.contains("^^^^") && told.contains("put it there, or check `--without-secrets`"), "{told}");
 }
 
 #[test]

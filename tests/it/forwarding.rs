@@ -286,6 +286,8 @@ routes:
     for path in [
         "/admin;x/users",
         "/admin%2Fusers",
+        "/admin;x%2Fy",
+        "/admin%3bx",
         "/x/;/admin",
         "/v1/users%3Apurge",
         "/v1/users%3apurge",

@@ -147,3 +147,38 @@ async fn connections_past_the_limit_are_closed_and_counted() {
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     assert_eq!(world.send(Ask::get("/")).await.status, 200);
 }
+
+/// A client that asks for much and takes nothing, over HTTP/2 by opening no window and over HTTP/1.1 by not reading.
+#[tokio::test]
+async fn a_client_that_takes_nothing_loses_its_connection() {
+    use tokio::io::AsyncWriteExt;
+    let body = vec![b'x'; 30_000_000];
+    let mut large = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+    large.extend(body);
+    let origin = Origin::start(Reply::Bytes(large)).await;
+    let yaml = "limits: { write_timeout: 300ms }\nroutes:\n  - { name: public, match: { path: /** }, public: true }\n";
+    let world = World::with(yaml, &[("upstreams.app.url", &origin.url())]).await;
+    let open =
+        || async { world.metric("portcullis_connections_open{listener=\"127").await.unwrap_or_default() };
+
+    let stream = tokio::net::TcpStream::connect(world.address()).await.unwrap();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get(format!("http://{}/", world.address()));
+    let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
+    let unread = sender.send_request(request).await.unwrap();
+
+    let mut silent = tokio::net::TcpStream::connect(world.address()).await.unwrap();
+    silent.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    while origin.heads().len() < 2 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let began = std::time::Instant::now();
+    while open().await > 0.0 {
+        assert!(began.elapsed() < std::time::Duration::from_secs(10), "a client that takes nothing was kept");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    drop((unread, silent));
+}

@@ -18,6 +18,9 @@ use crate::identity::Secret;
 /// Longer than this nothing here is meant to last, and clocks could overflow.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
+/// What to do about a secret that is not there.
+const SECRET_HINT: &str = "put it there, or check `--without-secrets`";
+
 /// What checking needs of the world: variables, files, and the folder relative names start from.
 pub(in crate::config) struct Environment<'a> {
     pub(in crate::config) variable: &'a dyn Fn(&str) -> Option<String>,
@@ -39,7 +42,7 @@ impl<'a> Checker<'a> {
 
     pub(super) fn note(&mut self, code: Code, path: &Path, message: impl Into<String>, hint: Option<&str>) {
         let (message, hint) = (message.into(), hint.map(str::to_owned));
-        let at_key = code == Code::Missing;
+        let at_key = matches!(code, Code::Missing | Code::UnknownKey);
         self.problems.push(Problem { code, path: path.clone(), at_key, message, hint });
     }
 
@@ -119,11 +122,14 @@ impl<'a> Checker<'a> {
         };
         let text = match (&raw.value, &raw.env, &raw.file) {
             (Some(value), None, None) => Ok(value.clone()),
-            (None, Some(name), None) => (self.environment.variable)(name)
-                .ok_or_else(|| (path.key("env"), format!("environment variable `{name}` is not set"))),
-            (None, None, Some(name)) => (self.environment.file)(&self.file(name))
-                .map(|text| text.trim().to_owned())
-                .map_err(|error| (path.key("file"), format!("`{name}` cannot be read: {error}"))),
+            (None, Some(name), None) => (self.environment.variable)(name).ok_or_else(|| {
+                (path.key("env"), format!("environment variable `{name}` is not set"), SECRET_HINT)
+            }),
+            (None, None, Some(name)) => {
+                (self.environment.file)(&self.file(name)).map(|text| text.trim().to_owned()).map_err(
+                    |error| (path.key("file"), format!("`{name}` cannot be read: {error}"), SECRET_HINT),
+                )
+            }
             _ => {
                 let message = "a secret is given in exactly one way";
                 self.note(Code::Conflict, path, message, Some("one of `value`, `env` and `file`"));
@@ -139,8 +145,8 @@ impl<'a> Checker<'a> {
             Err(_) if self.environment.secrets == SecretPolicy::NotNeeded => {
                 Some(Secret::new("not needed".to_owned()))
             }
-            Err((path, message)) => {
-                self.note(Code::InvalidValue, &path, message, None);
+            Err((path, message, hint)) => {
+                self.note(Code::InvalidValue, &path, message, Some(hint));
                 None
             }
         }

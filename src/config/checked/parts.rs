@@ -11,6 +11,7 @@ use http::Uri;
 use super::checker::Checker;
 use super::project::is_origin;
 use crate::config::diagnostics::Code;
+use crate::config::mask::without_credentials;
 use crate::config::raw::{
     RawCredential, RawIdentity, RawLimits, RawListener, RawLog, RawSessions, RawUpstream,
 };
@@ -213,7 +214,7 @@ impl Checker<'_> {
                     self.note(
                         Code::InvalidValue,
                         &url,
-                        format!("`{text}` is not the address of an origin"),
+                        format!("`{}` is not the address of an origin", without_credentials(text)),
                         Some(hint),
                     );
                     continue;

@@ -10,6 +10,7 @@ use http::Uri;
 
 use super::checker::Checker;
 use crate::config::diagnostics::Code;
+use crate::config::mask::without_credentials;
 use crate::config::raw::RawStytch;
 use crate::config::tree::Path;
 use crate::identity::{JwtRules, ProjectId};
@@ -86,7 +87,8 @@ impl Checker<'_> {
                 id if id.starts_with("project-test-") => TEST,
                 _ => {
                     let message = "`stytch.base_url` cannot be told from the project id";
-                    self.note(Code::Missing, &path, message, Some("add `base_url: https://api.stytch.com`"));
+                    let hint = "a project id begins with `project-live-` or `project-test-`; for any other add `base_url`";
+                    self.note(Code::Missing, &path, message, Some(hint));
                     return None;
                 }
             },
@@ -97,7 +99,7 @@ impl Checker<'_> {
             self.note(
                 Code::InvalidValue,
                 &path,
-                format!("`{text}` is not the address of an API"),
+                format!("`{}` is not the address of an API", without_credentials(text)),
                 Some(hint),
             );
             return None;

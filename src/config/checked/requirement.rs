@@ -119,12 +119,9 @@ impl Checker<'_> {
             (unknown, _) => {
                 let hint = did_you_mean(unknown, FORMS.into_iter())
                     .unwrap_or_else(|| format!("known requirements: {}", FORMS.join(", ")));
-                self.note(
-                    Code::InvalidValue,
-                    &place,
-                    format!("unknown requirement `{unknown}`"),
-                    Some(&hint),
-                );
+                // Written as a key, the key is at fault; as a word, the word.
+                let code = if details.is_some() { Code::UnknownKey } else { Code::InvalidValue };
+                self.note(code, &place, format!("unknown requirement `{unknown}`"), Some(&hint));
                 None
             }
         }

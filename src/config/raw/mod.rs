@@ -181,7 +181,7 @@ pub(super) struct RawLimits {
     pub(super) idle_timeout: Option<String>,
     /// How long a body may stand still between two pieces. Default: `5m`.
     pub(super) body_timeout: Option<String>,
-    /// How long a write to a client may make no progress. Default: `60s`.
+    /// How long a write to a client may make no progress; over HTTP/2, one stream that stands still for that long ends its connection. Default: `60s`.
     pub(super) write_timeout: Option<String>,
     /// How long a WebSocket may be silent in both directions. Default: `1h`.
     pub(super) tunnel_timeout: Option<String>,
@@ -227,9 +227,9 @@ pub(super) struct RawRoute {
     pub(super) max_staleness: Option<String>,
     /// Added to `max_staleness` while the directory fails. Default: `sessions.stale_if_error`, or `0s` where `max_staleness` is set.
     pub(super) stale_if_error: Option<String>,
-    /// `keep` lets `%2F` through. Default: `refuse`.
+    /// `keep` lets `%2F` through, if the path is this route's with `/` in its place as well. Default: `refuse`.
     pub(super) encoded_slash: Option<String>,
-    /// `keep` lets `;` through. Default: `refuse`.
+    /// `keep` lets `;` through, if the path is this route's without the parameters as well. Default: `refuse`.
     pub(super) path_parameters: Option<String>,
     /// Lets requests become WebSockets. Default: `false`.
     pub(super) websocket: Option<bool>,

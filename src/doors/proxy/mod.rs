@@ -21,7 +21,7 @@ use hyper::body::Incoming;
 use self::bodies::{RequestBody, ResponseBody};
 use self::intake::{Intake, Taken, take_in};
 use super::account::Account;
-use super::own::is_reserved;
+use super::own::refused_at_the_door;
 use super::refusal::refusal_response;
 use super::settings::ProxySettings;
 use crate::engine::{AccessRequest, Engine, ManagedNames};
@@ -93,8 +93,8 @@ impl Inner {
         };
         account.host = intake.host.to_string();
         account.path = intake.path.to_string();
-        if is_reserved(&intake.path) {
-            return self.refuse_unread(request, Reason::ReservedPath, account).await;
+        if let Some(reason) = refused_at_the_door(request.method(), &intake.path) {
+            return self.refuse_unread(request, reason, account).await;
         }
         let verdict = self
             .engine

@@ -58,7 +58,7 @@ fn route(access: Access) -> Arc<Route> {
 }
 
 fn admin_only(bound: Bound, sessions: Vec<Arc<MemberSession>>) -> Result<String, Reason> {
-    let principal = Principal { member: member(), bound, issued_at: None };
+    let principal = Principal { member: member(), bound, issued_at: None, seen_at: None };
     let route = route(Access::Require(Requirement::Role(Arc::from("admin"))));
     match decide(&route, Some((&principal, &evidence(sessions))), now()) {
         Decision::Allow(permit) => Ok(permit.caller().unwrap().session.session_id.to_string()),
@@ -102,7 +102,7 @@ fn nobody_passes_but_on_a_public_route() {
 
 #[test]
 fn the_permit_tells_the_age_of_its_evidence() {
-    let principal = Principal { member: member(), bound: own("s1"), issued_at: None };
+    let principal = Principal { member: member(), bound: own("s1"), issued_at: None, seen_at: None };
     let route = route(Access::Require(Requirement::Authenticated));
     let evidence = evidence(vec![session("s1", "x", 60)]);
     let Decision::Allow(permit) = decide(&route, Some((&principal, &evidence)), now()) else {
