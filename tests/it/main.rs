@@ -14,6 +14,7 @@
 mod advisories;
 mod cli;
 mod configuration;
+mod corpora;
 mod decisions;
 mod directory_faults;
 mod emulator;

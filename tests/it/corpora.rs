@@ -1,0 +1,59 @@
+//! The corpora of the fuzz targets, replayed: what was once found stays found.
+
+use http::{HeaderMap, HeaderValue, header};
+use portcullis::directory::Spelling;
+use portcullis::identity::{
+    CredentialSource, MemberId, MemberRef, Monotonic, Now, OrganizationId, find_credentials,
+    remove_credential_cookies,
+};
+use portcullis::policy::CanonicalPath;
+use portcullis::stytch::{keys_from_json, read_session_list};
+
+/// Every file of a target's corpus.
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let folder = std::fs::read_dir(format!("fuzz/corpus/{target}")).unwrap();
+    let files: Vec<Vec<u8>> = folder.map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect();
+    assert!(!files.is_empty(), "{target} has no corpus");
+    files
+}
+
+#[test]
+fn paths() {
+    for bytes in corpus("canonical_path") {
+        let text = String::from_utf8(bytes).unwrap();
+        if let Ok(path) = CanonicalPath::parse(&text) {
+            assert_eq!(CanonicalPath::parse(path.as_str()).as_ref(), Ok(&path), "{text}");
+            assert!(!path.segments().any(|segment| matches!(segment, "." | "..")), "{text}");
+            drop(path.other_readings());
+        }
+    }
+}
+
+#[test]
+fn credentials() {
+    let sources = [CredentialSource::Cookie("s".to_owned()), CredentialSource::Bearer];
+    for bytes in corpus("credentials") {
+        let value = HeaderValue::from_bytes(&bytes).unwrap();
+        let mut headers = HeaderMap::from_iter([(header::COOKIE, value)]);
+        drop(find_credentials(&headers, &sources));
+        remove_credential_cookies(&mut headers, &sources);
+        assert!(find_credentials(&headers, &sources).candidates.is_empty(), "{bytes:?}");
+    }
+}
+
+#[test]
+fn session_lists_and_key_sets() {
+    let asked = MemberRef {
+        organization_id: OrganizationId::parse("organization-1").unwrap(),
+        member_id: MemberId::parse("member-1").unwrap(),
+    };
+    let sent = Now { wall: jiff::Timestamp::UNIX_EPOCH, monotonic: Monotonic::default() };
+    for body in corpus("session_list") {
+        if let Ok(list) = read_session_list(&body, &asked, Spelling::Canonical, sent) {
+            assert!(list.sessions.iter().all(|session| session.member == asked));
+        }
+    }
+    for body in corpus("key_set") {
+        assert!(keys_from_json(&body).is_err(), "no key of the corpus can be used");
+    }
+}
