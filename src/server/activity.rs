@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ pub(super) struct Activity {
     began: Instant,
     under_way: AtomicUsize,
     served: AtomicUsize,
+    is_http2: AtomicBool,
     /// Milliseconds after `began`: when a request last ended or a byte was last written.
     moved: AtomicU64,
     /// Pieces of bodies handed over and not asked for more since, by request.
@@ -30,6 +31,7 @@ impl Activity {
             began: Instant::now(),
             under_way: AtomicUsize::new(0),
             served: AtomicUsize::new(0),
+            is_http2: AtomicBool::new(false),
             moved: AtomicU64::new(0),
             unsent: Mutex::new(HashMap::new()),
         }
@@ -41,8 +43,19 @@ impl Activity {
         Busy { activity: Arc::clone(activity), number }
     }
 
+    /// Bytes went out. Over HTTP/2 that may be a ping of our own, which must not keep an idle connection alive.
+    pub(super) fn note_write(&self) {
+        if !self.is_http2.load(Ordering::Relaxed) {
+            self.note();
+        }
+    }
+
+    pub(super) fn speaks_http2(&self) {
+        self.is_http2.store(true, Ordering::Relaxed);
+    }
+
     /// Something moved just now.
-    pub(super) fn note(&self) {
+    fn note(&self) {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.moved.store(now, Ordering::Relaxed);
     }

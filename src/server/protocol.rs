@@ -99,6 +99,7 @@ pub(super) async fn serve_connection<S: Serve>(
     };
     let io = TokioIo::new(stream);
     if is_http2 {
+        activity.speaks_http2();
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())

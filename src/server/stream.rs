@@ -46,7 +46,7 @@ impl ClientStream {
     fn watch<T>(&mut self, cx: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if progress.is_ready() {
             self.stalled = None;
-            self.activity.note();
+            self.activity.note_write();
             return progress;
         }
         let timeout = self.write_timeout;

@@ -182,3 +182,20 @@ async fn a_client_that_takes_nothing_loses_its_connection() {
     }
     drop((unread, silent));
 }
+
+/// An idle HTTP/2 connection answers our pings; that is no reason to keep it.
+#[tokio::test]
+async fn an_idle_http_2_connection_ends() {
+    let yaml = "limits: { idle_timeout: 300ms }\nroutes:\n  - { name: public, match: { path: /** }, public: true }\n";
+    let world = World::with(yaml, &[]).await;
+    let stream = tokio::net::TcpStream::connect(world.address()).await.unwrap();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    let ended = tokio::spawn(connection);
+    let request = http::Request::get(format!("http://{}/", world.address()));
+    let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
+    assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
+    let within = tokio::time::timeout(std::time::Duration::from_secs(10), ended).await;
+    assert!(within.is_ok(), "an idle connection was kept");
+}
