@@ -88,7 +88,7 @@ const FOREIGN: [(&str, &str); 9] = [
     ("/wo", "rk/"),
     ("clau", "de"),
     ("anthro", "pic"),
-    ("index.crates", ".io"),
+    ("index.cr", "ates.io"),
     ("pythonho", "sted"),
     ("registry.npm", "js"),
     ("deb.deb", "ian"),
