@@ -57,7 +57,6 @@ reasons! {
     PathAmbiguous "path_ambiguous" BAD_REQUEST ChangeRequest "the path could be understood in more than one way";
     HostInvalid "host_invalid" BAD_REQUEST ChangeRequest "the request names no host, more than one, or a malformed one";
     ConnectRefused "connect_refused" METHOD_NOT_ALLOWED ChangeRequest "CONNECT is not offered here";
-    HeadersTooLarge "headers_too_large" REQUEST_HEADER_FIELDS_TOO_LARGE ChangeRequest "the header fields are too large";
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE ChangeRequest "the body is larger than this route takes";
     RequestTimeout "request_timeout" REQUEST_TIMEOUT ChangeRequest "the request's body did not arrive in time";
     RequestIncomplete "request_incomplete" BAD_REQUEST ChangeRequest "the request's body ended early or was malformed";
@@ -65,7 +64,6 @@ reasons! {
     RouteNotFound "route_not_found" NOT_FOUND ChangeRequest "no route answers for this path";
     ReservedPath "reserved_path" NOT_FOUND ChangeRequest "the path belongs to the gateway and nothing is there";
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED ChangeRequest "the route does not take this method";
-    Overloaded "overloaded" SERVICE_UNAVAILABLE Retry "the gateway has too much to do";
     CredentialMissing "credential_missing" UNAUTHORIZED SignIn "a session is required";
     CredentialInvalid "credential_invalid" UNAUTHORIZED SignIn "the session credential is not valid";
     CredentialExpired "credential_expired" UNAUTHORIZED SignIn "the session credential expired";
