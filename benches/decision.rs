@@ -125,7 +125,8 @@ fn world(members: usize) -> World {
         credentials: vec![
             CredentialSource::Cookie("stytch_session_jwt".to_owned()),
             CredentialSource::Bearer,
-        ],
+        ]
+        .into(),
         jwt_rules: rules.clone(),
         managed_names: Arc::new(ManagedNames::new("x-auth-")),
         negative_for: Duration::from_secs(2),

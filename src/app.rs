@@ -225,7 +225,7 @@ fn build_engine(
 ) -> Engine {
     let snapshot = Snapshot {
         routes: RouteTable::new(config.routes.iter().cloned()),
-        credentials: config.credentials.clone(),
+        credentials: config.credentials.clone().into(),
         jwt_rules: config.jwt_rules.clone(),
         managed_names: Arc::new(ManagedNames::new(&config.header_prefix)),
         negative_for: config.memory.negative_for,

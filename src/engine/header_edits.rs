@@ -2,6 +2,7 @@
 //!
 //! Must not let a client's copy of a managed name survive in any spelling, on any route.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -26,6 +27,20 @@ const ALWAYS_REMOVED: [&str; 11] = [
 ];
 /// Names of ours besides the identity prefix.
 const OWN_NAMES: [&str; 3] = ["x-request-id", "traceparent", "tracestate"];
+/// What identity headers are called after the prefix.
+const IDENTITY: [&str; 11] = [
+    "kind",
+    "member-id",
+    "organization-id",
+    "organization-slug",
+    "session-id",
+    "session-expires-at",
+    "roles",
+    "factors",
+    "email",
+    "impersonator",
+    "evidence-age",
+];
 /// Whatever claims to speak for the client's side of an earlier hop.
 const FORWARDED_PREFIX: &str = "x-forwarded-";
 
@@ -34,12 +49,16 @@ const FORWARDED_PREFIX: &str = "x-forwarded-";
 pub struct ManagedNames {
     /// Folded, such as `x-auth-`.
     prefix: String,
+    /// The identity headers by what follows the prefix, made once.
+    identity: HashMap<&'static str, HeaderName>,
 }
 
 impl ManagedNames {
     /// `prefix` is what every identity header begins with.
     pub fn new(prefix: &str) -> Self {
-        Self { prefix: fold(prefix) }
+        let prefix = fold(prefix);
+        let named = |suffix| Some((suffix, HeaderName::try_from(format!("{prefix}{suffix}")).ok()?));
+        Self { identity: IDENTITY.into_iter().filter_map(named).collect(), prefix }
     }
 
     /// Whether `name`, in whatever spelling an origin may fold it to, is ours.
@@ -64,18 +83,13 @@ impl ManagedNames {
             folded.starts_with(&self.prefix) || OWN_NAMES.contains(&folded.as_str())
         });
     }
-
-    /// The identity header called `suffix`.
-    fn name(&self, suffix: &str) -> Option<HeaderName> {
-        HeaderName::try_from(format!("{}{suffix}", self.prefix)).ok()
-    }
 }
 
 /// What a door does to the headers of a request that may pass.
 #[derive(Debug, Clone)]
 pub struct HeaderEdits {
     managed: Arc<ManagedNames>,
-    credentials: Vec<CredentialSource>,
+    credentials: Arc<[CredentialSource]>,
     remove_authorization: bool,
     inject: Vec<(HeaderName, HeaderValue)>,
 }
@@ -85,12 +99,12 @@ impl HeaderEdits {
     /// `by_bearer` tells that `Authorization` was a credential of ours.
     pub fn without_identity(
         managed: &Arc<ManagedNames>,
-        credentials: &[CredentialSource],
+        credentials: &Arc<[CredentialSource]>,
         by_bearer: bool,
     ) -> Self {
         Self {
             managed: Arc::clone(managed),
-            credentials: credentials.to_vec(),
+            credentials: Arc::clone(credentials),
             remove_authorization: by_bearer,
             inject: Vec::new(),
         }
@@ -99,7 +113,7 @@ impl HeaderEdits {
     /// For a caller who was let through.
     pub fn for_caller(
         managed: &Arc<ManagedNames>,
-        credentials: &[CredentialSource],
+        credentials: &Arc<[CredentialSource]>,
         caller: &Caller,
         by_bearer: bool,
     ) -> Self {
@@ -140,7 +154,7 @@ impl HeaderEdits {
     }
 
     fn put(&mut self, suffix: &str, value: Option<String>) {
-        let name = self.managed.name(suffix);
+        let name = self.managed.identity.get(suffix).cloned();
         let value = value.and_then(|value| HeaderValue::try_from(value).ok());
         if let (Some(name), Some(value)) = (name, value) {
             self.inject.push((name, value));
@@ -236,7 +250,7 @@ mod tests {
         let names = Arc::new(managed());
         let mut headers =
             HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static("Basic eDp5"))]);
-        HeaderEdits::without_identity(&names, &[], false).apply(&mut headers);
+        HeaderEdits::without_identity(&names, &Arc::from([]), false).apply(&mut headers);
         assert!(headers.contains_key(header::AUTHORIZATION));
     }
 }

@@ -13,7 +13,7 @@ use crate::policy::RouteTable;
 #[derive(Debug)]
 pub struct Snapshot {
     pub routes: RouteTable,
-    pub credentials: Vec<CredentialSource>,
+    pub credentials: Arc<[CredentialSource]>,
     pub jwt_rules: JwtRules,
     pub managed_names: Arc<ManagedNames>,
     /// Evidence older than this is confirmed before it refuses anybody.
