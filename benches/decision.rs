@@ -20,7 +20,7 @@ use portcullis::directory::{
     Answer, Clock, DirectoryError, KeySource, Memory, MemorySettings, SessionDirectory, SessionQuery,
     SystemClock, TokenOwner, TokenQuery,
 };
-use portcullis::engine::{AccessRequest, Engine, ManagedNames, Snapshot};
+use portcullis::engine::{AccessRequest, Engine, EngineSettings, ManagedNames, Snapshot};
 use portcullis::identity::{
     CredentialSource, JwtRules, KeySet, SessionId, VerificationKey, verify_session_jwt,
 };
@@ -47,24 +47,22 @@ impl SessionDirectory for Answering {
             email: Some(Arc::from("member@example.com")),
             impersonator: None,
         };
-        let session = |number: usize| {
-            Arc::new(MemberSession {
-                session_id: SessionId::parse(&format!("session-{number}-{}", query.member.member_id))
-                    .unwrap(),
-                member: query.member.clone(),
-                organization_slug: Some(Arc::from("acme")),
-                started_at: Some(now.wall),
-                expires_at: now.wall + Duration::from_secs(36_000),
-                roles: Some(vec![Arc::from("stytch_member"), Arc::from("admin")]),
-                factors: vec![
-                    factor(FactorKind::Password, "knowledge"),
-                    factor(FactorKind::Totp, "authenticator_app"),
-                    factor(FactorKind::EmailOtp, "email"),
-                ],
-            })
+        let session = |number: usize| MemberSession {
+            session_id: SessionId::parse(&format!("session-{number}-{}", query.member.member_id)).unwrap(),
+            member: query.member.clone(),
+            organization_slug: Some(Arc::from("acme")),
+            started_at: Some(now.wall),
+            expires_at: now.wall + Duration::from_secs(36_000),
+            roles: Some(vec![Arc::from("stytch_member"), Arc::from("admin")]),
+            factors: vec![
+                factor(FactorKind::Password, "knowledge"),
+                factor(FactorKind::Totp, "authenticator_app"),
+                factor(FactorKind::EmailOtp, "email"),
+            ],
+            claims: Vec::new(),
         };
-        let sessions = (0..3).map(session).collect();
-        let list = ActiveSessions { member: query.member.clone(), sessions, fetched_at: now };
+        let sessions: Vec<_> = (0..3).map(session).collect();
+        let list = ActiveSessions::new(query.member.clone(), &sessions, now);
         Answer::Ready(Ok(Evidence::Sessions(Arc::new(list))))
     }
 
@@ -114,6 +112,7 @@ fn world(members: usize) -> World {
     };
     let settings = MemorySettings {
         max_entries: 200_000,
+        max_bytes: 1 << 30,
         negative_for: Duration::from_secs(2),
         token_binding_for: Duration::from_secs(900),
         horizon: Duration::from_secs(36_000),
@@ -130,10 +129,14 @@ fn world(members: usize) -> World {
         jwt_rules: rules.clone(),
         managed_names: Arc::new(ManagedNames::new("x-auth-")),
         negative_for: Duration::from_secs(2),
+        own_route: Arc::new(route(freshness)),
+        jwt_evidence: false,
+        claim_pointers: Arc::from([]),
     };
+    let settings = EngineSettings { max_tokens: 200_000, recheck_every: Duration::from_secs(30) };
     let lines = LineWriter::off(metrics.log_lines_dropped.clone());
     let source: Arc<dyn KeySource> = Arc::new(FixedKeys(Arc::clone(&keys)));
-    let engine = Engine::new(snapshot, Arc::new(memory), source, clock, 200_000, metrics, lines);
+    let engine = Engine::new(snapshot, Arc::new(memory), source, clock, settings, metrics, lines);
     let tokens = (0..members).map(|number| bearer(&pair, number)).collect();
     World { engine, keys, rules, tokens }
 }
@@ -193,6 +196,7 @@ impl World {
                 host: &HostName::parse("app.example.com").unwrap(),
                 path: &CanonicalPath::parse("/admin/users").unwrap(),
                 headers,
+                peer: None,
                 request_id: &request_id,
                 trace: &trace,
             })

@@ -13,12 +13,16 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::admin::{OpsDoor, Readiness};
+use crate::admin::{AdminDoor, OpsDoor, Readiness};
 use crate::config::Config;
-use crate::directory::{Clock, Guard, KeySource, Memory, SessionDirectory, Spelling, SystemClock};
+use crate::directory::{
+    Clock, Guard, KeySource, KeyVault, Memory, MemorySettings, RedisLink, SessionDirectory, Shared,
+    SharedError, Spelling, SystemClock,
+};
 use crate::doors::{self, Origins, ProxyDoor};
-use crate::engine::{Engine, ManagedNames, Snapshot};
-use crate::policy::{CanonicalPath, Reason, RouteTable};
+use crate::engine::{Engine, EngineSettings, ManagedNames, Snapshot};
+use crate::policy::{Access, CanonicalPath, Reason, Requirement, Route, RouteMatch, RouteTable};
+use crate::revocation::Revocations;
 use crate::server::{BindError, Drain, Listener, ListenerSettings, ServerLimits, server_tls};
 use crate::stytch::{Keys, StytchClient, WrittenList};
 use crate::telemetry::{LineWriter, Metrics};
@@ -35,6 +39,8 @@ pub enum StartError {
     Tls(rustls::Error),
     #[error("metrics cannot be set up: {0}")]
     Metrics(#[from] prometheus::Error),
+    #[error(transparent)]
+    Shared(#[from] SharedError),
     #[error("the log cannot be set up: {0}")]
     Log(io::Error),
 }
@@ -46,6 +52,7 @@ pub struct Gateway {
     drain_timeout: Duration,
     traffic: Vec<(SocketAddr, bool)>,
     ops: SocketAddr,
+    admin: Option<SocketAddr>,
     keys: Keys,
     lines: LineWriter,
 }
@@ -53,6 +60,8 @@ pub struct Gateway {
 /// Everything a decision needs, without the doors.
 struct Core {
     engine: Arc<Engine>,
+    client: StytchClient,
+    link: Option<RedisLink>,
     memory: Memory,
     keys: Keys,
     tls: Arc<ClientConfig>,
@@ -70,7 +79,16 @@ impl Gateway {
             LineWriter::off(metrics.log_lines_dropped.clone())
         };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-        let core = build_core(&config, clock, &metrics, &lines)?;
+        let core = build_core(&config, Arc::clone(&clock), &metrics, &lines)?;
+        let revocations = Revocations::start(
+            config.revocation.clone(),
+            core.memory.clone(),
+            Arc::clone(&core.engine),
+            core.client.clone(),
+            core.link.clone(),
+            clock,
+            metrics.clone(),
+        );
 
         let drain = Drain::default();
         let origins: Origins = config
@@ -81,6 +99,7 @@ impl Gateway {
         let door = ProxyDoor::new(
             Arc::clone(&core.engine),
             origins,
+            revocations.clone(),
             config.proxy.clone(),
             drain.clone(),
             metrics.clone(),
@@ -90,31 +109,36 @@ impl Gateway {
         for settings in config.listeners {
             listeners.push(Listener::bind(settings, metrics.clone()).await?);
         }
-        let ops_settings = ListenerSettings {
-            name: Arc::from("ops"),
-            address: config.ops,
-            certificates: Vec::new(),
-            limits: ServerLimits { max_connections: 100, ..ServerLimits::default() },
-        };
-        let ops_listener = Listener::bind(ops_settings, metrics.clone()).await?;
+        let ops_listener = Listener::bind(small_listener("ops", config.ops), metrics.clone()).await?;
+        let mut admin = None;
+        let ops_drain = Drain::default();
+        if let Some(settings) = config.admin {
+            let listener = Listener::bind(small_listener("admin", settings.address), metrics.clone()).await?;
+            admin = Some(listener.address());
+            tokio::spawn(listener.run(AdminDoor::new(revocations, settings), ops_drain.clone()));
+        }
 
         let traffic = listeners.iter().map(|listener| (listener.address(), listener.is_secure())).collect();
         let ops = ops_listener.address();
-        let ops_drain = Drain::default();
         let ops_door = ops_door(&metrics, &core, &drain);
         tokio::spawn(core.keys.clone().keep_fresh());
+        tokio::spawn(Arc::clone(&core.engine).keep_leases());
         tokio::spawn(ops_listener.run(ops_door, ops_drain.clone()));
         for listener in listeners {
             tracing::info!(address = %listener.address(), tls = listener.is_secure(), "listening");
             drain.spawn(listener.run(door.clone(), drain.clone()));
         }
         tracing::info!(address = %ops, "metrics and probes");
+        if let Some(address) = admin {
+            tracing::info!(%address, "admin API");
+        }
         Ok(Self {
             drain,
             ops_drain,
             drain_timeout: config.drain_timeout,
             traffic,
             ops,
+            admin,
             keys: core.keys,
             lines,
         })
@@ -127,6 +151,11 @@ impl Gateway {
 
     pub fn ops(&self) -> SocketAddr {
         self.ops
+    }
+
+    /// Where the admin API is answered, if it is.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin
     }
 
     /// Waits until the verification keys were loaded once, at most `patience`.
@@ -177,7 +206,8 @@ pub async fn build_to_explain(
         return Ok(Some(core.engine));
     };
     let spelling = if as_written { Spelling::AsWritten } else { Spelling::Canonical };
-    let directory = WrittenList::new(body, spelling, Arc::new(core.memory), Arc::clone(&clock));
+    let pointers = Arc::clone(&config.stytch.claim_pointers);
+    let directory = WrittenList::new(body, spelling, Arc::new(core.memory), Arc::clone(&clock), pointers);
     let engine = build_engine(config, Arc::new(directory), Arc::new(core.keys), clock, &metrics, &lines);
     Ok(Some(Arc::new(engine)))
 }
@@ -206,12 +236,24 @@ fn build_core(
 ) -> Result<Core, StartError> {
     let tls = client_tls(config)?;
     let client = StytchClient::new(&config.stytch, &tls, Arc::clone(&clock), metrics.clone());
-    let keys = Keys::new(&client, &config.stytch, metrics.clone());
-    let guard = Guard::new(Arc::new(client), &config.guard);
-    let memory = Memory::new(Arc::new(guard), Arc::clone(&clock), config.memory.clone(), metrics);
+    let link = match &config.shared {
+        Some(settings) => Some(RedisLink::new(settings, Arc::clone(&clock), metrics)?),
+        None => None,
+    };
+    let vault = link.clone().map(|link| Arc::new(link) as Arc<dyn KeyVault>);
+    let keys = Keys::new(&client, &config.stytch, vault, metrics.clone());
+    let guard = Guard::new(Arc::new(client.clone()), Arc::clone(&clock), &config.guard, metrics);
+    let mut tiers: Arc<dyn SessionDirectory> = Arc::new(guard);
+    if let Some(link) = link.clone() {
+        let MemorySettings { horizon, token_binding_for, .. } = config.memory;
+        let (deadline, clock) = (config.guard.deadline, Arc::clone(&clock));
+        let shared = Shared::new(link, tiers, clock, horizon, token_binding_for, deadline, metrics);
+        tiers = Arc::new(shared);
+    }
+    let memory = Memory::new(tiers, Arc::clone(&clock), config.memory.clone(), metrics);
     let engine =
         build_engine(config, Arc::new(memory.clone()), Arc::new(keys.clone()), clock, metrics, lines);
-    Ok(Core { engine: Arc::new(engine), memory, keys, tls })
+    Ok(Core { engine: Arc::new(engine), client, link, memory, keys, tls })
 }
 
 /// Builds the decision point over any directory.
@@ -229,14 +271,43 @@ fn build_engine(
         jwt_rules: config.jwt_rules.clone(),
         managed_names: Arc::new(ManagedNames::new(&config.header_prefix)),
         negative_for: config.memory.negative_for,
+        own_route: Arc::new(own_route(config)),
+        jwt_evidence: config.jwt_evidence,
+        claim_pointers: Arc::clone(&config.stytch.claim_pointers),
     };
-    let max_tokens = config.memory.max_entries;
-    Engine::new(snapshot, directory, keys, clock, max_tokens, metrics.clone(), lines.clone())
+    let settings =
+        EngineSettings { max_tokens: config.memory.max_entries, recheck_every: config.recheck_every };
+    Engine::new(snapshot, directory, keys, clock, settings, metrics.clone(), lines.clone())
+}
+
+/// What the gateway's own pages require: any member session, as fresh as routes want it that say nothing.
+fn own_route(config: &Config) -> Route {
+    Route {
+        name: Arc::from(".portcullis"),
+        matches: RouteMatch { hosts: Vec::new(), paths: Vec::new(), methods: Vec::new() },
+        access: Access::Require(Requirement::Authenticated),
+        freshness: config.freshness,
+        upstream: Arc::from(""),
+        case_insensitive: false,
+        keep_encoded_slash: false,
+        keep_path_parameters: false,
+        websocket: false,
+    }
+}
+
+/// A listener for the few who look after the gateway.
+fn small_listener(name: &str, address: SocketAddr) -> ListenerSettings {
+    ListenerSettings {
+        name: Arc::from(name),
+        address,
+        certificates: Vec::new(),
+        limits: ServerLimits { max_connections: 100, ..ServerLimits::default() },
+    }
 }
 
 fn ops_door(metrics: &Metrics, core: &Core, drain: &Drain) -> OpsDoor {
     let (loaded, drain, memory) = (core.keys.loaded(), drain.clone(), core.memory.clone());
-    let entries = metrics.session_cache_entries.clone();
+    let (entries, bytes) = (metrics.session_cache_entries.clone(), metrics.session_cache_bytes.clone());
     OpsDoor::new(
         metrics.clone(),
         vec![
@@ -244,7 +315,11 @@ fn ops_door(metrics: &Metrics, core: &Core, drain: &Drain) -> OpsDoor {
             Readiness { name: "verification keys loaded", holds: Box::new(move || *loaded.borrow()) },
         ],
         vec![Readiness { name: "not draining", holds: Box::new(move || !drain.has_begun()) }],
-        Box::new(move || entries.set(i64::try_from(memory.entries()).unwrap_or(i64::MAX))),
+        Box::new(move || {
+            let (count, size) = memory.size();
+            entries.set(i64::try_from(count).unwrap_or(i64::MAX));
+            bytes.set(i64::try_from(size).unwrap_or(i64::MAX));
+        }),
     )
 }
 

@@ -33,6 +33,7 @@ pub mod emulator;
 pub mod engine;
 pub mod identity;
 pub mod policy;
+pub mod revocation;
 pub mod server;
 pub mod session;
 pub mod stytch;

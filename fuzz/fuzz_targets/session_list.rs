@@ -13,7 +13,7 @@ libfuzzer_sys::fuzz_target!(|body: &[u8]| {
     };
     let asked = MemberRef { organization_id, member_id };
     let sent = Now { wall: jiff::Timestamp::UNIX_EPOCH, monotonic: Monotonic::default() };
-    if let Ok(list) = read_session_list(body, &asked, Spelling::Canonical, sent) {
-        assert!(list.sessions.iter().all(|session| session.member == asked));
+    if let Ok(list) = read_session_list(body, &asked, Spelling::Canonical, sent, &[]) {
+        assert!(list.sessions().all(|session| session.member == asked));
     }
 });

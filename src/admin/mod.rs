@@ -1,7 +1,11 @@
-//! What operators and their machines ask of the gateway itself: metrics and probes.
+//! What operators and their machines ask of the gateway itself: metrics, probes, the admin API.
 //!
 //! Must not answer on a traffic listener, nor say anything about a caller.
 
+mod api;
 mod ops;
+mod settings;
 
+pub use api::AdminDoor;
 pub use ops::{OpsDoor, Readiness};
+pub use settings::AdminSettings;

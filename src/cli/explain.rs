@@ -77,6 +77,7 @@ async fn decide(args: &ExplainArgs, config: &Config) -> Result<Verdict, Failed> 
         host: &host,
         path: &path,
         headers: &headers,
+        peer: None,
         request_id: &request_id,
         trace: &TraceContext::begin(&request_id),
     };
@@ -180,13 +181,13 @@ fn tell_requirement(requirement: &Requirement, depth: usize) {
 }
 
 /// The sessions the decision looked at: its own, or all where any one may answer.
-fn judged(verdict: &Verdict, evidence: &Evidence) -> Vec<Arc<MemberSession>> {
-    let Evidence::Sessions(list) = evidence else {
+fn judged(verdict: &Verdict, evidence: &Evidence) -> Vec<MemberSession> {
+    let Some(list) = evidence.list() else {
         return Vec::new();
     };
     match verdict.principal.as_ref().map(|principal| &principal.bound) {
-        Some(Bound::Session(session)) => list.find(session).into_iter().cloned().collect(),
-        _ => list.sessions.clone(),
+        Some(Bound::Session(session)) => list.find(session).into_iter().collect(),
+        _ => list.sessions().collect(),
     }
 }
 

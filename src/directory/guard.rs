@@ -1,21 +1,34 @@
-//! The tier in front of the network: a deadline for every call and a bound on how many run and wait, per operation.
+//! The tier in front of the network: a deadline for every call, a bound on how many run and wait, one more try where
+//! that is safe, and a breaker, each per operation.
 //!
 //! Must not remember answers, and must not let one operation's trouble close another.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::{Answer, DirectoryError, GuardSettings, SessionDirectory, SessionQuery, TokenOwner, TokenQuery};
+use super::attempts::Attempts;
+use super::breaker::{Breaker, CallOutcome};
+use super::{
+    Answer, Clock, DirectoryError, GuardSettings, SessionDirectory, SessionQuery, TokenOwner, TokenQuery,
+};
 use crate::session::{Evidence, Revocation};
+use crate::telemetry::Metrics;
+
+/// Tries again per call, as a share: more than this and trying again would add to the trouble.
+const RETRY_SHARE: f64 = 0.1;
+/// Tries that may be saved up.
+const MAX_SAVED: f64 = 10.0;
 
 /// Bounds the calls to the next tier.
 pub struct Guard {
     next: Arc<dyn SessionDirectory>,
     list: Gate,
     authenticate: Gate,
+    attempts: Arc<Attempts>,
+    clock: Arc<dyn Clock>,
 }
 
 /// The bounds of one operation.
@@ -24,23 +37,68 @@ struct Gate {
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     deadline: Duration,
+    breaker: Breaker,
+    /// Tries again that are left; none for an operation that is not safe to repeat.
+    retries: Option<Arc<Mutex<f64>>>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Guard {
-    pub fn new(next: Arc<dyn SessionDirectory>, settings: &GuardSettings) -> Self {
-        Self { next, list: Gate::new(settings), authenticate: Gate::new(settings) }
+    pub fn new(
+        next: Arc<dyn SessionDirectory>,
+        clock: Arc<dyn Clock>,
+        settings: &GuardSettings,
+        metrics: &Metrics,
+    ) -> Self {
+        let gate = |operation, safe: bool| Gate {
+            running: Arc::new(Semaphore::new(settings.max_in_flight)),
+            waiting: Arc::new(Semaphore::new(settings.max_in_flight + settings.max_waiting)),
+            deadline: settings.deadline,
+            breaker: Breaker::new(operation, metrics.directory_breaker_state.with_label_values(&[operation])),
+            retries: safe.then(|| Arc::new(Mutex::new(MAX_SAVED))),
+            clock: Arc::clone(&clock),
+        };
+        Self {
+            next,
+            list: gate("list", true),
+            authenticate: gate("authenticate", false),
+            attempts: Arc::new(Attempts::new(settings.unknown_tokens)),
+            clock,
+        }
     }
 }
 
 impl SessionDirectory for Guard {
     fn active_sessions(&self, query: &SessionQuery) -> Answer<Evidence> {
-        let (next, query) = (Arc::clone(&self.next), query.clone());
-        self.list.pass(async move { next.active_sessions(&query).wait().await })
+        let (next, query, clock) = (Arc::clone(&self.next), query.clone(), Arc::clone(&self.clock));
+        self.list.pass(move || {
+            let answer = next.active_sessions(&SessionQuery { now: clock.now(), ..query.clone() });
+            async move { answer.wait().await }
+        })
     }
 
     fn resolve(&self, query: &TokenQuery) -> Answer<TokenOwner> {
-        let (next, query) = (Arc::clone(&self.next), query.clone());
-        self.authenticate.pass(async move { next.resolve(&query).wait().await })
+        let (next, query, clock) = (Arc::clone(&self.next), query.clone(), Arc::clone(&self.clock));
+        let attempts = Arc::clone(&self.attempts);
+        // Junk is turned away before it takes a place from a token that may be good.
+        if let Err(retry_after) = attempts.admit(query.peer, clock.now().monotonic) {
+            return Answer::Ready(Err(DirectoryError::TooManyUnknown { retry_after }));
+        }
+        self.authenticate.pass(move || {
+            let (next, query, clock, attempts) =
+                (Arc::clone(&next), query.clone(), Arc::clone(&clock), Arc::clone(&attempts));
+            async move {
+                // Looked at again: more junk may have been counted while this waited for its turn.
+                attempts
+                    .admit(query.peer, clock.now().monotonic)
+                    .map_err(|retry_after| DirectoryError::TooManyUnknown { retry_after })?;
+                let owner = next.resolve(&query).wait().await?;
+                if matches!(owner, TokenOwner::Nobody { .. }) {
+                    attempts.charge(query.peer, clock.now().monotonic);
+                }
+                Ok(owner)
+            }
+        })
     }
 
     fn forget(&self, revocation: &Revocation) {
@@ -49,31 +107,103 @@ impl SessionDirectory for Guard {
 }
 
 impl Gate {
-    fn new(settings: &GuardSettings) -> Self {
-        Self {
-            running: Arc::new(Semaphore::new(settings.max_in_flight)),
-            waiting: Arc::new(Semaphore::new(settings.max_in_flight + settings.max_waiting)),
-            deadline: settings.deadline,
+    fn pass<T, F>(&self, call: impl Fn() -> F + Send + Sync + 'static) -> Answer<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, DirectoryError>> + Send,
+    {
+        if let Some(retry_after) = self.breaker.refuses(self.clock.now().monotonic) {
+            return Answer::Ready(Err(DirectoryError::CircuitOpen { retry_after }));
         }
-    }
-
-    fn pass<T: Send + 'static>(
-        &self,
-        call: impl Future<Output = Result<T, DirectoryError>> + Send + 'static,
-    ) -> Answer<T> {
         let Ok(place) = Arc::clone(&self.waiting).try_acquire_owned() else {
             return Answer::Ready(Err(DirectoryError::Busy));
         };
-        let running = Arc::clone(&self.running);
+        let gate = self.clone();
         let deadline = tokio::time::Instant::now() + self.deadline;
         Answer::pending(async move {
             let _place = place;
             // Closed never; a wait that lasts the whole deadline means the calls before it are stuck.
-            let turn = tokio::time::timeout_at(deadline, running.acquire()).await;
+            let turn = tokio::time::timeout_at(deadline, gate.running.acquire()).await;
             let Ok(Ok(_turn)) = turn else {
                 return Err(DirectoryError::Busy);
             };
-            tokio::time::timeout_at(deadline, call).await.unwrap_or(Err(DirectoryError::Timeout))
+            let first = gate.call(&call, deadline).await;
+            match &first {
+                Err(DirectoryError::Unreachable | DirectoryError::Failed { .. }) if gate.may_retry() => {
+                    let pause = Duration::from_millis(fastrand::u64(20..100));
+                    if tokio::time::timeout_at(deadline, tokio::time::sleep(pause)).await.is_err() {
+                        return first;
+                    }
+                    gate.call(&call, deadline).await
+                }
+                _ => first,
+            }
         })
+    }
+
+    async fn call<T, F>(
+        &self,
+        call: &(impl Fn() -> F + Send + Sync),
+        deadline: tokio::time::Instant,
+    ) -> Result<T, DirectoryError>
+    where
+        F: Future<Output = Result<T, DirectoryError>>,
+    {
+        let admission = self
+            .breaker
+            .admit(self.clock.now().monotonic)
+            .map_err(|retry_after| DirectoryError::CircuitOpen { retry_after })?;
+        let result = tokio::time::timeout_at(deadline, call()).await.unwrap_or(Err(DirectoryError::Timeout));
+        if let Some(outcome) = outcome_of(&result) {
+            admission.settle(outcome, self.clock.now().monotonic);
+        }
+        self.save();
+        result
+    }
+
+    /// Every call saves a share of a second try, up to a few.
+    fn save(&self) {
+        if let Some(retries) = &self.retries {
+            let mut left = retries.lock().unwrap_or_else(PoisonError::into_inner);
+            *left = (*left + RETRY_SHARE).min(MAX_SAVED);
+        }
+    }
+
+    fn may_retry(&self) -> bool {
+        let Some(retries) = &self.retries else { return false };
+        let mut left = retries.lock().unwrap_or_else(PoisonError::into_inner);
+        let enough = *left >= 1.0;
+        if enough {
+            *left -= 1.0;
+        }
+        enough
+    }
+}
+
+/// What a call says about the far end; nothing if it never got there.
+fn outcome_of<T>(result: &Result<T, DirectoryError>) -> Option<CallOutcome> {
+    match result {
+        Ok(_) | Err(DirectoryError::Refused { .. } | DirectoryError::Mismatched) => {
+            Some(CallOutcome::Success)
+        }
+        Err(DirectoryError::RateLimited { retry_after }) => {
+            // Limits are counted in fixed windows: without a word from the far end, the next second is a new one.
+            Some(CallOutcome::HoldOff(retry_after.unwrap_or(Duration::from_secs(1))))
+        }
+        Err(
+            DirectoryError::Unreachable
+            | DirectoryError::Timeout
+            | DirectoryError::Failed { .. }
+            | DirectoryError::Malformed(_)
+            | DirectoryError::Oversized { .. },
+        ) => Some(CallOutcome::Failure),
+        // Our own rejected credentials are probed for by themselves.
+        Err(
+            DirectoryError::CredentialsRejected
+            | DirectoryError::CircuitOpen { .. }
+            | DirectoryError::TooManyUnknown { .. }
+            | DirectoryError::Busy
+            | DirectoryError::NoKeys,
+        ) => None,
     }
 }

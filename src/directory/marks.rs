@@ -2,16 +2,17 @@
 //!
 //! Must not forget a mark while evidence it outranks could still be served, nor grow without bound.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use super::sync::{AtomicBool, Ordering, PoisonError, RwLock};
 use crate::identity::{MemberRef, Monotonic, SessionId};
 use crate::session::{ActiveSessions, Evidence, Revocation, RevocationTarget};
 
 /// Marks kept; past this everything fetched so far is outranked at once.
 const MAX_MARKS: usize = 65_536;
+/// Session marks newer than a list that are tried one by one before the list is unpacked instead.
+const MANY: usize = 8;
 
 /// All marks still worth keeping.
 pub(super) struct Marks {
@@ -24,6 +25,8 @@ pub(super) struct Marks {
 #[derive(Default)]
 struct Kept {
     by_target: HashMap<RevocationTarget, Monotonic>,
+    /// The session marks in the order of their dates.
+    sessions: VecDeque<(Monotonic, SessionId)>,
     /// Evidence sent at or before this is outranked, whoever it is about.
     everything: Option<Monotonic>,
 }
@@ -37,12 +40,19 @@ impl Marks {
     pub(super) fn leave(&self, revocation: &Revocation) {
         let now = revocation.at.monotonic;
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
-        if kept.by_target.len() >= MAX_MARKS {
+        if kept.len() >= MAX_MARKS {
             kept.by_target.retain(|_, at| now.since(*at) <= self.horizon);
+            kept.sessions.retain(|(at, _)| now.since(*at) <= self.horizon);
         }
-        if kept.by_target.len() >= MAX_MARKS {
+        if kept.len() >= MAX_MARKS {
             kept.by_target.clear();
+            kept.sessions.clear();
             kept.everything = Some(now);
+        }
+        if let RevocationTarget::Session(session_id) = &revocation.target {
+            // Nearly always at the end: marks come as they are made, save those read out of a log.
+            let place = kept.sessions.partition_point(|(at, _)| *at <= now);
+            kept.sessions.insert(place, (now, session_id.clone()));
         }
         let mark = kept.by_target.entry(revocation.target.clone()).or_insert(now);
         *mark = now.max(*mark);
@@ -68,21 +78,47 @@ impl Marks {
             return Some(evidence);
         }
         let sent = evidence.fetched_at().monotonic;
-        let Evidence::Sessions(list) = evidence else {
-            return (!self.outrank_member(asked, sent)).then_some(evidence);
+        let list = match evidence {
+            Evidence::Sessions(list) => list,
+            other => return (!self.outrank_member(asked, sent)).then_some(other),
         };
         if self.outrank_member(&list.member, sent) {
             return None;
         }
-        let ended = |list: &ActiveSessions| {
-            list.sessions.iter().any(|session| self.outrank_session(&session.session_id, sent))
-        };
-        if !ended(&list) {
+        if !self.any_session_ended(&list, sent) {
             return Some(Evidence::Sessions(list));
         }
-        let mut remaining = (*list).clone();
-        remaining.sessions.retain(|session| !self.outrank_session(&session.session_id, sent));
-        Some(Evidence::Sessions(Arc::new(remaining)))
+        let remaining = list.without(|session_id| self.outrank_session(session_id, sent));
+        Some(Evidence::Sessions(std::sync::Arc::new(remaining)))
+    }
+
+    /// Session marks are looked up in the list, not the other way round: there are seldom many since a lookup.
+    fn any_session_ended(&self, list: &ActiveSessions, sent: Monotonic) -> bool {
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+        let since = kept.sessions.iter().rev().take_while(|(at, _)| sent <= *at);
+        for (looked_at, (_, session_id)) in since.enumerate() {
+            if looked_at >= MANY {
+                return list
+                    .sessions()
+                    .any(|session| kept.outranks(&RevocationTarget::Session(session.session_id), sent));
+            }
+            if list.contains(session_id) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The newest mark over all that was learnt about `member`.
+    pub(super) fn floor(&self, member: &MemberRef) -> Option<Monotonic> {
+        if !self.any.load(Ordering::Acquire) {
+            return None;
+        }
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+        let of = |target: &RevocationTarget| kept.by_target.get(target).copied();
+        let member_id = of(&RevocationTarget::Member(member.member_id.clone()));
+        let organization = of(&RevocationTarget::Organization(member.organization_id.clone()));
+        kept.everything.max(member_id).max(organization)
     }
 
     fn read(&self, look: impl FnOnce(&Kept) -> bool) -> bool {
@@ -91,6 +127,10 @@ impl Marks {
 }
 
 impl Kept {
+    fn len(&self) -> usize {
+        self.by_target.len().max(self.sessions.len())
+    }
+
     fn outranks(&self, target: &RevocationTarget, sent: Monotonic) -> bool {
         self.by_target.get(target).is_some_and(|at| sent <= *at)
     }

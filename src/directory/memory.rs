@@ -8,12 +8,16 @@ use std::time::Duration;
 use moka::sync::Cache;
 use prometheus::IntCounterVec;
 
-use super::flight::Flights;
+use super::flight::{Flight, Flights};
+use super::ledger::Ledger;
 use super::marks::Marks;
+use super::owners::Owners;
+use super::shelf::{Lists, Unknown, bounded};
 use super::{
-    Answer, Clock, DirectoryError, MemorySettings, SessionDirectory, SessionQuery, TokenOwner, TokenQuery,
+    Answer, Clock, DirectoryError, MemorySettings, SessionDirectory, SessionQuery, Spelling, TokenOwner,
+    TokenQuery,
 };
-use crate::identity::{CredentialDigest, MemberRef, Monotonic};
+use crate::identity::{MemberRef, Monotonic};
 use crate::session::{Evidence, Revocation};
 use crate::telemetry::Metrics;
 
@@ -21,6 +25,8 @@ use crate::telemetry::Metrics;
 const CONFIRM_EVERY: Duration = Duration::from_secs(1);
 /// Lookups one question may wait for: another's that turned out too old, and its own after a revocation.
 const MAX_LANDINGS: usize = 3;
+/// Clock difference forgiven between us and whoever dates credentials (section 4.3).
+const SKEW: Duration = Duration::from_secs(2);
 
 /// The memory tier. Cheap to clone.
 #[derive(Clone)]
@@ -30,19 +36,34 @@ struct Inner {
     next: Arc<dyn SessionDirectory>,
     clock: Arc<dyn Clock>,
     settings: MemorySettings,
-    lists: Cache<MemberRef, Evidence>,
-    /// Members the directory does not know, apart so that they cannot push out those it does.
-    unknown: Cache<MemberRef, Evidence>,
+    ledger: Arc<LedgerOnMoka>,
     /// As written to canonical.
     aliases: Cache<MemberRef, MemberRef>,
-    /// When a member was last asked about, whatever came of it.
-    asked: Cache<MemberRef, Monotonic>,
-    owners: Cache<CredentialDigest, TokenOwner>,
-    nobodies: Cache<CredentialDigest, TokenOwner>,
-    marks: Marks,
-    list_flights: Flights<MemberRef, Evidence>,
-    token_flights: Flights<CredentialDigest, TokenOwner>,
+    /// When a lookup about a member last failed; one that did not left its date with the evidence.
+    failed: Cache<MemberRef, Monotonic>,
+    owners: Arc<Owners>,
+    flights: Flights<MemberRef, Evidence>,
     lookups: IntCounterVec,
+    /// Sets this replica's moments of refreshing apart from others'.
+    jitter: u64,
+}
+
+/// The ledger as it is kept here.
+struct LedgerOnMoka(Ledger<Lists, Unknown>);
+
+impl AsRef<Marks> for LedgerOnMoka {
+    fn as_ref(&self) -> &Marks {
+        &self.0.marks
+    }
+}
+
+/// A share of the ledger that a task of its own can hold.
+struct SharedMarks(Arc<LedgerOnMoka>);
+
+impl AsRef<Marks> for SharedMarks {
+    fn as_ref(&self) -> &Marks {
+        &self.0.0.marks
+    }
 }
 
 impl Memory {
@@ -54,33 +75,37 @@ impl Memory {
     ) -> Self {
         let few = (settings.max_entries / 10).max(1_000);
         let list_life = settings.horizon.max(settings.negative_for) + Duration::from_secs(60);
-        let binding_life = settings.token_binding_for + Duration::from_secs(1);
+        let marks = Marks::new(settings.horizon.max(settings.token_binding_for) + Duration::from_secs(60));
+        let lists = Lists::new(settings.max_entries, settings.max_bytes, list_life);
+        let ledger = Ledger::new(lists, Unknown(bounded(few, list_life)), marks);
         Self(Arc::new(Inner {
-            lists: bounded(settings.max_entries, list_life),
-            unknown: bounded(few, list_life),
+            ledger: Arc::new(LedgerOnMoka(ledger)),
             aliases: bounded(few, list_life),
-            asked: bounded(settings.max_entries, CONFIRM_EVERY * 2),
-            owners: bounded(settings.max_entries, binding_life),
-            nobodies: bounded(few, settings.negative_for + Duration::from_secs(1)),
-            marks: Marks::new(settings.horizon.max(settings.token_binding_for) + Duration::from_secs(60)),
-            list_flights: Flights::new(),
-            token_flights: Flights::new(),
+            failed: bounded(few, CONFIRM_EVERY * 2),
+            owners: Arc::new(Owners::new(&settings, few)),
+            flights: Flights::new(),
             lookups: metrics.session_lookups.clone(),
+            jitter: fastrand::u64(..),
             next,
             clock,
             settings,
         }))
     }
 
-    /// Members whose list is cached.
-    pub fn entries(&self) -> u64 {
-        self.0.lists.run_pending_tasks();
-        self.0.lists.entry_count()
+    /// Members whose list is cached, and what the lists take in bytes.
+    pub fn size(&self) -> (u64, u64) {
+        self.0.ledger.0.lists().size()
     }
 
     /// Lookups under way.
     pub fn in_flight(&self) -> usize {
-        self.0.list_flights.len()
+        self.0.flights.len()
+    }
+
+    /// Makes everything known so far soft-stale: it is served once more while it is asked for again, within the
+    /// bounds of the guard. For when something may have been missed, and nobody knows about whom.
+    pub fn soften(&self) {
+        self.0.ledger.0.soften(self.0.clock.now().monotonic);
     }
 }
 
@@ -91,11 +116,14 @@ impl SessionDirectory for Memory {
             let is_list = matches!(evidence, Evidence::Sessions(_));
             if inner.is_fresh(&evidence, query) {
                 inner.count(if is_list { "hit" } else { "negative" });
+                if is_list && inner.is_nearly_stale(&evidence, query) {
+                    inner.refresh(query, &evidence);
+                }
                 return Answer::Ready(Ok(evidence));
             }
             if is_list && evidence.age(query.now.monotonic) <= query.freshness.max_staleness {
                 inner.count("stale");
-                inner.refresh(query);
+                inner.refresh(query, &evidence);
                 return Answer::Ready(Ok(evidence));
             }
         }
@@ -104,20 +132,17 @@ impl SessionDirectory for Memory {
     }
 
     fn resolve(&self, query: &TokenQuery) -> Answer<TokenOwner> {
-        if let Some(owner) = self.0.remembered_owner(query) {
+        let inner = &self.0;
+        if let Some(owner) = inner.owners.remembered(query, &inner.ledger.0.marks) {
             return Answer::Ready(Ok(owner));
         }
-        let (inner, query) = (Arc::clone(&self.0), query.clone());
-        Answer::pending(async move {
-            let fetch = Arc::clone(&inner);
-            let (flight, _) = inner.token_flights.join(&query.digest.clone(), || fetch.fetch_owner(query));
-            flight.land().await
-        })
+        let marks = SharedMarks(Arc::clone(&inner.ledger));
+        Owners::ask(&inner.owners, query, marks, &inner.next, &inner.clock)
     }
 
     fn forget(&self, revocation: &Revocation) {
         // The mark first: a lookup that lands between the two is outranked by it.
-        self.0.marks.leave(revocation);
+        self.0.ledger.0.forget(revocation);
         self.0.next.forget(revocation);
     }
 }
@@ -125,21 +150,13 @@ impl SessionDirectory for Memory {
 impl Inner {
     /// What is kept about the member, unless a mark outranks it or the question wants something newer.
     fn remembered(&self, query: &SessionQuery) -> Option<Evidence> {
-        let member = self.canonical(query);
-        let evidence = self.lists.get(&member).or_else(|| self.unknown.get(&member))?;
-        let sent = evidence.fetched_at().monotonic;
-        if query.newer_than.is_some_and(|than| sent <= than) {
-            return None;
-        }
-        self.marks.filter(&member, evidence)
+        self.ledger.0.remembered(&self.canonical(query), query.newer_than)
     }
 
     fn canonical(&self, query: &SessionQuery) -> MemberRef {
         match query.spelling {
-            super::Spelling::Canonical => query.member.clone(),
-            super::Spelling::AsWritten => {
-                self.aliases.get(&query.member).unwrap_or_else(|| query.member.clone())
-            }
+            Spelling::Canonical => query.member.clone(),
+            Spelling::AsWritten => self.aliases.get(&query.member).unwrap_or_else(|| query.member.clone()),
         }
     }
 
@@ -149,16 +166,23 @@ impl Inner {
         for _ in 0..MAX_LANDINGS {
             let (flight, joined) = self.join(&query);
             self.count(if joined { "coalesced" } else { "miss" });
-            let evidence = match flight.land().await {
+            let evidence = match flight.await {
                 Ok(evidence) => evidence,
                 Err(error) => return self.fall_back(&query, error),
             };
             let sent = evidence.fetched_at().monotonic;
             let new_enough = query.newer_than.is_none_or(|than| sent > than);
-            let Some(evidence) = self.marks.filter(&query.member, evidence).filter(|_| new_enough) else {
+            let evidence = self.ledger.0.marks.filter(&query.member, evidence).filter(|_| new_enough);
+            let Some(evidence) = evidence else {
                 continue;
             };
             if evidence.age(self.clock.now().monotonic) <= bound {
+                return Ok(evidence);
+            }
+            let bridged = bound.saturating_add(query.freshness.stale_if_error);
+            if !joined && sent < query.now.monotonic && evidence.age(self.clock.now().monotonic) <= bridged {
+                // A lookup of our own that comes back with something old: the tier below bridges an outage.
+                self.count("stale_error");
                 return Ok(evidence);
             }
             if sent >= query.now.monotonic {
@@ -172,43 +196,80 @@ impl Inner {
     fn fall_back(&self, query: &SessionQuery, error: DirectoryError) -> Result<Evidence, DirectoryError> {
         let bound = query.freshness.max_staleness.saturating_add(query.freshness.stale_if_error);
         let now = self.clock.now().monotonic;
-        // Our own crowd is no failure of the directory's.
-        let failing = error != DirectoryError::Busy;
-        match self.remembered(query) {
-            Some(Evidence::Sessions(list)) if failing && list.age(now) <= bound => {
-                self.count("stale_error");
-                Ok(Evidence::Sessions(list))
+        if error.is_outage() {
+            if let Some(vouched) = self.vouched(query, bound, now) {
+                self.count("jwt_evidence");
+                return Ok(vouched);
             }
-            _ => {
-                self.count("error");
-                Err(error)
+            if let Some(evidence @ Evidence::Sessions(_)) = self.remembered(query)
+                && evidence.age(now) <= bound
+            {
+                self.count("stale_error");
+                return Ok(evidence);
             }
         }
+        self.count("error");
+        Err(error)
+    }
+
+    /// What the caller's own token says, if nothing known is dated after it was made (section 4.8).
+    fn vouched(&self, query: &SessionQuery, bound: Duration, now: Monotonic) -> Option<Evidence> {
+        let vouched = query.vouched.as_ref()?;
+        let made = vouched.fetched_at.monotonic;
+        let least = Monotonic::after_start(made.since(Monotonic::default()).saturating_sub(SKEW));
+        let marks = &self.ledger.0.marks;
+        let ended = marks.outrank_member(&vouched.member, least)
+            || vouched.sessions().any(|session| marks.outrank_session(&session.session_id, least));
+        let listed = self.ledger.0.remembered(&query.member, None);
+        let listed_since = listed.is_some_and(|known| known.fetched_at().monotonic >= least);
+        // A question for newer evidence than a list is put because the list refused; the token may be newer still.
+        let new_enough = query.newer_than.is_none() || !listed_since;
+        (!ended && !listed_since && new_enough && now.since(made) <= bound)
+            .then(|| Evidence::Vouched(Arc::clone(vouched)))
     }
 
     /// Starts a lookup nobody waits for, unless one was tried a moment ago: while the directory fails, every request
     /// would start another.
-    fn refresh(self: &Arc<Self>, query: &SessionQuery) {
-        let tried = self.asked.get(&self.canonical(query));
-        if tried.is_none_or(|at| query.now.monotonic.since(at) >= CONFIRM_EVERY) {
-            self.join(query);
+    fn refresh(self: &Arc<Self>, query: &SessionQuery, known: &Evidence) {
+        let member = self.canonical(query);
+        if self.since_asked(&member, Some(known), query.now.monotonic) >= CONFIRM_EVERY {
+            let wanted = SessionQuery { newer_than: Some(known.fetched_at().monotonic), ..query.clone() };
+            drop(self.start(&member, wanted, Duration::ZERO));
         }
     }
 
+    /// How long ago the directory was asked about the member, whatever came of it.
+    fn since_asked(&self, member: &MemberRef, known: Option<&Evidence>, now: Monotonic) -> Duration {
+        let last = self.failed.get(member).max(known.map(|known| known.fetched_at().monotonic));
+        last.map_or(Duration::MAX, |at| now.since(at))
+    }
+
     /// Joins the member's lookup, or starts it: in a task of its own, so that it outlives whoever asked.
-    fn join(self: &Arc<Self>, query: &SessionQuery) -> (super::flight::Flight<Evidence>, bool) {
+    fn join(self: &Arc<Self>, query: &SessionQuery) -> (Flight<Evidence>, bool) {
         let member = self.canonical(query);
+        let mut wait = Duration::ZERO;
+        if query.newer_than.is_some() {
+            let known = self.ledger.0.remembered(&member, None);
+            let since = self.since_asked(&member, known.as_ref(), self.clock.now().monotonic);
+            wait = CONFIRM_EVERY.saturating_sub(since);
+        }
+        self.start(&member, query.clone(), wait)
+    }
+
+    fn start(
+        self: &Arc<Self>,
+        member: &MemberRef,
+        query: SessionQuery,
+        wait: Duration,
+    ) -> (Flight<Evidence>, bool) {
         let inner = Arc::clone(self);
-        let query = query.clone();
-        self.list_flights.join(&member, || async move {
-            if query.newer_than.is_some() {
-                let now = inner.clock.now().monotonic;
-                let since =
-                    inner.asked.get(&inner.canonical(&query)).map_or(CONFIRM_EVERY, |at| now.since(at));
-                tokio::time::sleep(CONFIRM_EVERY.saturating_sub(since)).await;
+        let lookup = || async move {
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
             }
             inner.fetch(query).await
-        })
+        };
+        self.flights.join(member, lookup, |lookup| drop(tokio::spawn(lookup)))
     }
 
     /// Asks the next tier, again if a revocation arrived while the lookup was under way, and keeps the answer.
@@ -219,16 +280,25 @@ impl Inner {
         }
         for _ in 0..MAX_LANDINGS {
             query.now = self.clock.now();
-            self.asked.insert(self.canonical(&query), query.now.monotonic);
-            let evidence = self.next.active_sessions(&query).wait().await?;
+            // A tier below must not answer with what a mark outranks here.
+            query.newer_than = query.newer_than.max(self.ledger.0.marks.floor(&query.member));
+            let evidence = match self.next.active_sessions(&query).wait().await {
+                Ok(evidence) => evidence,
+                Err(error) => {
+                    self.failed.insert(self.canonical(&query), query.now.monotonic);
+                    return Err(error);
+                }
+            };
             let member = match &evidence {
-                Evidence::Sessions(list) => list.member.clone(),
+                Evidence::Sessions(list) | Evidence::Vouched(list) => list.member.clone(),
                 Evidence::NoSuchMember(_) => query.member.clone(),
             };
-            if self.marks.outrank_member(&member, evidence.fetched_at().monotonic) {
+            if !self.ledger.0.keep(&member, &evidence) {
                 continue;
             }
-            self.keep(&query.member, member, &evidence);
+            if query.member != member {
+                self.aliases.insert(query.member.clone(), member);
+            }
             return Ok(evidence);
         }
         Err(DirectoryError::Busy)
@@ -237,76 +307,27 @@ impl Inner {
     /// Whether the evidence is young enough to be served without asking.
     fn is_fresh(&self, evidence: &Evidence, query: &SessionQuery) -> bool {
         let bound = match evidence {
-            Evidence::Sessions(_) => query.freshness.fresh_for.min(query.freshness.max_staleness),
+            Evidence::Sessions(_) | Evidence::Vouched(_) => {
+                query.freshness.fresh_for.min(query.freshness.max_staleness)
+            }
             Evidence::NoSuchMember(_) => self.settings.negative_for,
         };
-        evidence.age(query.now.monotonic) <= bound
+        evidence.age(query.now.monotonic) <= bound && !self.ledger.0.is_soft(evidence)
     }
 
-    fn keep(&self, asked: &MemberRef, member: MemberRef, evidence: &Evidence) {
-        if *asked != member {
-            self.aliases.insert(asked.clone(), member.clone());
-        }
-        match evidence {
-            Evidence::Sessions(_) => {
-                self.unknown.invalidate(&member);
-                self.lists.insert(member, evidence.clone());
-            }
-            Evidence::NoSuchMember(_) => {
-                self.lists.invalidate(&member);
-                self.unknown.insert(member, evidence.clone());
-            }
-        }
-    }
-
-    fn remembered_owner(&self, query: &TokenQuery) -> Option<TokenOwner> {
-        let now = query.now;
-        match self.owners.get(&query.digest).or_else(|| self.nobodies.get(&query.digest))? {
-            TokenOwner::Session(binding) => {
-                let sent = binding.resolved_at.monotonic;
-                let valid = binding.expires_at > now.wall
-                    && now.monotonic.since(sent) <= self.settings.token_binding_for
-                    && !self.marks.outrank_session(&binding.session_id, sent)
-                    && !self.marks.outrank_member(&binding.member, sent);
-                valid.then_some(TokenOwner::Session(binding))
-            }
-            TokenOwner::Nobody { asked_at } => {
-                let age = now.monotonic.since(asked_at.monotonic);
-                (age <= self.settings.negative_for).then_some(TokenOwner::Nobody { asked_at })
-            }
-        }
-    }
-
-    async fn fetch_owner(self: Arc<Self>, query: TokenQuery) -> Result<TokenOwner, DirectoryError> {
-        if let Some(owner) = self.remembered_owner(&query) {
-            return Ok(owner);
-        }
-        let owner = self.next.resolve(&query).wait().await?;
-        match &owner {
-            TokenOwner::Session(_) => {
-                self.nobodies.invalidate(&query.digest);
-                self.owners.insert(query.digest, owner.clone());
-            }
-            TokenOwner::Nobody { .. } => {
-                self.owners.invalidate(&query.digest);
-                self.nobodies.insert(query.digest, owner.clone());
-            }
-        }
-        Ok(owner)
+    /// Whether fresh evidence will not be for long: somewhere in the last quarter of its time, elsewhere for every
+    /// record and replica, so that they are not refreshed in step.
+    fn is_nearly_stale(&self, evidence: &Evidence, query: &SessionQuery) -> bool {
+        let bound = query.freshness.fresh_for.min(query.freshness.max_staleness);
+        let sent = evidence.fetched_at().monotonic.since(Monotonic::default());
+        let mixed = (sent.as_nanos() as u64 ^ self.jitter).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let share = 0.75 + 0.2 * f64::from((mixed >> 32) as u32) / f64::from(u32::MAX);
+        evidence.age(query.now.monotonic) > bound.mul_f64(share)
     }
 
     fn count(&self, result: &str) {
         self.lookups.with_label_values(&["memory", result]).inc();
     }
-}
-
-/// A bounded cache. Its time to live only frees memory; ages are read off the values.
-fn bounded<K, V>(capacity: u64, life: Duration) -> Cache<K, V>
-where
-    K: std::hash::Hash + Eq + Send + Sync + 'static,
-    V: Clone + Send + Sync + 'static,
-{
-    Cache::builder().max_capacity(capacity).time_to_live(life).build()
 }
 
 #[cfg(test)]

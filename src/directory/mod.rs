@@ -2,14 +2,22 @@
 //!
 //! Must not decide anything, nor keep a verdict: only facts with their date pass through here.
 
+mod attempts;
+mod breaker;
 mod clock;
 mod flight;
 mod guard;
+mod ledger;
 mod marks;
 mod memory;
+mod owners;
 mod settings;
+mod shared;
+mod shelf;
+mod sync;
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +26,13 @@ use jiff::Timestamp;
 
 use crate::identity::{CredentialDigest, KeySet, MemberRef, Monotonic, Now, Secret, SessionId};
 use crate::policy::{Freshness, Reason, Refusal};
-use crate::session::{Evidence, Revocation};
+use crate::session::{ActiveSessions, Evidence, Revocation};
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use guard::Guard;
 pub use memory::Memory;
-pub use settings::{GuardSettings, MemorySettings};
+pub use settings::{GuardSettings, MemorySettings, SharedSettings, UnknownTokenSettings};
+pub use shared::{BusEvent, BusMessage, RedisLink, Shared, SharedError, Subscription, UnusableKey};
 
 /// A tier of the directory, or the directory itself.
 pub trait SessionDirectory: Send + Sync + 'static {
@@ -44,6 +53,15 @@ pub trait KeySource: Send + Sync + 'static {
 
     /// Asks for a key the set does not have. The rate is bounded; the answer is the set afterwards.
     fn refetch_for(&self, key_id: &str) -> Answer<Arc<KeySet>>;
+}
+
+/// Where the last good key set outlives the process.
+pub trait KeyVault: Send + Sync + 'static {
+    /// Keeps `key_set`, a JWK set in JSON, in the background.
+    fn keep(&self, key_set: Vec<u8>);
+
+    /// The key set that was kept last, if it can be had.
+    fn kept(&self) -> Answer<Option<Vec<u8>>>;
 }
 
 /// An answer that is here, or one to wait for.
@@ -73,6 +91,8 @@ pub struct SessionQuery {
     pub freshness: Freshness,
     /// Evidence must be newer than this: set when older evidence would refuse.
     pub newer_than: Option<Monotonic>,
+    /// What the caller's own verified token says, dated when it was made: counts only while the directory fails.
+    pub vouched: Option<Arc<ActiveSessions>>,
     /// When the question was put.
     pub now: Now,
 }
@@ -91,13 +111,17 @@ pub enum Spelling {
 pub struct TokenQuery {
     pub token: Secret,
     pub digest: CredentialDigest,
+    /// Who sent it: unknown tokens are counted by address.
+    pub peer: Option<IpAddr>,
+    /// What is known must be newer than this: set once a mark outranked it.
+    pub newer_than: Option<Monotonic>,
     pub now: Now,
 }
 
 /// Whose a token is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenOwner {
-    Session(TokenBinding),
+    Session(Arc<TokenBinding>),
     /// The directory knows no live session for it.
     Nobody {
         asked_at: Now,
@@ -134,6 +158,10 @@ pub enum DirectoryError {
     Oversized { limit: usize },
     #[error("the answer names another member or organization than asked")]
     Mismatched,
+    #[error("the session directory failed and is left alone for another {retry_after:?}")]
+    CircuitOpen { retry_after: Duration },
+    #[error("too many unknown session tokens came from one place")]
+    TooManyUnknown { retry_after: Duration },
     #[error("too many lookups are under way")]
     Busy,
     #[error("no verification keys are loaded")]
@@ -152,15 +180,36 @@ impl DirectoryError {
             Self::Malformed(_) => Reason::DirectoryMalformed,
             Self::Oversized { .. } => Reason::DirectoryOversized,
             Self::Mismatched => Reason::DirectoryMismatched,
+            Self::CircuitOpen { .. } => Reason::DirectoryCircuitOpen,
+            Self::TooManyUnknown { .. } => Reason::CredentialAttempts,
             Self::Busy => Reason::DirectoryBusy,
             Self::NoKeys => Reason::KeysUnavailable,
+        }
+    }
+
+    /// Whether the directory itself is failing, so that older evidence may stand in (section 4.3). A refused call and
+    /// our own crowd are no failure of the directory's.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Unreachable
+            | Self::Timeout
+            | Self::Failed { .. }
+            | Self::RateLimited { .. }
+            | Self::CredentialsRejected
+            | Self::Malformed(_)
+            | Self::Oversized { .. }
+            | Self::Mismatched
+            | Self::CircuitOpen { .. } => true,
+            Self::Refused { .. } | Self::TooManyUnknown { .. } | Self::Busy | Self::NoKeys => false,
         }
     }
 
     /// The refusal a caller gets, with the moment to try again.
     pub fn refusal(&self) -> Refusal {
         let retry_after = match self {
-            Self::RateLimited { retry_after: Some(wait) } => *wait,
+            Self::RateLimited { retry_after: Some(wait) }
+            | Self::CircuitOpen { retry_after: wait }
+            | Self::TooManyUnknown { retry_after: wait } => *wait,
             Self::CredentialsRejected => Duration::from_secs(5),
             _ => Duration::from_secs(1),
         };

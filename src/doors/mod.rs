@@ -11,4 +11,4 @@ mod settings;
 pub use own::refused_at_the_door;
 pub use proxy::{Origins, ProxyDoor};
 pub use refusal::refusal_response;
-pub use settings::ProxySettings;
+pub use settings::{ProxySettings, SignOutSettings};

@@ -4,6 +4,17 @@
 
 use std::time::Duration;
 
+/// What signing out does besides ending the session.
+#[derive(Debug, Clone, Default)]
+pub struct SignOutSettings {
+    /// A path, or a URL; a page of ours if there is none.
+    pub redirect_to: Option<String>,
+    /// The domain the session cookies were set for, besides the host itself.
+    pub cookie_domain: Option<String>,
+    /// Origins besides our own whose pages may sign out.
+    pub origins: Vec<String>,
+}
+
 /// Limits of the proxy door.
 #[derive(Debug, Clone)]
 pub struct ProxySettings {
@@ -12,4 +23,5 @@ pub struct ProxySettings {
     /// How long a tunnel may stand still in both directions.
     pub tunnel_timeout: Duration,
     pub max_request_bytes: u64,
+    pub sign_out: SignOutSettings,
 }

@@ -2,6 +2,8 @@
 //!
 //! Must not hold a body, a wire shape of some proxy, or anything mutable.
 
+use std::net::IpAddr;
+
 use http::{HeaderMap, Method};
 
 use crate::policy::{CanonicalPath, HostName};
@@ -14,6 +16,8 @@ pub struct AccessRequest<'a> {
     pub host: &'a HostName,
     pub path: &'a CanonicalPath,
     pub headers: &'a HeaderMap,
+    /// The socket's own address, never one out of a header.
+    pub peer: Option<IpAddr>,
     pub request_id: &'a RequestId,
     pub trace: &'a TraceContext,
 }

@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use moka::sync::Cache;
 
-use super::AccessRequest;
 use super::header_edits::HeaderEdits;
 use super::identify::{Identified, VerifiedToken};
+use super::leases::Leases;
 use super::snapshot::Snapshot;
+use super::{AccessRequest, EngineSettings};
 use crate::directory::{Clock, DirectoryError, KeySource, SessionDirectory, SessionQuery, Spelling};
 use crate::identity::{Bound, CredentialDigest, Now, Principal, carries_session_jwt};
 use crate::policy::{Access, Decision, Reason, Refusal, Route, RouteMiss, decide};
-use crate::session::Evidence;
+use crate::session::{ActiveSessions, Evidence};
 use crate::telemetry::{DecisionRecord, LineWriter, Metrics, RequestId, TraceContext, milliseconds};
 
 /// Clock difference between us and whoever dates credentials (section 4.3).
@@ -30,8 +31,10 @@ pub struct Engine {
     pub(super) keys: Arc<dyn KeySource>,
     pub(super) tokens: Cache<CredentialDigest, VerifiedToken>,
     pub(super) clock: Arc<dyn Clock>,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
     records: LineWriter,
+    pub(super) leases: Leases,
+    pub(super) settings: EngineSettings,
 }
 
 /// A decision with what it rests on and what it does to the request.
@@ -45,6 +48,8 @@ pub struct Verdict {
     /// The rules it was decided by.
     pub snapshot: Arc<Snapshot>,
     pub decided_at: Now,
+    pub(super) vouched: Option<Arc<ActiveSessions>>,
+    pub(super) ticket: u64,
 }
 
 impl Engine {
@@ -53,12 +58,15 @@ impl Engine {
         directory: Arc<dyn SessionDirectory>,
         keys: Arc<dyn KeySource>,
         clock: Arc<dyn Clock>,
-        max_tokens: u64,
+        settings: EngineSettings,
         metrics: Metrics,
         records: LineWriter,
     ) -> Self {
-        let tokens = Cache::builder().max_capacity(max_tokens).time_to_live(REMEMBER_TOKEN_FOR).build();
-        Self { snapshot: ArcSwap::from_pointee(snapshot), directory, keys, tokens, clock, metrics, records }
+        let tokens =
+            Cache::builder().max_capacity(settings.max_tokens).time_to_live(REMEMBER_TOKEN_FOR).build();
+        let leases = Leases::new(metrics.streams_open.clone());
+        let snapshot = ArcSwap::from_pointee(snapshot);
+        Self { snapshot, directory, keys, tokens, clock, metrics, records, leases, settings }
     }
 
     /// The rules in force.
@@ -66,21 +74,38 @@ impl Engine {
         self.snapshot.load_full()
     }
 
+    /// Puts other rules in force, and asks again about every open stream under them.
+    pub fn replace(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+        self.leases.revisit_all();
+    }
+
     /// Decides `request` for whoever its credentials say is calling.
     pub async fn check(&self, request: &AccessRequest<'_>) -> Verdict {
-        self.decide_for(request, None).await
+        self.decide_for(request, None, false).await
+    }
+
+    /// Decides whether `request` may have one of the gateway's own pages, which take any member session.
+    pub async fn check_own(&self, request: &AccessRequest<'_>) -> Verdict {
+        self.decide_for(request, None, true).await
     }
 
     /// Decides `request` as if `principal` were calling, to explain a decision without a credential.
     pub async fn check_as(&self, request: &AccessRequest<'_>, principal: Principal) -> Verdict {
-        self.decide_for(request, Some(principal)).await
+        self.decide_for(request, Some(principal), false).await
     }
 
-    async fn decide_for(&self, request: &AccessRequest<'_>, given: Option<Principal>) -> Verdict {
+    async fn decide_for(&self, request: &AccessRequest<'_>, given: Option<Principal>, own: bool) -> Verdict {
         let started = Instant::now();
+        let ticket = self.leases.ticket();
         let snapshot = self.snapshot.load_full();
-        let mut course = Course::default();
-        let decision = match self.run(request, &snapshot, given, &mut course).await {
+        let mut course = Course { principal: given, ..Course::default() };
+        let decided = if own {
+            self.identified(request, Arc::clone(&snapshot.own_route), &snapshot, &mut course).await
+        } else {
+            self.run(request, &snapshot, &mut course).await
+        };
+        let decision = match decided {
             Ok(decision) => decision,
             Err(refusal) => Decision::Refuse(refusal),
         };
@@ -101,9 +126,9 @@ impl Engine {
             HeaderEdits::without_identity(&snapshot.managed_names, &snapshot.credentials, ours)
         });
         self.write(request.request_id, request.trace, &decision, &course, started.elapsed());
-        let Course { route, principal, evidence, .. } = course;
+        let Course { route, principal, evidence, vouched, .. } = course;
         let decided_at = self.clock.now();
-        Verdict { decision, route, principal, evidence, edits, snapshot, decided_at }
+        Verdict { decision, route, principal, evidence, edits, snapshot, decided_at, vouched, ticket }
     }
 
     /// The straight line: route, caller, evidence, policy; then once more with fresher evidence before a refusal.
@@ -111,7 +136,6 @@ impl Engine {
         &self,
         request: &AccessRequest<'_>,
         snapshot: &Arc<Snapshot>,
-        given: Option<Principal>,
         course: &mut Course,
     ) -> Result<Decision, Refusal> {
         let route = snapshot.routes.find(request.host, request.path, request.method).map_err(missed)?;
@@ -130,16 +154,39 @@ impl Engine {
         if matches!(route.access, Access::Public) {
             return Ok(decide(route, None, self.clock.now()));
         }
+        let route = Arc::clone(route);
+        self.identified(request, route, snapshot, course).await
+    }
 
-        let principal = match given {
-            Some(principal) => principal,
-            None => {
-                let Identified { principal, by_bearer } = self.identify(request.headers, snapshot).await?;
-                course.by_bearer = by_bearer;
-                principal
-            }
+    /// Finds out who is calling, unless that was given, and holds `route` against them.
+    async fn identified(
+        &self,
+        request: &AccessRequest<'_>,
+        route: Arc<Route>,
+        snapshot: &Arc<Snapshot>,
+        course: &mut Course,
+    ) -> Result<Decision, Refusal> {
+        course.route = Some(Arc::clone(&route));
+        if course.principal.is_none() {
+            let found = self.identify(request.headers, request.peer, snapshot).await?;
+            let Identified { principal, by_bearer, vouched } = found;
+            course.by_bearer = by_bearer;
+            course.vouched = vouched;
+            course.principal = Some(principal);
+        }
+        self.hold(&route, snapshot, course).await
+    }
+
+    /// Evidence and policy for the caller who is known by now.
+    pub(super) async fn hold(
+        &self,
+        route: &Arc<Route>,
+        snapshot: &Snapshot,
+        course: &mut Course,
+    ) -> Result<Decision, Refusal> {
+        let Some(principal) = &course.principal else {
+            return Err(Reason::CredentialMissing.into());
         };
-        let principal = course.principal.insert(principal);
         let mut query = SessionQuery {
             member: principal.member.clone(),
             spelling: match principal.bound {
@@ -148,6 +195,7 @@ impl Engine {
             },
             freshness: route.freshness,
             newer_than: None,
+            vouched: course.vouched.clone(),
             now: self.clock.now(),
         };
         let evidence = self.directory.active_sessions(&query).wait().await.map_err(refused)?;
@@ -157,7 +205,9 @@ impl Engine {
 
         // Whoever is calling had the credential when the request came, so a list asked for since cannot be older.
         let asked_since = evidence.fetched_at().monotonic >= query.now.monotonic;
-        if asked_since || !self.should_confirm(&decision, principal, evidence, snapshot, now) {
+        // While the directory fails there is nothing newer to be had than what stands in for it.
+        let stands_in = matches!(evidence, Evidence::Vouched(_));
+        if asked_since || stands_in || !self.should_confirm(&decision, principal, evidence, snapshot, now) {
             return Ok(decision);
         }
         // Newer than the request, not than the list: a lookup already in the air may have been answered before the
@@ -182,7 +232,7 @@ impl Engine {
         };
         refusal.reason.rests_on_evidence()
             && (evidence.age(now.monotonic) > snapshot.negative_for
-                || principal.issued_at.is_some_and(|issued_at| evidence.may_predate(issued_at, SKEW))
+                || principal.issued_at.is_some_and(|issued_at| evidence.may_predate(issued_at, SKEW, now))
                 || principal.seen_at.is_some_and(|seen_at| evidence.fetched_at().monotonic < seen_at))
     }
 
@@ -201,21 +251,36 @@ impl Engine {
         course: &Course,
         took: Duration,
     ) {
-        let route = course.route.as_ref().map_or("none", |route| &*route.name);
         let (outcome, reason) = match decision {
             Decision::Allow(_) => ("allow", None),
-            Decision::Refuse(refusal) => ("refuse", Some(refusal.reason.code())),
+            Decision::Refuse(refusal) => ("refuse", Some(refusal.reason)),
         };
-        self.metrics.decisions.with_label_values(&[route, outcome, reason.unwrap_or_default()]).inc();
+        let route = course.route.as_ref().map_or("none", |route| &*route.name);
+        let code = reason.map(Reason::code).unwrap_or_default();
+        self.metrics.decisions.with_label_values(&[route, outcome, code]).inc();
         self.metrics.decision_duration.with_label_values(&[route]).observe(took.as_secs_f64());
-        let now = self.clock.now();
-        let age = course.evidence.as_ref().map(|evidence| evidence.age(now.monotonic));
+        let age = course.evidence.as_ref().map(|evidence| evidence.age(self.clock.now().monotonic));
         if let (Decision::Allow(_), Some(age)) = (decision, age) {
             self.metrics.evidence_age.observe(age.as_secs_f64());
         }
+        self.record(outcome, request_id, trace, reason, course, took);
+    }
+
+    /// The record of one decision, if records are kept.
+    pub(super) fn record(
+        &self,
+        decision: &'static str,
+        request_id: &RequestId,
+        trace: &TraceContext,
+        reason: Option<Reason>,
+        course: &Course,
+        took: Duration,
+    ) {
         if !self.records.is_on() {
             return;
         }
+        let now = self.clock.now();
+        let age = course.evidence.as_ref().map(|evidence| evidence.age(now.monotonic));
         let session = course.principal.as_ref().and_then(|principal| match &principal.bound {
             Bound::Session(session_id) => Some(DecisionRecord::session_tail(session_id.as_str())),
             Bound::AnySession => None,
@@ -226,12 +291,13 @@ impl Engine {
             ts: now.wall,
             request_id: request_id.as_str(),
             trace_id: trace.trace_id(),
-            route,
-            decision: outcome,
-            reason,
+            route: course.route.as_ref().map_or("none", |route| &*route.name),
+            decision,
+            reason: reason.map(Reason::code),
             organization_id: member.map(|member| member.organization_id.as_str()),
             member_id: member.map(|member| member.member_id.as_str()),
             session,
+            evidence: course.kind_of_evidence(now),
             evidence_age_ms: age.map(milliseconds),
             duration_us: (took.as_secs_f64() * 1e9).round() / 1e3,
         };
@@ -241,14 +307,29 @@ impl Engine {
 
 /// What was found out on the way to a decision.
 #[derive(Default)]
-struct Course {
-    route: Option<Arc<Route>>,
-    principal: Option<Principal>,
-    evidence: Option<Evidence>,
-    by_bearer: bool,
+pub(super) struct Course {
+    pub(super) route: Option<Arc<Route>>,
+    pub(super) principal: Option<Principal>,
+    pub(super) evidence: Option<Evidence>,
+    pub(super) vouched: Option<Arc<ActiveSessions>>,
+    pub(super) by_bearer: bool,
 }
 
-fn missed(miss: RouteMiss) -> Refusal {
+impl Course {
+    /// What the decision rested on, by how old it was for its route.
+    fn kind_of_evidence(&self, now: Now) -> Option<&'static str> {
+        let (evidence, freshness) = (self.evidence.as_ref()?, self.route.as_ref()?.freshness);
+        let age = evidence.age(now.monotonic);
+        Some(match evidence {
+            Evidence::Vouched(_) => "jwt",
+            _ if age <= freshness.fresh_for => "fresh",
+            _ if age <= freshness.max_staleness => "stale",
+            _ => "stale_error",
+        })
+    }
+}
+
+pub(super) fn missed(miss: RouteMiss) -> Refusal {
     match miss {
         RouteMiss::Misdirected => Reason::Misdirected.into(),
         RouteMiss::NotFound => Reason::RouteNotFound.into(),

@@ -2,22 +2,26 @@
 //!
 //! Must not judge what the caller may do, nor send an expired or unverified JWT anywhere.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::check::Engine;
 use super::snapshot::Snapshot;
 use crate::directory::{Answer, DirectoryError, TokenOwner, TokenQuery};
 use crate::identity::{
-    Bound, Credential, CredentialDigest, CredentialSource, JwtError, KeySet, Principal, Secret, SessionJwt,
-    find_credentials, verify_session_jwt,
+    Bound, Credential, CredentialDigest, CredentialSource, JwtError, Principal, Secret, SessionJwt,
+    find_credentials, payload_of, verify_session_jwt,
 };
 use crate::policy::{Reason, Refusal};
+use crate::session::{ActiveSessions, session_of_claims};
 
 /// A caller and how they were known.
 pub(super) struct Identified {
     pub(super) principal: Principal,
     /// `Authorization` carried a credential of theirs, whether or not it was the one that won.
     pub(super) by_bearer: bool,
+    /// What their token says of its session, where that counts.
+    pub(super) vouched: Option<Arc<ActiveSessions>>,
 }
 
 /// A verified token as it is remembered, with the key set that verified it.
@@ -25,6 +29,7 @@ pub(super) struct Identified {
 pub(super) struct VerifiedToken {
     jwt: Arc<SessionJwt>,
     generation: u64,
+    vouched: Option<Arc<ActiveSessions>>,
 }
 
 /// Why one candidate is no credential.
@@ -41,6 +46,7 @@ impl Engine {
     pub(super) async fn identify(
         &self,
         headers: &http::HeaderMap,
+        peer: Option<IpAddr>,
         snapshot: &Snapshot,
     ) -> Result<Identified, Refusal> {
         let found = find_credentials(headers, &snapshot.credentials);
@@ -50,14 +56,16 @@ impl Engine {
             let may_wait = winner.is_none();
             let verified = match credential {
                 Credential::SessionJwt(token) => self.verify(token, snapshot, may_wait).await,
-                Credential::SessionToken(token) => self.resolve(token, may_wait).await,
+                Credential::SessionToken(token) => {
+                    self.resolve(token, peer, may_wait).await.map(|principal| (principal, None))
+                }
             };
             let is_bearer = snapshot.credentials.get(*source) == Some(&CredentialSource::Bearer);
             match (verified, &mut winner) {
-                (Ok(principal), None) => {
-                    winner = Some(Identified { principal, by_bearer: is_bearer });
+                (Ok((principal, vouched)), None) => {
+                    winner = Some(Identified { principal, by_bearer: is_bearer, vouched });
                 }
-                (Ok(principal), Some(first)) if principal.bound != first.principal.bound => {
+                (Ok((principal, _)), Some(first)) if principal.bound != first.principal.bound => {
                     return Err(Reason::CredentialsDisagree.into());
                 }
                 (Ok(_), Some(first)) => first.by_bearer |= is_bearer,
@@ -74,13 +82,18 @@ impl Engine {
         })
     }
 
-    async fn verify(&self, token: &str, snapshot: &Snapshot, may_wait: bool) -> Result<Principal, Unfit> {
+    async fn verify(
+        &self,
+        token: &str,
+        snapshot: &Snapshot,
+        may_wait: bool,
+    ) -> Result<(Principal, Option<Arc<ActiveSessions>>), Unfit> {
         let now = self.clock.now();
         let digest = CredentialDigest::of(token);
         let mut keys = self.keys.keys();
         if let Some(known) = self.tokens.get(&digest).filter(|known| known.generation == keys.generation()) {
             known.jwt.check_dates(now.wall, snapshot.jwt_rules.leeway).map_err(Unfit::Jwt)?;
-            return Ok(known.jwt.principal());
+            return Ok((known.jwt.principal(), known.vouched));
         }
         let mut verified = verify_session_jwt(token, &keys, &snapshot.jwt_rules, now.wall);
         if let Err(JwtError::UnknownKey(key_id)) = &verified {
@@ -91,26 +104,35 @@ impl Engine {
             verified = verify_session_jwt(token, &keys, &snapshot.jwt_rules, self.clock.now().wall);
         }
         let jwt = Arc::new(verified.map_err(Unfit::Jwt)?);
-        self.remember(digest, &jwt, &keys);
-        Ok(jwt.principal())
+        let vouched = if snapshot.jwt_evidence { self.vouched(token, &jwt, snapshot) } else { None };
+        let known = VerifiedToken { jwt, generation: keys.generation(), vouched };
+        let (principal, vouched) = (known.jwt.principal(), known.vouched.clone());
+        self.tokens.insert(digest, known);
+        Ok((principal, vouched))
     }
 
-    fn remember(&self, digest: CredentialDigest, jwt: &Arc<SessionJwt>, keys: &KeySet) {
-        self.tokens.insert(digest, VerifiedToken { jwt: Arc::clone(jwt), generation: keys.generation() });
-    }
-
-    async fn resolve(&self, token: &str, may_wait: bool) -> Result<Principal, Unfit> {
+    /// The session as the verified token tells it, dated when the token was made.
+    fn vouched(&self, token: &str, jwt: &SessionJwt, snapshot: &Snapshot) -> Option<Arc<ActiveSessions>> {
+        let payload = payload_of(token)?;
+        let pointers = &snapshot.claim_pointers;
+        let session = session_of_claims(&payload, &jwt.member, &jwt.session_id, jwt.expires_at, pointers)?;
         let now = self.clock.now();
-        let query =
-            TokenQuery { token: Secret::new(token.to_owned()), digest: CredentialDigest::of(token), now };
+        let made = now.minus(now.age_of(jwt.issued_at, snapshot.jwt_rules.leeway)?);
+        Some(Arc::new(ActiveSessions::new(jwt.member.clone(), &[session], made)))
+    }
+
+    async fn resolve(&self, token: &str, peer: Option<IpAddr>, may_wait: bool) -> Result<Principal, Unfit> {
+        let now = self.clock.now();
+        let (token, digest) = (Secret::new(token.to_owned()), CredentialDigest::of(token));
+        let query = TokenQuery { token, digest, peer, newer_than: None, now };
         let owner = match self.directory.resolve(&query) {
             Answer::Pending(_) if !may_wait => return Err(Unfit::NotLookedAt),
             answer => answer.wait().await.map_err(Unfit::Directory)?,
         };
         match owner {
             TokenOwner::Session(binding) => Ok(Principal {
-                member: binding.member,
-                bound: Bound::Session(binding.session_id),
+                member: binding.member.clone(),
+                bound: Bound::Session(binding.session_id.clone()),
                 issued_at: None,
                 seen_at: Some(binding.resolved_at.monotonic),
             }),

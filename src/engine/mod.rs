@@ -6,9 +6,14 @@ mod access_request;
 mod check;
 mod header_edits;
 mod identify;
+mod leases;
+mod recheck;
+mod settings;
 mod snapshot;
 
 pub use access_request::AccessRequest;
 pub use check::{Engine, Verdict};
 pub use header_edits::{HeaderEdits, ManagedNames, encode_value};
+pub use leases::Lease;
+pub use settings::EngineSettings;
 pub use snapshot::Snapshot;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::ManagedNames;
 use crate::identity::{CredentialSource, JwtRules};
-use crate::policy::RouteTable;
+use crate::policy::{Route, RouteTable};
 
 /// One version of the rules.
 #[derive(Debug)]
@@ -18,4 +18,10 @@ pub struct Snapshot {
     pub managed_names: Arc<ManagedNames>,
     /// Evidence older than this is confirmed before it refuses anybody.
     pub negative_for: Duration,
+    /// What the gateway's own pages require: a member session.
+    pub own_route: Arc<Route>,
+    /// Whether a verified JWT's own claims count while the directory fails (section 4.8).
+    pub jwt_evidence: bool,
+    /// The custom claims that any requirement asks about.
+    pub claim_pointers: Arc<[Arc<str>]>,
 }

@@ -21,6 +21,13 @@ impl CredentialDigest {
     }
 }
 
+impl CredentialDigest {
+    /// In lower-case hexadecimal digits.
+    pub fn to_hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
 impl fmt::Debug for CredentialDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("CredentialDigest(..)")

@@ -35,6 +35,22 @@ impl Monotonic {
 }
 
 impl Now {
+    /// This reading with a wall clock that never goes back behind `earlier`: what had passed by both clocks then
+    /// stays passed, whatever the wall clock was set to since.
+    pub fn no_earlier_than(self, earlier: Self) -> Self {
+        let passed = self.monotonic.since(earlier.monotonic);
+        let least = earlier.wall.saturating_add(passed).unwrap_or(self.wall);
+        Self { wall: self.wall.max(least), ..self }
+    }
+
+    /// This reading as it would have been so long ago.
+    pub fn minus(self, span: Duration) -> Self {
+        Self {
+            wall: self.wall.saturating_sub(span).unwrap_or(self.wall),
+            monotonic: Monotonic(self.monotonic.0.saturating_sub(span)),
+        }
+    }
+
     /// How long ago `date` was by the wall clock, or `None` if it lies more than `skew` ahead.
     pub fn age_of(&self, date: Timestamp, skew: Duration) -> Option<Duration> {
         let passed = self.wall.duration_since(date);

@@ -95,13 +95,14 @@ pub fn decide(route: &Arc<Route>, caller: Option<(&Principal, &Evidence)>, now: 
     let Some((principal, evidence)) = caller else {
         return Decision::Refuse(Reason::CredentialMissing.into());
     };
-    let list = match evidence {
-        Evidence::Sessions(list) => list,
-        Evidence::NoSuchMember(_) => return Decision::Refuse(Reason::MemberNotFound.into()),
+    let Some(list) = evidence.list() else {
+        return Decision::Refuse(Reason::MemberNotFound.into());
     };
+    // A wall clock set back since the lookup must not bring an expired session or a stale factor back to life.
+    let now = now.no_earlier_than(list.fetched_at);
     match judge(requirement, &principal.bound, list, now) {
         Ok(session) => {
-            let caller = Caller { session: Arc::clone(session), evidence_age: list.age(now.monotonic) };
+            let caller = Caller { session: Arc::new(session), evidence_age: list.age(now.monotonic) };
             Decision::Allow(Permit { route: Arc::clone(route), caller: Some(caller) })
         }
         Err(refusal) => Decision::Refuse(refusal),
@@ -109,12 +110,12 @@ pub fn decide(route: &Arc<Route>, caller: Option<(&Principal, &Evidence)>, now: 
 }
 
 /// Finds the one session that answers for the caller and meets everything (invariant 8).
-fn judge<'a>(
+fn judge(
     requirement: &Requirement,
     bound: &Bound,
-    list: &'a ActiveSessions,
+    list: &ActiveSessions,
     now: Now,
-) -> Result<&'a Arc<MemberSession>, Refusal> {
+) -> Result<MemberSession, Refusal> {
     match bound {
         Bound::Session(session_id) => {
             let session = list.find(session_id).ok_or(Reason::SessionNotFound)?;
@@ -122,7 +123,7 @@ fn judge<'a>(
         }
         Bound::AnySession => {
             let mut best: Option<Refusal> = None;
-            for session in &list.sessions {
+            for session in list.sessions() {
                 match judge_one(requirement, session, now) {
                     Ok(session) => return Ok(session),
                     // The session that comes nearest to an allow answers: a step-up before a flat no.
@@ -142,18 +143,14 @@ fn nearer(one: &Refusal, other: &Refusal) -> bool {
         > (other.challenge.is_some(), other.reason != Reason::SessionExpired)
 }
 
-fn judge_one<'a>(
-    requirement: &Requirement,
-    session: &'a Arc<MemberSession>,
-    now: Now,
-) -> Result<&'a Arc<MemberSession>, Refusal> {
+fn judge_one(requirement: &Requirement, session: MemberSession, now: Now) -> Result<MemberSession, Refusal> {
     if !session.is_live(now.wall) {
         return Err(Reason::SessionExpired.into());
     }
-    if evaluate(requirement, session, now).is_true() {
+    if evaluate(requirement, &session, now).is_true() {
         return Ok(session);
     }
-    let (reason, challenge) = refusal_of(requirement, session, now);
+    let (reason, challenge) = refusal_of(requirement, &session, now);
     Err(Refusal { challenge, ..Refusal::from(reason) })
 }
 

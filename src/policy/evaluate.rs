@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::requirement::FactorRequirement;
+use super::requirement::{ClaimTest, FactorRequirement};
 use super::{Challenge, Reason, Requirement, Truth};
 use crate::identity::Now;
 use crate::session::{DeliveryMethod, Factor, FactorCategory, FactorKind, MemberSession};
@@ -48,6 +48,16 @@ pub(super) fn evaluate(requirement: &Requirement, session: &MemberSession, now: 
                 None => Truth::Unknown,
             }
         }
+        Requirement::Claim(wanted) => match session.claim(&wanted.pointer) {
+            // Not extracted when the session was read: whether it is there is not known.
+            None => Truth::Unknown,
+            Some(claim) => match &wanted.test {
+                ClaimTest::Exists(exists) => (claim.value.is_some() == *exists).into(),
+                ClaimTest::OneOf(values) => {
+                    claim.value.as_ref().is_some_and(|value| values.contains(value)).into()
+                }
+            },
+        },
         Requirement::Impersonated(wanted) => {
             let found = any_factor(session, |factor| (factor.kind == FactorKind::Impersonated).into());
             if *wanted { found } else { !found }
@@ -195,6 +205,7 @@ fn forbidding(requirement: &Requirement, session: &MemberSession, now: Now) -> O
         Requirement::Role(_) => Some(Reason::RoleMissing),
         Requirement::Organization(_) => Some(Reason::OrganizationMismatch),
         Requirement::Impersonated(_) => Some(Reason::ImpersonationMismatch),
+        Requirement::Claim(_) => Some(Reason::ClaimMismatch),
         _ => Some(Reason::RequirementNotMet),
     }
 }

@@ -64,6 +64,12 @@ fn observed(requirement: &Requirement, session: &MemberSession, now: Now) -> Str
                 .as_deref()
                 .map_or_else(|| "unknown".to_owned(), |slug| format!("`{slug}`"))
         ),
+        Requirement::Claim(wanted) => match session.claim(&wanted.pointer) {
+            None => "the claim was not read".to_owned(),
+            Some(claim) => {
+                claim.value.as_ref().map_or_else(|| "nothing there".to_owned(), ToString::to_string)
+            }
+        },
         Requirement::SessionAge { .. } => {
             format!("begun {}", session.started_at.map_or_else(|| "at an unknown time".to_owned(), ago))
         }

@@ -19,6 +19,6 @@ pub use host::{HostName, HostPattern, InvalidHost};
 pub use path::{CanonicalPath, PathError};
 pub use pattern::{InvalidPattern, PathPattern};
 pub use reason::{Reason, Remedy};
-pub use requirement::{FactorRequirement, Requirement};
+pub use requirement::{ClaimRequirement, ClaimTest, FactorRequirement, Requirement};
 pub use route::{Access, Freshness, Route, RouteMatch, RouteMiss, RouteTable};
 pub use truth::Truth;

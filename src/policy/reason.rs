@@ -63,11 +63,14 @@ reasons! {
     Misdirected "misdirected" MISDIRECTED_REQUEST ChangeRequest "no route answers for this host";
     RouteNotFound "route_not_found" NOT_FOUND ChangeRequest "no route answers for this path";
     ReservedPath "reserved_path" NOT_FOUND ChangeRequest "the path belongs to the gateway and nothing is there";
+    ForeignOrigin "foreign_origin" FORBIDDEN ChangeRequest "the request was not made by a page of this application";
+    WebhookInvalid "webhook_invalid" BAD_REQUEST ChangeRequest "the webhook delivery is not genuine, too old, or no event";
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED ChangeRequest "the route does not take this method";
     CredentialMissing "credential_missing" UNAUTHORIZED SignIn "a session is required";
     CredentialInvalid "credential_invalid" UNAUTHORIZED SignIn "the session credential is not valid";
     CredentialExpired "credential_expired" UNAUTHORIZED SignIn "the session credential expired";
     CredentialKind "credential_kind" UNAUTHORIZED SignIn "the token is of a kind this route does not take";
+    CredentialAttempts "credential_attempts" TOO_MANY_REQUESTS Retry "too many unknown session tokens came from here";
     CredentialsDisagree "credentials_disagree" UNAUTHORIZED SignIn "the request carries credentials of different sessions";
     MemberNotFound "member_not_found" UNAUTHORIZED SignIn "the member no longer exists";
     SessionNotFound "session_not_found" UNAUTHORIZED SignIn "the session was ended";
@@ -81,6 +84,7 @@ reasons! {
     RoleMissing "role_missing" FORBIDDEN AskForAccess "a role is missing";
     OrganizationMismatch "organization_mismatch" FORBIDDEN AskForAccess "the route belongs to another organization";
     ImpersonationMismatch "impersonation_mismatch" FORBIDDEN AskForAccess "impersonated sessions are treated differently here";
+    ClaimMismatch "claim_mismatch" FORBIDDEN AskForAccess "a custom claim of the session is not what the route requires";
     EvidenceUnknown "evidence_unknown" FORBIDDEN AskForAccess "the session does not show what the route requires";
     KeysUnavailable "keys_unavailable" SERVICE_UNAVAILABLE Retry "the keys to verify sessions are not loaded";
     DirectoryUnreachable "directory_unreachable" SERVICE_UNAVAILABLE Retry "the session directory cannot be reached";
@@ -92,6 +96,7 @@ reasons! {
     DirectoryMalformed "directory_malformed" SERVICE_UNAVAILABLE Retry "the session directory's answer cannot be read";
     DirectoryOversized "directory_oversized" SERVICE_UNAVAILABLE Retry "the session directory's answer is too large";
     DirectoryMismatched "directory_mismatched" SERVICE_UNAVAILABLE Retry "the session directory answered about somebody else";
+    DirectoryCircuitOpen "directory_circuit_open" SERVICE_UNAVAILABLE Retry "the session directory failed and is left alone for a moment";
     DirectoryBusy "directory_busy" SERVICE_UNAVAILABLE Retry "too many lookups are under way";
     OriginUnreachable "origin_unreachable" BAD_GATEWAY Retry "the application cannot be reached";
     OriginTimeout "origin_timeout" GATEWAY_TIMEOUT Retry "the application did not answer in time";
@@ -122,6 +127,7 @@ impl Reason {
                 | Self::RoleMissing
                 | Self::OrganizationMismatch
                 | Self::ImpersonationMismatch
+                | Self::ClaimMismatch
                 | Self::EvidenceUnknown
         )
     }
@@ -157,7 +163,7 @@ mod tests {
     #[test]
     fn what_forbids_outranks_what_a_step_could_mend() {
         let weakest =
-            Reason::ALL.iter().filter(|reason| reason.status() == StatusCode::FORBIDDEN).map(|r| r.rank());
+            Reason::ALL.iter().filter(|reason| reason.remedy() == Remedy::AskForAccess).map(|r| r.rank());
         let strongest =
             Reason::ALL.iter().filter(|reason| reason.remedy() == Remedy::StepUp).map(|r| r.rank());
         assert!(weakest.min() > strongest.max());

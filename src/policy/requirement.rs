@@ -26,11 +26,41 @@ pub enum Requirement {
     SessionAge {
         max: Duration,
     },
+    /// What a custom claim of the session holds.
+    Claim(ClaimRequirement),
     /// Whether somebody may, or may not, be acting as the member.
     Impersonated(bool),
     All(Vec<Self>),
     Any(Vec<Self>),
     Not(Box<Self>),
+}
+
+/// What must be at one place of the session's custom claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimRequirement {
+    /// RFC 6901.
+    pub pointer: Arc<str>,
+    pub test: ClaimTest,
+}
+
+/// How a claim is judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClaimTest {
+    Exists(bool),
+    /// Equal to one of these, type and all.
+    OneOf(Vec<serde_json::Value>),
+}
+
+impl Requirement {
+    /// Every claim pointer the requirement asks about, in its parts too.
+    pub fn claim_pointers(&self) -> Vec<Arc<str>> {
+        match self {
+            Self::Claim(claim) => vec![Arc::clone(&claim.pointer)],
+            Self::All(parts) | Self::Any(parts) => parts.iter().flat_map(Self::claim_pointers).collect(),
+            Self::Not(part) => part.claim_pointers(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// A factor a session must hold; at least one of kind, delivery and connection is named.
@@ -57,11 +87,26 @@ impl fmt::Display for Requirement {
                 write!(f, "organization {}", names.join(" or "))
             }
             Self::SessionAge { max } => write!(f, "session begun at most {max:?} ago"),
+            Self::Claim(claim) => write!(f, "{claim}"),
             Self::Impersonated(true) => f.write_str("impersonated"),
             Self::Impersonated(false) => f.write_str("not impersonated"),
             Self::All(parts) => write!(f, "all of {}", parts.len()),
             Self::Any(parts) => write!(f, "any of {}", parts.len()),
             Self::Not(_) => f.write_str("not"),
+        }
+    }
+}
+
+impl fmt::Display for ClaimRequirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "claim `{}`", self.pointer)?;
+        match &self.test {
+            ClaimTest::Exists(true) => f.write_str(" exists"),
+            ClaimTest::Exists(false) => f.write_str(" does not exist"),
+            ClaimTest::OneOf(values) => {
+                let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+                write!(f, " is {}", values.join(" or "))
+            }
         }
     }
 }

@@ -86,6 +86,16 @@ impl FactorKind {
         }
     }
 
+    /// The place in the table of known names. The table is appended to, never reordered: the places are written into
+    /// shared records.
+    pub(super) fn code(&self) -> Option<u8> {
+        u8::try_from(NAMES.iter().position(|(_, known)| known == self)?).ok()
+    }
+
+    pub(super) fn from_code(code: u8) -> Option<Self> {
+        NAMES.get(usize::from(code)).map(|(_, kind)| kind.clone())
+    }
+
     /// Every type known by name, for hints and documentation.
     pub fn known_names() -> impl Iterator<Item = &'static str> {
         NAMES.iter().map(|(name, _)| *name)
@@ -117,36 +127,93 @@ impl Factor {
 }
 
 /// How a factor was delivered (`delivery_method`), kept as written so that a new one is never lost.
-#[derive(Clone, PartialEq, Eq)]
-pub struct DeliveryMethod(Arc<str>);
+#[derive(Clone)]
+pub struct DeliveryMethod(Name);
+
+/// Known names are not copied.
+#[derive(Clone)]
+enum Name {
+    Known(&'static str),
+    Other(Arc<str>),
+}
+
+/// The delivery methods of the API reference that B2B sessions are known to hold. Appended to, never reordered: their
+/// places are written into shared records.
+const DELIVERIES: [&str; 24] = [
+    "email",
+    "embedded",
+    "sms",
+    "whatsapp",
+    "knowledge",
+    "authenticator_app",
+    "recovery_code",
+    "sso_saml",
+    "sso_oidc",
+    "oauth_google",
+    "oauth_microsoft",
+    "oauth_hubspot",
+    "oauth_slack",
+    "oauth_github",
+    "oauth_exchange_google",
+    "oauth_exchange_hubspot",
+    "oauth_exchange_slack",
+    "oauth_exchange_github",
+    "oauth_access_token_exchange",
+    "imported_auth0",
+    "impersonation",
+    "trusted_token_exchange",
+    "webauthn_registration",
+    "crypto_wallet",
+];
 
 impl DeliveryMethod {
     pub fn new(name: &str) -> Self {
-        Self(Arc::from(name))
+        let known = DELIVERIES.iter().find(|known| **known == name);
+        Self(known.map_or_else(|| Name::Other(Arc::from(name)), |known| Name::Known(known)))
     }
 
     /// The answer did not say.
     pub fn untold() -> Self {
-        Self(Arc::from(""))
+        Self(Name::Known(""))
     }
 
     pub fn is_told(&self) -> bool {
-        !self.0.is_empty()
+        !self.name().is_empty()
     }
 
     pub fn name(&self) -> &str {
-        &self.0
+        match &self.0 {
+            Name::Known(name) => name,
+            Name::Other(name) => name,
+        }
     }
 
     /// Carried over from another organization or an app rather than proven in this one.
     pub fn is_exchange(&self) -> bool {
-        self.0.starts_with("oauth_exchange_") || &*self.0 == "oauth_access_token_exchange"
+        self.name().starts_with("oauth_exchange_") || self.name() == "oauth_access_token_exchange"
+    }
+
+    /// The place in the table of known names.
+    pub(super) fn code(&self) -> Option<u8> {
+        u8::try_from(DELIVERIES.iter().position(|known| *known == self.name())?).ok()
+    }
+
+    pub(super) fn from_code(code: u8) -> Option<Self> {
+        DELIVERIES.get(usize::from(code)).map(|known| Self(Name::Known(known)))
     }
 }
 
+impl PartialEq for DeliveryMethod {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for DeliveryMethod {}
+
 impl fmt::Debug for DeliveryMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.name())
     }
 }
 

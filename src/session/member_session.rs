@@ -22,9 +22,25 @@ pub struct MemberSession {
     /// The session's own roles. `None` when the answer had none to read: unknown, not empty.
     pub roles: Option<Vec<Arc<str>>>,
     pub factors: Vec<Factor>,
+    /// The custom claims that the configuration asks about.
+    pub claims: Vec<Claim>,
+}
+
+/// What a session holds at one place of its custom claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// RFC 6901.
+    pub pointer: Arc<str>,
+    /// `None` where nothing is there.
+    pub value: Option<serde_json::Value>,
 }
 
 impl MemberSession {
+    /// What is at `pointer`, if it was asked about when the session was read.
+    pub fn claim(&self, pointer: &str) -> Option<&Claim> {
+        self.claims.iter().find(|claim| &*claim.pointer == pointer)
+    }
+
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.expires_at > now
     }

@@ -5,9 +5,12 @@
 mod active_sessions;
 mod factor;
 mod member_session;
+mod packed;
+mod reading;
 mod revocation;
 
-pub use active_sessions::{ActiveSessions, Evidence};
+pub use active_sessions::{ActiveSessions, Evidence, UnreadableRecord};
 pub use factor::{DeliveryMethod, Factor, FactorCategory, FactorKind};
-pub use member_session::MemberSession;
+pub use member_session::{Claim, MemberSession};
+pub use reading::{claims_at, read_factors, session_of_claims};
 pub use revocation::{Revocation, RevocationTarget};

@@ -16,9 +16,17 @@ use super::wire::{ApiError, read_session_list, read_token_owner};
 use crate::directory::{
     Answer, Clock, DirectoryError, SessionDirectory, SessionQuery, TokenOwner, TokenQuery,
 };
-use crate::identity::Now;
+use crate::identity::{MemberId, Now, SessionId};
 use crate::session::{Evidence, Revocation};
 use crate::telemetry::Metrics;
+
+/// What is revoked at the API.
+#[derive(Debug, Clone, Copy)]
+pub enum Revoked<'a> {
+    Session(&'a SessionId),
+    /// All sessions of the member.
+    Member(&'a MemberId),
+}
 
 /// The Stytch B2B API as the last tier of the directory. Cheap to clone.
 #[derive(Clone)]
@@ -26,6 +34,8 @@ pub struct StytchClient {
     exchange: Exchange,
     credentials: OwnCredentials,
     clock: Arc<dyn Clock>,
+    pointers: Arc<[Arc<str>]>,
+    deadline: Duration,
 }
 
 impl StytchClient {
@@ -37,7 +47,32 @@ impl StytchClient {
     ) -> Self {
         let exchange = Exchange::new(settings, tls, metrics.clone());
         let credentials = OwnCredentials::new(exchange.clone(), settings.deadline, metrics);
-        Self { exchange, credentials, clock }
+        let (pointers, deadline) = (Arc::clone(&settings.claim_pointers), settings.deadline);
+        Self { exchange, credentials, clock, pointers, deadline }
+    }
+
+    /// Ends one session, or all of a member's, at the API. Revoking what is revoked already is no error.
+    ///
+    /// Source: `POST /v1/b2b/sessions/revoke`.
+    pub async fn revoke(&self, target: Revoked<'_>) -> Result<(), DirectoryError> {
+        let body = match target {
+            Revoked::Session(id) => serde_json::json!({ "member_session_id": id.as_str() }),
+            Revoked::Member(id) => serde_json::json!({ "member_id": id.as_str() }),
+        };
+        let (sent, path) = (self.clock.now(), "/v1/b2b/sessions/revoke");
+        let body = Bytes::from(body.to_string());
+        let call = self.call(Operation::Revoke, Method::POST, path, Some(body));
+        let answer =
+            tokio::time::timeout(self.deadline, call).await.map_err(|_| DirectoryError::Timeout)??;
+        if answer.status.is_success() {
+            return Ok(());
+        }
+        let error = ApiError::read(&answer.body);
+        if answer.status == StatusCode::NOT_FOUND && error.is_any(&["session_not_found", "member_not_found"])
+        {
+            return Ok(());
+        }
+        Err(self.fault(Operation::Revoke, &answer, &error, sent).await)
     }
 
     pub(super) fn exchange(&self) -> &Exchange {
@@ -55,7 +90,7 @@ impl StytchClient {
         let sent = self.clock.now();
         let answer = self.call(Operation::List, Method::GET, &path, None).await?;
         if answer.status.is_success() {
-            return read_session_list(&answer.body, &query.member, query.spelling, sent)
+            return read_session_list(&answer.body, &query.member, query.spelling, sent, &self.pointers)
                 .map(Evidence::Sessions);
         }
         let error = ApiError::read(&answer.body);
@@ -73,7 +108,8 @@ impl StytchClient {
         let path = "/v1/b2b/sessions/authenticate";
         let answer = self.call(Operation::Authenticate, Method::POST, path, Some(Bytes::from(body))).await?;
         if answer.status.is_success() {
-            return read_token_owner(&answer.body, sent).map(TokenOwner::Session);
+            return read_token_owner(&answer.body, sent)
+                .map(|binding| TokenOwner::Session(Arc::new(binding)));
         }
         let error = ApiError::read(&answer.body);
         let unknown = match answer.status {

@@ -24,6 +24,7 @@ use crate::telemetry::Metrics;
 pub(super) enum Operation {
     List,
     Authenticate,
+    Revoke,
     Whoami,
     Keys,
 }
@@ -33,6 +34,7 @@ impl Operation {
         match self {
             Self::List => "list",
             Self::Authenticate => "authenticate",
+            Self::Revoke => "revoke",
             Self::Whoami => "whoami",
             Self::Keys => "keys",
         }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::client::StytchClient;
 use super::exchange::{Exchange, Operation};
 use super::settings::StytchSettings;
-use crate::directory::{Answer, DirectoryError, KeySource};
+use crate::directory::{Answer, DirectoryError, KeySource, KeyVault};
 use crate::identity::{KeySet, VerificationKey};
 use crate::telemetry::Metrics;
 
@@ -42,12 +42,19 @@ struct Inner {
     fetching: Mutex<()>,
     /// When an unknown key id was last looked up, and whether that worked.
     refetched: Mutex<Option<(Instant, bool)>>,
+    vault: Option<Arc<dyn KeyVault>>,
     metrics: Metrics,
 }
 
 impl Keys {
-    pub fn new(client: &StytchClient, settings: &StytchSettings, metrics: Metrics) -> Self {
-        Self(Arc::new(Inner {
+    /// `vault` is where the last good set outlives the process. A seed of the settings is there at once.
+    pub fn new(
+        client: &StytchClient,
+        settings: &StytchSettings,
+        vault: Option<Arc<dyn KeyVault>>,
+        metrics: Metrics,
+    ) -> Self {
+        let keys = Self(Arc::new(Inner {
             exchange: client.exchange().clone(),
             path: format!("/v1/b2b/sessions/jwks/{}", settings.project_id),
             deadline: settings.deadline,
@@ -56,12 +63,19 @@ impl Keys {
             loaded: watch::Sender::new(false),
             fetching: Mutex::new(()),
             refetched: Mutex::new(None),
+            vault,
             metrics,
-        }))
+        }));
+        if let Some(seed) = &settings.seed_keys {
+            keys.0.begin_with(seed, "the seed file");
+        }
+        keys
     }
 
     /// Fetches now and from then on; ends only with the runtime.
     pub async fn keep_fresh(self) {
+        let inner = Arc::clone(&self.0);
+        tokio::spawn(async move { inner.look_into_vault().await });
         let mut pause = RETRY_AFTER;
         loop {
             match self.0.fetch().await {
@@ -119,6 +133,30 @@ impl Inner {
         Ok(self.current.load_full())
     }
 
+    /// Takes the set that an earlier process kept, if none was fetched meanwhile.
+    async fn look_into_vault(&self) {
+        let Some(vault) = &self.vault else { return };
+        if let Ok(Some(kept)) = vault.kept().wait().await {
+            self.begin_with(&kept, "the shared tier");
+        }
+    }
+
+    /// Begins with keys that were not fetched now; fetched ones replace them, never the other way round.
+    fn begin_with(&self, key_set: &[u8], source: &str) {
+        let Ok(keys) = keys_from_json(key_set) else {
+            tracing::warn!(source, "the key set to begin with cannot be read");
+            return;
+        };
+        let first = Arc::new(KeySet::new(keys, 1));
+        let before = self
+            .current
+            .rcu(|current| if current.is_empty() { Arc::clone(&first) } else { Arc::clone(current) });
+        if before.is_empty() {
+            tracing::info!(source, "verification keys to begin with");
+            self.loaded.send_replace(true);
+        }
+    }
+
     async fn fetch(&self) -> Result<(), DirectoryError> {
         // One at a time, so that an older answer never replaces a newer one.
         let _turn = self.fetching.lock().await;
@@ -129,6 +167,9 @@ impl Inner {
             return Err(DirectoryError::Refused { status: answer.status.as_u16() });
         }
         let keys = keys_from_json(&answer.body)?;
+        if let Some(vault) = &self.vault {
+            vault.keep(answer.body.to_vec());
+        }
         let before = self.current.load();
         if !before.holds_exactly(&keys) {
             tracing::info!(keys = keys.len(), "verification keys loaded");

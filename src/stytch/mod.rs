@@ -7,11 +7,13 @@ mod credentials;
 mod exchange;
 mod keys;
 mod settings;
+mod webhook;
 mod wire;
 mod written;
 
-pub use client::StytchClient;
+pub use client::{Revoked, StytchClient};
 pub use keys::{Keys, keys_from_json};
 pub use settings::StytchSettings;
+pub use webhook::{Signature, WebhookError, WebhookEvent, WebhookSecret, verify_webhook};
 pub use wire::{read_session_list, read_token_owner};
 pub use written::WrittenList;

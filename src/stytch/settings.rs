@@ -2,6 +2,7 @@
 //!
 //! Must not read anything: plain values only.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
@@ -22,4 +23,8 @@ pub struct StytchSettings {
     pub deadline: Duration,
     /// How often keys are fetched ahead of need.
     pub refresh_keys_every: Duration,
+    /// A key set to begin with, for starting while the API cannot be reached.
+    pub seed_keys: Option<Arc<[u8]>>,
+    /// The custom claims that any requirement asks about (RFC 6901); no other is kept.
+    pub claim_pointers: Arc<[Arc<str>]>,
 }

@@ -2,28 +2,29 @@
 //!
 //! Must not lose a session to one odd factor, nor take an answer about somebody else.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::directory::{DirectoryError, Spelling, TokenBinding};
 use crate::identity::{MemberId, MemberRef, Now, OrganizationId, SessionId};
-use crate::session::{ActiveSessions, DeliveryMethod, Factor, FactorKind, MemberSession};
+use crate::session::{ActiveSessions, MemberSession, claims_at, read_factors};
 
 /// Reads `GET /v1/b2b/sessions`. Ids come from the answer; one that names somebody else than asked is a fault.
+///
+/// Of the custom claims only what is at `pointers` is kept.
 pub fn read_session_list(
     body: &[u8],
     asked: &MemberRef,
     spelling: Spelling,
     sent: Now,
+    pointers: &[Arc<str>],
 ) -> Result<Arc<ActiveSessions>, DirectoryError> {
     let answer: ListAnswer<'_> = serde_json::from_slice(body).map_err(malformed)?;
     tracing::debug!(request_id = printable(answer.request_id.as_deref()), "session list read");
-    let sessions = answer.member_sessions.into_iter().map(WireSession::into_session);
+    let sessions = answer.member_sessions.into_iter().map(|session| session.into_session(pointers));
     let sessions = sessions.collect::<Result<Vec<_>, _>>()?;
     let member = match sessions.first() {
         None => asked.clone(),
@@ -35,15 +36,14 @@ pub fn read_session_list(
             first.member.clone()
         }
     };
-    let sessions = sessions.into_iter().map(Arc::new).collect();
-    Ok(Arc::new(ActiveSessions { member, sessions, fetched_at: sent }))
+    Ok(Arc::new(ActiveSessions::new(member, &sessions, sent)))
 }
 
 /// Reads `POST /v1/b2b/sessions/authenticate`: only whose session it is, since the list is the evidence.
 pub fn read_token_owner(body: &[u8], sent: Now) -> Result<TokenBinding, DirectoryError> {
     let answer: AuthenticateAnswer<'_> = serde_json::from_slice(body).map_err(malformed)?;
     tracing::debug!(request_id = printable(answer.request_id.as_deref()), "token resolved");
-    let session = answer.member_session.into_session()?;
+    let session = answer.member_session.into_session(&[])?;
     Ok(TokenBinding {
         member: session.member,
         session_id: session.session_id,
@@ -104,21 +104,12 @@ struct WireSession<'a> {
     roles: Option<Vec<String>>,
     #[serde(borrow, default)]
     authentication_factors: Option<Vec<&'a RawValue>>,
-}
-
-#[derive(Deserialize)]
-struct WireFactor {
-    #[serde(rename = "type")]
-    kind: String,
-    delivery_method: Option<String>,
-    last_authenticated_at: Option<String>,
-    /// Everything else; the sub-object is found by what it holds, since its name varies between sources.
-    #[serde(flatten)]
-    rest: BTreeMap<String, Value>,
+    #[serde(borrow, default)]
+    custom_claims: Option<&'a RawValue>,
 }
 
 impl WireSession<'_> {
-    fn into_session(self) -> Result<MemberSession, DirectoryError> {
+    fn into_session(self, pointers: &[Arc<str>]) -> Result<MemberSession, DirectoryError> {
         let bad = |what: &str| DirectoryError::Malformed(format!("a session has no usable {what}"));
         Ok(MemberSession {
             session_id: SessionId::parse(&self.member_session_id).map_err(|_| bad("member_session_id"))?,
@@ -131,56 +122,16 @@ impl WireSession<'_> {
             started_at: self.started_at.as_deref().and_then(|date| date.parse().ok()),
             expires_at: self.expires_at.parse().map_err(|_| bad("expires_at"))?,
             roles: self.roles.map(|roles| roles.into_iter().map(Arc::from).collect()),
-            // A session that does not say what was proven may have been proven anyhow.
-            factors: match self.authentication_factors {
-                Some(factors) => factors.iter().map(|raw| read_factor(raw)).collect(),
-                None => vec![unreadable_factor()],
+            factors: read_factors(self.authentication_factors.as_deref()),
+            claims: match pointers {
+                [] => Vec::new(),
+                pointers => {
+                    let claims =
+                        self.custom_claims.and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok());
+                    claims_at(pointers, claims.as_ref())
+                }
             },
         })
-    }
-}
-
-/// A factor that cannot be read is kept as one that might have been anything.
-fn read_factor(raw: &RawValue) -> Factor {
-    match serde_json::from_str::<WireFactor>(raw.get()) {
-        Ok(factor) => factor.into_factor(),
-        Err(_) => unreadable_factor(),
-    }
-}
-
-fn unreadable_factor() -> Factor {
-    Factor {
-        kind: FactorKind::Unreadable,
-        delivery: DeliveryMethod::untold(),
-        last_authenticated_at: None,
-        connection_id: None,
-        email: None,
-        impersonator: None,
-    }
-}
-
-impl WireFactor {
-    fn into_factor(self) -> Factor {
-        let text = |object: &str, key: &str| {
-            let value = self.rest.get(object)?.get(key)?.as_str()?;
-            Some(Arc::from(value))
-        };
-        Factor {
-            connection_id: text("saml_sso_factor", "provider_id")
-                .or_else(|| text("oidc_sso_factor", "provider_id")),
-            email: text("email_factor", "email_address"),
-            impersonator: text("impersonated_factor", "impersonator_email_address")
-                .or_else(|| text("impersonated_factor", "impersonator_id")),
-            last_authenticated_at: self
-                .last_authenticated_at
-                .as_deref()
-                .and_then(|date| date.parse::<Timestamp>().ok()),
-            delivery: self
-                .delivery_method
-                .as_deref()
-                .map_or_else(DeliveryMethod::untold, DeliveryMethod::new),
-            kind: FactorKind::from_name(&self.kind),
-        }
     }
 }
 

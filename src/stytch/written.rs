@@ -14,6 +14,7 @@ pub struct WrittenList {
     spelling: Spelling,
     below: Arc<dyn SessionDirectory>,
     clock: Arc<dyn Clock>,
+    pointers: Arc<[Arc<str>]>,
 }
 
 impl WrittenList {
@@ -23,14 +24,16 @@ impl WrittenList {
         spelling: Spelling,
         below: Arc<dyn SessionDirectory>,
         clock: Arc<dyn Clock>,
+        pointers: Arc<[Arc<str>]>,
     ) -> Self {
-        Self { body, spelling, below, clock }
+        Self { body, spelling, below, clock, pointers }
     }
 }
 
 impl SessionDirectory for WrittenList {
     fn active_sessions(&self, query: &SessionQuery) -> Answer<Evidence> {
-        let read = read_session_list(&self.body, &query.member, self.spelling, self.clock.now());
+        let read =
+            read_session_list(&self.body, &query.member, self.spelling, self.clock.now(), &self.pointers);
         Answer::Ready(read.map(Evidence::Sessions))
     }
 

@@ -14,6 +14,8 @@ const DECISION_BUCKETS: [f64; 13] =
 /// Buckets of request durations (OpenTelemetry semantic conventions for HTTP).
 const REQUEST_BUCKETS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// Buckets of a revocation's way between replicas.
+const PROPAGATION_BUCKETS: [f64; 9] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0];
 /// Buckets of the evidence's age.
 const AGE_BUCKETS: [f64; 10] = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0];
 
@@ -28,10 +30,17 @@ pub struct Metrics {
     pub decision_duration: HistogramVec,
     pub session_lookups: IntCounterVec,
     pub session_cache_entries: IntGauge,
+    pub session_cache_bytes: IntGauge,
     pub directory_requests: IntCounterVec,
     pub directory_request_duration: HistogramVec,
+    pub directory_breaker_state: IntGaugeVec,
     pub directory_credentials_rejected: IntGauge,
     pub evidence_age: Histogram,
+    pub revocations: IntCounterVec,
+    pub revocation_propagation: Histogram,
+    pub revocation_bus_connected: IntGauge,
+    pub streams_open: IntGauge,
+    pub streams_closed: IntCounterVec,
     pub jwks_last_success: Gauge,
     pub upstream_requests: IntCounterVec,
     pub upstream_request_duration: HistogramVec,
@@ -86,6 +95,7 @@ impl Metrics {
                 &["tier", "result"],
             )?,
             session_cache_entries: gauge("session_cache_entries", "Members whose session list is cached.")?,
+            session_cache_bytes: gauge("session_cache_bytes", "What the cached session lists take.")?,
             directory_requests: counters(
                 "directory_requests_total",
                 "Calls to the session directory, by outcome.",
@@ -96,6 +106,13 @@ impl Metrics {
                 "Duration of calls to the session directory.",
                 &["operation"],
                 &REQUEST_BUCKETS,
+            )?,
+            directory_breaker_state: keep(
+                &registry,
+                IntGaugeVec::new(
+                    opts("directory_breaker_state", "0 closed, 1 open, 2 recovering."),
+                    &["operation"],
+                ),
             )?,
             directory_credentials_rejected: gauge(
                 "directory_credentials_rejected",
@@ -110,6 +127,27 @@ impl Metrics {
                     ))
                     .buckets(AGE_BUCKETS.to_vec()),
                 ),
+            )?,
+            revocations: counters("revocations_total", "Revocations learnt of, by where from.", &["source"])?,
+            revocation_propagation: keep(
+                &registry,
+                Histogram::with_opts(
+                    HistogramOpts::from(opts(
+                        "revocation_propagation_seconds",
+                        "From another replica publishing a revocation to this one acting on it.",
+                    ))
+                    .buckets(PROPAGATION_BUCKETS.to_vec()),
+                ),
+            )?,
+            revocation_bus_connected: gauge(
+                "revocation_bus_connected",
+                "1 while this replica hears the others.",
+            )?,
+            streams_open: gauge("streams_open", "Responses and tunnels under way that hold a lease.")?,
+            streams_closed: counters(
+                "streams_closed_total",
+                "Open streams that were ended because they would not be allowed any more, by reason.",
+                &["reason"],
             )?,
             jwks_last_success: keep(
                 &registry,

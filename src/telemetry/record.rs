@@ -47,6 +47,8 @@ pub struct DecisionRecord<'a> {
     pub member_id: Option<&'a str>,
     /// The last six characters: enough to find a session again, not enough to name it elsewhere.
     pub session: Option<&'a str>,
+    /// `fresh`, `stale`, `stale_error` (past its time, because the directory fails) or `jwt`.
+    pub evidence: Option<&'static str>,
     pub evidence_age_ms: Option<f64>,
     pub duration_us: f64,
 }

@@ -109,6 +109,11 @@ impl<'a> Checker<'a> {
         self.environment.base.join(name)
     }
 
+    /// Whether secrets must be there; what stands in for one that is not is not judged.
+    pub(super) fn secrets_are_needed(&self) -> bool {
+        self.environment.secrets != SecretPolicy::NotNeeded
+    }
+
     /// The secret itself, from wherever the configuration says it is.
     pub(super) fn secret(&mut self, raw: Option<&RawSecret>, path: &Path) -> Option<Secret> {
         let Some(raw) = raw else {

@@ -3,22 +3,27 @@
 //! Must not stop at a mistake: each is noted with its place, and checking goes on with a value that harms nothing.
 
 mod checker;
+mod own;
 mod parts;
 mod project;
 mod requirement;
 mod routes;
+mod sessions;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::diagnostics::Problem;
 use super::raw::RawConfig;
 use super::tree::Path;
-use crate::directory::{GuardSettings, MemorySettings};
+use crate::admin::AdminSettings;
+use crate::directory::{GuardSettings, MemorySettings, SharedSettings};
 use crate::doors::ProxySettings;
 use crate::identity::{CredentialSource, JwtRules};
-use crate::policy::Route;
+use crate::policy::{Access, Freshness, Route};
+use crate::revocation::RevocationSettings;
 use crate::server::ListenerSettings;
 use crate::stytch::StytchSettings;
 use crate::telemetry::LogSettings;
@@ -39,6 +44,15 @@ pub struct Config {
     pub credentials: Vec<CredentialSource>,
     pub memory: MemorySettings,
     pub guard: GuardSettings,
+    /// How old evidence may be where no route says.
+    pub freshness: Freshness,
+    /// Whether a valid JWT's own claims count while the directory fails.
+    pub jwt_evidence: bool,
+    pub shared: Option<SharedSettings>,
+    pub revocation: RevocationSettings,
+    pub admin: Option<AdminSettings>,
+    /// How often the streams of a member are looked at again without any event.
+    pub recheck_every: Duration,
     pub upstreams: Vec<OriginSettings>,
     /// What identity headers begin with.
     pub header_prefix: String,
@@ -74,11 +88,29 @@ pub(super) fn check(
         &sessions.freshness,
         raw.upstreams.as_ref(),
     );
-    let stytch = stytch?;
+    let admin = checker.admin(raw.admin.as_ref(), &root.key("admin"));
+    let webhook_secrets = checker.webhook_secrets(raw.webhooks.as_ref(), &root.key("webhooks"));
+    let sign_out = checker.sign_out(raw.sign_out.as_ref(), &root.key("sign_out"));
+    let recheck_every = checker.recheck(raw.streams.as_ref(), &root.key("streams"));
+    let mut stytch = stytch?;
 
     // The oldest evidence any route could be served decides how long a mark must be kept.
     let oldest = routes.iter().map(|route| route.freshness.max_staleness + route.freshness.stale_if_error);
     let memory = MemorySettings { horizon: oldest.max().unwrap_or_default(), ..sessions.memory };
+    let own = sessions.freshness.max_staleness + sessions.freshness.stale_if_error;
+    let memory = MemorySettings { horizon: memory.horizon.max(own), ..memory };
+    let revocation = RevocationSettings {
+        webhook_secrets,
+        project_id: stytch.settings.project_id.clone(),
+        horizon: memory.horizon.max(memory.token_binding_for),
+    };
+    let claim_pointers = claim_pointers(&routes);
+    let shared = sessions.shared.map(|shared| SharedSettings {
+        scope: stytch.scope,
+        claim_pointers: claim_pointers.iter().map(|pointer| pointer.to_string()).collect(),
+        ..shared
+    });
+    stytch.settings.claim_pointers = claim_pointers;
     Some(Config {
         listeners,
         ops,
@@ -88,11 +120,29 @@ pub(super) fn check(
         credentials,
         memory,
         guard: sessions.guard,
+        freshness: sessions.freshness,
+        jwt_evidence: sessions.jwt_evidence,
+        shared,
+        revocation,
+        admin,
+        recheck_every,
         upstreams,
         header_prefix,
-        proxy: limits.proxy,
+        proxy: ProxySettings { sign_out, ..limits.proxy },
         log,
         drain_timeout,
         routes,
     })
+}
+
+/// Every custom claim that some route asks about, each once.
+fn claim_pointers(routes: &[Route]) -> Arc<[Arc<str>]> {
+    let required = routes.iter().filter_map(|route| match &route.access {
+        Access::Public => None,
+        Access::Require(requirement) => Some(requirement.claim_pointers()),
+    });
+    let mut pointers: Vec<Arc<str>> = required.flatten().collect();
+    pointers.sort_unstable();
+    pointers.dedup();
+    pointers.into()
 }

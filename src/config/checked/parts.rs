@@ -12,14 +12,10 @@ use super::checker::Checker;
 use super::project::is_origin;
 use crate::config::diagnostics::Code;
 use crate::config::mask::without_credentials;
-use crate::config::raw::{
-    RawCredential, RawIdentity, RawLimits, RawListener, RawLog, RawSessions, RawUpstream,
-};
+use crate::config::raw::{RawCredential, RawIdentity, RawLimits, RawListener, RawLog, RawUpstream};
 use crate::config::tree::Path;
-use crate::directory::{GuardSettings, MemorySettings};
-use crate::doors::ProxySettings;
+use crate::doors::{ProxySettings, SignOutSettings};
 use crate::identity::CredentialSource;
-use crate::policy::Freshness;
 use crate::server::{CertificateFiles, ListenerSettings, ServerLimits};
 use crate::telemetry::LogSettings;
 use crate::upstream::OriginSettings;
@@ -27,12 +23,6 @@ use crate::upstream::OriginSettings;
 pub(super) struct Limits {
     pub(super) server: ServerLimits,
     pub(super) proxy: ProxySettings,
-}
-
-pub(super) struct Sessions {
-    pub(super) memory: MemorySettings,
-    pub(super) guard: GuardSettings,
-    pub(super) freshness: Freshness,
 }
 
 impl Checker<'_> {
@@ -142,50 +132,6 @@ impl Checker<'_> {
             );
         }
         sources
-    }
-
-    pub(super) fn sessions(&mut self, raw: Option<&RawSessions>, path: &Path) -> Sessions {
-        let default = RawSessions::default();
-        let raw = raw.unwrap_or(&default);
-        let seconds = Duration::from_secs;
-        let fresh_for = self.duration(raw.fresh_for.as_deref(), seconds(10), &path.key("fresh_for"));
-        let while_revalidate = &path.key("stale_while_revalidate");
-        let revalidate = self.duration(raw.stale_while_revalidate.as_deref(), seconds(20), while_revalidate);
-        let stale_if_error =
-            self.duration(raw.stale_if_error.as_deref(), seconds(300), &path.key("stale_if_error"));
-        let max_staleness = fresh_for.saturating_add(revalidate);
-        if max_staleness.is_zero() {
-            let message = "evidence of no age at all does not exist";
-            self.note(
-                Code::InvalidValue,
-                &path.key("fresh_for"),
-                message,
-                Some("`1s` is the least that makes sense"),
-            );
-        }
-        let max_entries = self.count(raw.max_entries, 100_000, &path.key("max_entries"));
-        Sessions {
-            freshness: Freshness { fresh_for, max_staleness, stale_if_error },
-            memory: MemorySettings {
-                max_entries: u64::try_from(max_entries).unwrap_or(u64::MAX),
-                negative_for: self.duration(
-                    raw.negative_for.as_deref(),
-                    seconds(2),
-                    &path.key("negative_for"),
-                ),
-                token_binding_for: self.duration(
-                    raw.token_binding_for.as_deref(),
-                    seconds(900),
-                    &path.key("token_binding_for"),
-                ),
-                horizon: Duration::ZERO,
-            },
-            guard: GuardSettings {
-                deadline: self.timeout(raw.deadline.as_deref(), seconds(2), &path.key("deadline")),
-                max_in_flight: self.count(raw.max_in_flight, 64, &path.key("max_in_flight")),
-                max_waiting: self.count(raw.max_waiting, 1024, &path.key("max_waiting")),
-            },
-        }
     }
 
     pub(super) fn upstreams(
@@ -299,6 +245,7 @@ impl Checker<'_> {
             proxy: ProxySettings {
                 body_timeout,
                 tunnel_timeout,
+                sign_out: SignOutSettings::default(),
                 max_request_bytes: raw.max_request_bytes.unwrap_or(10 * 1024 * 1024 * 1024),
             },
         }

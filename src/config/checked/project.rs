@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
@@ -24,6 +25,8 @@ pub(super) struct Stytch {
     pub(super) settings: StytchSettings,
     pub(super) jwt_rules: JwtRules,
     pub(super) ca_file: Option<PathBuf>,
+    /// Project and API, as the name of what is learnt from them.
+    pub(super) scope: String,
 }
 
 impl Checker<'_> {
@@ -44,6 +47,7 @@ impl Checker<'_> {
             let message = "a leeway past `30s` keeps dead tokens alive";
             self.note(Code::InvalidValue, &path.key("leeway"), message, Some("correct the clocks instead"));
         }
+        let seed_keys = self.seed_keys(raw, path);
         let (project_id, secret, base_url) = (project?, secret?, base_url?);
         let mut issuers = vec![format!("stytch.com/{project_id}")];
         let api = base_url.to_string().trim_end_matches('/').to_owned();
@@ -52,6 +56,7 @@ impl Checker<'_> {
         }
         issuers.extend(raw.issuer.iter().flatten().cloned());
         Some(Stytch {
+            scope: format!("{project_id}\n{base_url}"),
             jwt_rules: JwtRules { issuers, audience: project_id.to_string(), leeway },
             ca_file: raw.ca_file.as_deref().map(|name| self.file(name)),
             settings: StytchSettings {
@@ -60,8 +65,32 @@ impl Checker<'_> {
                 base_url,
                 deadline: Duration::from_secs(5),
                 refresh_keys_every,
+                seed_keys,
+                claim_pointers: Arc::from([]),
             },
         })
+    }
+
+    fn seed_keys(&mut self, raw: &RawStytch, path: &Path) -> Option<Arc<[u8]>> {
+        let path = path.key("keys").key("file");
+        let name = raw.keys.as_ref()?.file.as_deref()?;
+        let read = (self.environment.file)(&self.file(name));
+        let text = match read {
+            Ok(text) => text,
+            Err(error) => {
+                self.note(Code::InvalidValue, &path, format!("`{name}` cannot be read: {error}"), None);
+                return None;
+            }
+        };
+        let set = serde_json::from_str::<serde_json::Value>(&text).ok();
+        let keys = set.as_ref().and_then(|set| set.get("keys")?.as_array());
+        if keys.is_none_or(|keys| keys.iter().all(|key| key.get("kty").is_none_or(|kind| kind != "RSA"))) {
+            let message = format!("`{name}` is no JWK set with an RSA key");
+            let hint = "save what `GET /v1/b2b/sessions/jwks/<project id>` answers";
+            self.note(Code::InvalidValue, &path, message, Some(hint));
+            return None;
+        }
+        Some(Arc::from(text.into_bytes()))
     }
 
     fn project_id(&mut self, text: Option<&str>, path: &Path) -> Option<ProjectId> {

@@ -11,10 +11,10 @@ use super::checker::Checker;
 use crate::config::diagnostics::Code;
 use crate::config::load::did_you_mean;
 use crate::config::tree::Path;
-use crate::policy::{FactorRequirement, Requirement};
+use crate::policy::{ClaimRequirement, ClaimTest, FactorRequirement, Requirement};
 use crate::session::{DeliveryMethod, FactorKind};
 
-const FORMS: [&str; 10] = [
+const FORMS: [&str; 11] = [
     "authenticated",
     "role",
     "factor",
@@ -22,6 +22,7 @@ const FORMS: [&str; 10] = [
     "organization",
     "session_age",
     "impersonated",
+    "claim",
     "all",
     "any",
     "not",
@@ -97,6 +98,7 @@ impl Checker<'_> {
                 }
                 max.map(|max| Requirement::SessionAge { max })
             }
+            ("claim", Some(Value::Object(fields))) => self.claim(fields, &place),
             ("impersonated", Some(Value::Bool(wanted))) => Some(Requirement::Impersonated(*wanted)),
             ("all" | "any", Some(Value::Array(parts))) => {
                 if parts.is_empty() {
@@ -125,6 +127,29 @@ impl Checker<'_> {
                 None
             }
         }
+    }
+
+    fn claim(&mut self, fields: &Map<String, Value>, path: &Path) -> Option<Requirement> {
+        self.known_keys(fields, &["pointer", "equals", "one_of", "exists"], path);
+        let pointer = fields.get("pointer").and_then(Value::as_str).unwrap_or_default();
+        if !pointer.starts_with('/') {
+            let hint = "such as `pointer: /plan` (RFC 6901)";
+            self.note(Code::InvalidValue, path, "a claim needs a `pointer` that begins with `/`", Some(hint));
+            return None;
+        }
+        let test = match (fields.get("equals"), fields.get("one_of"), fields.get("exists")) {
+            (Some(value), None, None) => ClaimTest::OneOf(vec![value.clone()]),
+            (None, Some(Value::Array(values)), None) if !values.is_empty() => {
+                ClaimTest::OneOf(values.clone())
+            }
+            (None, None, Some(Value::Bool(wanted))) => ClaimTest::Exists(*wanted),
+            _ => {
+                let hint = "`equals: VALUE`, `one_of: [VALUES]` or `exists: true`";
+                self.note(Code::InvalidValue, path, "a claim is tested in exactly one way", Some(hint));
+                return None;
+            }
+        };
+        Some(Requirement::Claim(ClaimRequirement { pointer: Arc::from(pointer), test }))
     }
 
     fn factor(&mut self, fields: &Map<String, Value>, path: &Path) -> Option<Requirement> {
@@ -223,6 +248,7 @@ fn example(form: &str) -> &'static str {
         "mfa" => "write `mfa`, or `mfa: { max_age: 1h }`",
         "organization" => "write `organization: [acme, globex]`",
         "session_age" => "write `session_age: { max: 8h }`",
+        "claim" => "write `claim: { pointer: /plan, equals: gold }`",
         "impersonated" => "write `impersonated: false`",
         "not" => "write `not:` and one requirement",
         _ => "write a list of requirements",

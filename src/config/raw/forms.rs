@@ -74,6 +74,8 @@ pub(in crate::config) enum RequirementForm {
     Organization(OneOrMany),
     /// The session began recently.
     SessionAge(SessionAgeForm),
+    /// What a custom claim of the session holds.
+    Claim(ClaimForm),
     /// Whether somebody may be acting as the member.
     Impersonated(bool),
     /// Every one of these.
@@ -98,6 +100,21 @@ pub(in crate::config) struct FactorForm {
     connection_id: Option<String>,
     /// Proven at most this long ago.
     max_age: Option<String>,
+}
+
+/// A custom claim: exactly one of `equals`, `one_of` and `exists`.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "read by the schema generator only")]
+pub(in crate::config) struct ClaimForm {
+    /// Where it is (RFC 6901), such as `/plan` or `/limits/seats`.
+    pointer: String,
+    /// Equal to this, type and all.
+    equals: Option<serde_json::Value>,
+    /// Equal to one of these.
+    one_of: Option<Vec<serde_json::Value>>,
+    /// Whether anything is there.
+    exists: Option<bool>,
 }
 
 /// Multi-factor authentication.

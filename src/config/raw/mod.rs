@@ -3,6 +3,7 @@
 //! Must not hold a rule; `checked` does.
 
 mod forms;
+mod sessions;
 
 use std::collections::BTreeMap;
 
@@ -10,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) use forms::{OneOrMany, RequirementForm};
+pub(super) use sessions::{RawSessions, RawShared};
 
 /// The configuration of a gateway.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -19,12 +21,20 @@ pub(super) struct RawConfig {
     pub(super) listeners: Option<Vec<RawListener>>,
     /// Where metrics and probes are answered.
     pub(super) ops: Option<RawOps>,
+    /// Where the admin API is answered. Default: nowhere.
+    pub(super) admin: Option<RawAdmin>,
     /// The Stytch project whose sessions are believed.
     pub(super) stytch: Option<RawStytch>,
     /// Where credentials are looked for, in this order. Default: the cookies `stytch_session_jwt` and `stytch_session`, then `Authorization: Bearer`.
     pub(super) credentials: Option<Vec<RawCredential>>,
     /// How old the evidence of a decision may be.
     pub(super) sessions: Option<RawSessions>,
+    /// Deliveries of Stytch's webhooks, at `/.portcullis/webhooks/stytch`.
+    pub(super) webhooks: Option<RawWebhooks>,
+    /// What signing out at `/.portcullis/sign-out` does besides ending the session.
+    pub(super) sign_out: Option<RawSignOut>,
+    /// Responses and tunnels that stay open.
+    pub(super) streams: Option<RawStreams>,
     /// The applications behind the gateway, by name.
     pub(super) upstreams: Option<BTreeMap<String, RawUpstream>>,
     /// How the caller is told to the application.
@@ -77,6 +87,52 @@ pub(super) struct RawOps {
     pub(super) address: Option<String>,
 }
 
+/// The admin API: `POST /admin/revoke`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawAdmin {
+    /// Address and port. Default: `127.0.0.1:9181`. Anywhere but on loopback it needs a token.
+    pub(super) address: Option<String>,
+    /// What callers must show as a bearer token.
+    pub(super) token: Option<RawSecret>,
+}
+
+/// Webhooks of the project.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawWebhooks {
+    /// Signing secrets, `whsec_…`; several while one replaces another. Without any there is no webhook.
+    pub(super) secrets: Option<Vec<RawSecret>>,
+}
+
+/// Signing out.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawSignOut {
+    /// Where the browser goes after it: a path, or an `https` URL. Default: a page that says so.
+    pub(super) redirect_to: Option<String>,
+    /// The domain the session cookies were set for, if not for the host alone.
+    pub(super) cookie_domain: Option<String>,
+    /// Origins besides the gateway's own whose pages may sign out, such as `https://app.example.com`.
+    pub(super) origins: Option<Vec<String>>,
+}
+
+/// Open streams.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawStreams {
+    /// How often the streams of a member are looked at again when nothing happened. Default: `30s`.
+    pub(super) recheck: Option<String>,
+}
+
+/// Verification keys.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawKeys {
+    /// A JWK set to begin with, as the API publishes it; for starting while the API cannot be reached.
+    pub(super) file: Option<String>,
+}
+
 /// The Stytch project.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -93,6 +149,8 @@ pub(super) struct RawStytch {
     pub(super) ca_file: Option<String>,
     /// How often verification keys are fetched ahead of need. Default: `5m`.
     pub(super) refresh_keys_every: Option<String>,
+    /// A key set to begin with.
+    pub(super) keys: Option<RawKeys>,
     /// Clock difference forgiven in session JWTs. Default: `2s`, at most `30s`.
     pub(super) leeway: Option<String>,
 }
@@ -117,30 +175,6 @@ pub(super) struct RawCredential {
     pub(super) cookie: Option<String>,
     /// `Authorization: Bearer`.
     pub(super) bearer: Option<bool>,
-}
-
-/// Ages of session lists and bounds of lookups.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RawSessions {
-    /// Served without asking. Default: `10s`.
-    pub(super) fresh_for: Option<String>,
-    /// Served after that while one refresh runs. Default: `20s`.
-    pub(super) stale_while_revalidate: Option<String>,
-    /// Served after that only while the directory fails. Default: `5m`.
-    pub(super) stale_if_error: Option<String>,
-    /// How long "no such member" and "no such token" are believed, and how old evidence may be to refuse anybody without asking again. Default: `2s`.
-    pub(super) negative_for: Option<String>,
-    /// How long an opaque token's session is remembered. Default: `15m`.
-    pub(super) token_binding_for: Option<String>,
-    /// Members whose sessions are kept. Default: `100000`.
-    pub(super) max_entries: Option<u64>,
-    /// For one lookup, waiting included. Default: `2s`.
-    pub(super) deadline: Option<String>,
-    /// Lookups under way at once. Default: `64`.
-    pub(super) max_in_flight: Option<u64>,
-    /// Lookups that may wait for a place. Default: `1024`.
-    pub(super) max_waiting: Option<u64>,
 }
 
 /// An application.

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::directory::{ManualClock, Spelling, TokenBinding};
-use crate::identity::{MemberId, Now, OrganizationId, Secret, SessionId};
+use crate::identity::{CredentialDigest, MemberId, Now, OrganizationId, Secret, SessionId};
 use crate::policy::Freshness;
 use crate::session::{ActiveSessions, MemberSession, RevocationTarget};
 
@@ -41,12 +41,12 @@ impl SessionDirectory for Scripted {
         let sent = self.clock.now();
         Answer::Ready(match self.answer.lock().unwrap().clone() {
             Ok(ids) if ids == ["nobody"] => Ok(TokenOwner::Nobody { asked_at: sent }),
-            Ok(ids) => Ok(TokenOwner::Session(TokenBinding {
+            Ok(ids) => Ok(TokenOwner::Session(Arc::new(TokenBinding {
                 member: member(),
                 session_id: SessionId::parse(ids[0]).unwrap(),
                 expires_at: sent.wall + Duration::from_secs(3600),
                 resolved_at: sent,
-            })),
+            }))),
             Err(error) => Err(error),
         })
     }
@@ -69,6 +69,7 @@ fn world() -> World {
         gate: Arc::new(Semaphore::new(1_000)),
     });
     let settings = MemorySettings {
+        max_bytes: 1024 * 1024 * 1024,
         max_entries: 1_000,
         negative_for: Duration::from_secs(2),
         token_binding_for: Duration::from_secs(900),
@@ -88,18 +89,18 @@ fn member() -> MemberRef {
 
 fn list(asked: &MemberRef, ids: &[&str], sent: Now) -> ActiveSessions {
     let member = if asked.organization_id.as_str() == "acme" { member() } else { asked.clone() };
-    let session = |id: &&str| {
-        Arc::new(MemberSession {
-            session_id: SessionId::parse(id).unwrap(),
-            member: member.clone(),
-            organization_slug: Some(Arc::from("acme")),
-            started_at: None,
-            expires_at: sent.wall + Duration::from_secs(3600),
-            roles: None,
-            factors: Vec::new(),
-        })
+    let session = |id: &&str| MemberSession {
+        session_id: SessionId::parse(id).unwrap(),
+        member: member.clone(),
+        organization_slug: Some(Arc::from("acme")),
+        started_at: None,
+        expires_at: sent.wall + Duration::from_secs(3600),
+        roles: None,
+        factors: Vec::new(),
+        claims: Vec::new(),
     };
-    ActiveSessions { sessions: ids.iter().map(session).collect(), member: member.clone(), fetched_at: sent }
+    let sessions: Vec<_> = ids.iter().map(session).collect();
+    ActiveSessions::new(member, &sessions, sent)
 }
 
 impl World {
@@ -113,6 +114,7 @@ impl World {
                 stale_if_error: Duration::from_secs(300),
             },
             newer_than: None,
+            vouched: None,
             now: self.clock.now(),
         }
     }
@@ -123,8 +125,8 @@ impl World {
 
     async fn ask_with(&self, query: SessionQuery) -> Result<Vec<String>, DirectoryError> {
         match self.memory.active_sessions(&query).wait().await? {
-            Evidence::Sessions(list) => {
-                Ok(list.sessions.iter().map(|session| session.session_id.to_string()).collect())
+            Evidence::Sessions(list) | Evidence::Vouched(list) => {
+                Ok(list.sessions().map(|session| session.session_id.to_string()).collect())
             }
             Evidence::NoSuchMember(_) => Ok(vec!["nobody".to_owned()]),
         }
@@ -340,7 +342,7 @@ async fn a_lookup_that_began_before_a_forget_never_lands_after_it() {
     world.answer(Ok(vec!["s2"]));
     world.next.gate.add_permits(1_000);
     let Evidence::Sessions(list) = early.await.unwrap().unwrap() else { panic!("nobody") };
-    assert_eq!(list.sessions[0].session_id.as_str(), "s2");
+    assert_eq!(list.sessions().next().unwrap().session_id.as_str(), "s2");
     assert_eq!(world.ask().await.unwrap(), ["s2"]);
     assert_eq!(world.calls(), 2);
 }
@@ -356,7 +358,7 @@ async fn every_spelling_of_a_member_shares_one_entry() {
     world.ask_with(written()).await.unwrap();
     world.ask().await.unwrap();
     assert_eq!(world.calls(), 2);
-    assert_eq!(world.memory.entries(), 1);
+    assert_eq!(world.memory.size().0, 1);
     world.revoke(RevocationTarget::Organization(member().organization_id));
     world.advance(1);
     world.ask_with(written()).await.unwrap();
@@ -369,6 +371,8 @@ async fn an_opaque_token_is_resolved_once_and_until_its_session_is_forgotten() {
     let query = || TokenQuery {
         token: Secret::new("opaque".into()),
         digest: CredentialDigest::of("opaque"),
+        peer: None,
+        newer_than: None,
         now: world.clock.now(),
     };
     let resolve = || world.memory.resolve(&query()).wait();

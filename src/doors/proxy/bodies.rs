@@ -9,13 +9,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use crate::doors::account::Account;
-use crate::engine::ManagedNames;
+use crate::engine::{Lease, ManagedNames};
+use crate::policy::Reason;
 use crate::upstream::{OriginBody, Progress, UploadFailure};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -27,6 +28,37 @@ pub(super) enum BodyError {
     Stalled,
     #[error("the body is larger than allowed")]
     TooLarge,
+    #[error("the session it was allowed for may not go on: {}", .0.title())]
+    Ended(Reason),
+}
+
+/// How a response is ended before its origin ended it, so that the client can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// A stream of events may end at any time.
+    Events,
+    /// A gRPC stream says why in its trailers.
+    Grpc,
+    /// Anything else must not look complete.
+    Break,
+}
+
+impl Ending {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let kind =
+            headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let is =
+            |wanted: &str| kind.get(..wanted.len()).is_some_and(|start| start.eq_ignore_ascii_case(wanted));
+        if headers.contains_key(http::header::CONTENT_LENGTH) {
+            Self::Break
+        } else if is("text/event-stream") {
+            Self::Events
+        } else if is("application/grpc") {
+            Self::Grpc
+        } else {
+            Self::Break
+        }
+    }
 }
 
 /// The client's body on its way to the origin.
@@ -123,6 +155,8 @@ pub struct ResponseBody {
     managed: Arc<ManagedNames>,
     account: Account,
     patience: Patience,
+    /// Its right to go on, and how it ends without it.
+    lease: Option<(Lease, Ending)>,
 }
 
 enum Source {
@@ -142,8 +176,9 @@ impl ResponseBody {
         managed: &Arc<ManagedNames>,
         account: Account,
         timeout: Duration,
+        lease: Option<(Lease, Ending)>,
     ) -> Self {
-        Self::new(Source::Origin(body), managed, account, timeout)
+        Self { lease, ..Self::new(Source::Origin(body), managed, account, timeout) }
     }
 
     fn new(source: Source, managed: &Arc<ManagedNames>, mut account: Account, timeout: Duration) -> Self {
@@ -152,7 +187,26 @@ impl ResponseBody {
             Source::Own(bytes) => bytes.is_none(),
             Source::Origin(body) => body.is_end_stream(),
         };
-        Self { source, managed: Arc::clone(managed), account, patience: Patience::new(timeout) }
+        let patience = Patience::new(timeout);
+        Self { source, managed: Arc::clone(managed), account, patience, lease: None }
+    }
+
+    /// Ends the response because its session may not go on. What the origin had left to say is dropped, and its
+    /// connection with it.
+    fn end(&mut self, reason: Reason, ending: Ending) -> Option<Result<Frame<Bytes>, BoxError>> {
+        self.source = Source::Own(None);
+        self.account.reason = Some(reason);
+        match ending {
+            Ending::Events => None,
+            Ending::Grpc => {
+                let mut trailers = HeaderMap::new();
+                // 16 is UNAUTHENTICATED (gRPC, status codes).
+                trailers.insert("grpc-status", HeaderValue::from_static("16"));
+                trailers.insert("grpc-message", HeaderValue::from_static(reason.title()));
+                Some(Ok(Frame::trailers(trailers)))
+            }
+            Ending::Break => Some(Err(BodyError::Ended(reason).into())),
+        }
     }
 }
 
@@ -165,6 +219,13 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
+        if let Some((lease, ending)) = &this.lease
+            && let Poll::Ready(reason) = lease.poll_ended(cx)
+        {
+            let ending = *ending;
+            this.lease = None;
+            return Poll::Ready(this.end(reason, ending));
+        }
         let polled = match &mut this.source {
             Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Source::Origin(body) => Pin::new(body).poll_frame(cx),

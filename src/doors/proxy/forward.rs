@@ -11,12 +11,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use super::bodies::{RequestBody, ResponseBody};
+use super::bodies::{Ending, RequestBody, ResponseBody};
 use super::hop_by_hop::{asks_for_websocket, filter_announced_trailers, mark_websocket, remove_hop_by_hop};
 use super::tunnel::open_tunnel;
 use super::{Inner, Intake, REQUEST_ID};
 use crate::doors::account::Account;
-use crate::engine::{HeaderEdits, Snapshot};
+use crate::engine::{HeaderEdits, Lease, Snapshot};
 use crate::policy::{Permit, Reason};
 use crate::server::Peer;
 use crate::upstream::{OriginError, OriginResponse, Progress, UploadFailure};
@@ -40,6 +40,7 @@ impl Inner {
         permit: &Permit,
         edits: &HeaderEdits,
         snapshot: &Snapshot,
+        lease: Option<Lease>,
         mut account: Account,
     ) -> Response<ResponseBody> {
         let route = permit.route();
@@ -83,7 +84,11 @@ impl Inner {
         }
 
         let began = Instant::now();
-        let sent = origin.send(outbound, &progress).await;
+        let sent = tokio::select! {
+            biased;
+            reason = ended(lease.as_ref()) => return self.refuse(&reason.into(), account),
+            sent = origin.send(outbound, &progress) => sent,
+        };
         account.upstream_took = Some(began.elapsed());
         // An upload that failed on the client's side says nothing about the origin.
         if let (Err(_), Some(failure)) = (&sent, progress.failure()) {
@@ -109,14 +114,15 @@ impl Inner {
             let origin_side = hyper::upgrade::on(&mut response);
             // Both places stay taken for as long as the tunnel lives.
             let places = (Arc::clone(peer), response.body_mut().take_place());
-            let tunnel = open_tunnel(client_side, origin_side, settings.tunnel_timeout, self.drain.clone());
+            let tunnel =
+                open_tunnel(client_side, origin_side, settings.tunnel_timeout, self.drain.clone(), lease);
             self.drain.spawn(async move {
                 tunnel.await;
                 drop(places);
             });
-            return self.respond(response, snapshot, account, true);
+            return self.respond(response, snapshot, account, true, None);
         }
-        self.respond(response, snapshot, account, false)
+        self.respond(response, snapshot, account, false, lease)
     }
 
     fn respond(
@@ -125,6 +131,7 @@ impl Inner {
         snapshot: &Snapshot,
         mut account: Account,
         websocket: bool,
+        lease: Option<Lease>,
     ) -> Response<ResponseBody> {
         let managed = &snapshot.managed_names;
         let headers = response.headers_mut();
@@ -138,7 +145,9 @@ impl Inner {
         headers.insert(REQUEST_ID, account.request_id.header());
         *response.version_mut() = Version::HTTP_11;
         account.status = Some(response.status());
-        response.map(|body| ResponseBody::from_origin(body, managed, account, self.settings.body_timeout))
+        let lease = lease.map(|lease| (lease, Ending::of(response.headers())));
+        response
+            .map(|body| ResponseBody::from_origin(body, managed, account, self.settings.body_timeout, lease))
     }
 
     fn count(&self, upstream: &str, sent: &Result<OriginResponse<RequestBody>, OriginError>, began: Instant) {
@@ -150,6 +159,14 @@ impl Inner {
         self.metrics.upstream_requests.with_label_values(&[upstream, outcome]).inc();
         let took = began.elapsed().as_secs_f64();
         self.metrics.upstream_request_duration.with_label_values(&[upstream]).observe(took);
+    }
+}
+
+/// Resolves when the session may not go on; never for a public route.
+async fn ended(lease: Option<&Lease>) -> Reason {
+    match lease {
+        Some(lease) => lease.ended().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -7,6 +7,7 @@ mod forward;
 mod hop_by_hop;
 mod intake;
 mod tunnel;
+mod websocket;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,11 +22,12 @@ use hyper::body::Incoming;
 use self::bodies::{RequestBody, ResponseBody};
 use self::intake::{Intake, Taken, take_in};
 use super::account::Account;
-use super::own::refused_at_the_door;
+use super::own::{OwnPage, OwnPages, OwnRequest, Refused};
 use super::refusal::refusal_response;
 use super::settings::ProxySettings;
 use crate::engine::{AccessRequest, Engine, ManagedNames};
 use crate::policy::{Decision, Reason, Refusal};
+use crate::revocation::Revocations;
 use crate::server::{Drain, Peer, Serve};
 use crate::telemetry::{LineWriter, Metrics};
 use crate::upstream::Origin;
@@ -40,6 +42,7 @@ pub struct ProxyDoor(Arc<Inner>);
 struct Inner {
     engine: Arc<Engine>,
     origins: Origins,
+    own: OwnPages,
     settings: ProxySettings,
     drain: Drain,
     metrics: Metrics,
@@ -50,12 +53,14 @@ impl ProxyDoor {
     pub fn new(
         engine: Arc<Engine>,
         origins: Origins,
+        revocations: Revocations,
         settings: ProxySettings,
         drain: Drain,
         metrics: Metrics,
         lines: LineWriter,
     ) -> Self {
-        Self(Arc::new(Inner { engine, origins, settings, drain, metrics, lines }))
+        let own = OwnPages::new(Arc::clone(&engine), revocations, settings.sign_out.clone());
+        Self(Arc::new(Inner { engine, origins, own, settings, drain, metrics, lines }))
     }
 }
 
@@ -93,20 +98,22 @@ impl Inner {
         };
         account.host = intake.host.to_string();
         account.path = intake.path.to_string();
-        if let Some(reason) = refused_at_the_door(request.method(), &intake.path) {
-            return self.refuse_unread(request, reason, account).await;
+        if let Some(page) = OwnPage::at(&intake.path) {
+            return self.own_page(page, request, &intake, peer, account).await;
         }
-        let verdict = self
-            .engine
-            .check(&AccessRequest {
-                method: request.method(),
-                host: &intake.host,
-                path: &intake.path,
-                headers: request.headers(),
-                request_id: &account.request_id,
-                trace: &account.trace,
-            })
-            .await;
+        let method = request.method().clone();
+        let asked = AccessRequest {
+            method: &method,
+            host: &intake.host,
+            path: &intake.path,
+            headers: request.headers(),
+            peer: Some(peer.address.ip()),
+            request_id: &account.request_id,
+            trace: &account.trace,
+        };
+        let verdict = self.engine.check(&asked).await;
+        // Registered before it is sent on: from here on an event reaches it.
+        let lease = self.engine.lease(&asked, &verdict);
         account.route = verdict.route.as_ref().map(|route| Arc::clone(&route.name));
         match verdict.decision {
             Decision::Refuse(refusal) => {
@@ -114,8 +121,54 @@ impl Inner {
                 self.refuse(&refusal, account)
             }
             Decision::Allow(permit) => {
-                self.forward(request, &intake, peer, &permit, &verdict.edits, &verdict.snapshot, account)
-                    .await
+                self.forward(
+                    request,
+                    &intake,
+                    peer,
+                    &permit,
+                    &verdict.edits,
+                    &verdict.snapshot,
+                    lease,
+                    account,
+                )
+                .await
+            }
+        }
+    }
+
+    /// Answers one of our own pages.
+    async fn own_page(
+        &self,
+        page: OwnPage,
+        request: Request<Incoming>,
+        intake: &Intake,
+        peer: &Arc<Peer>,
+        mut account: Account,
+    ) -> Response<ResponseBody> {
+        let (request_id, trace) = (account.request_id.clone(), account.trace.clone());
+        let own = OwnRequest {
+            page,
+            request,
+            host: &intake.host,
+            authority: &intake.authority,
+            path: &intake.path,
+            peer: peer.address.ip(),
+            secure: peer.secure,
+            request_id: &request_id,
+            trace: &trace,
+        };
+        match self.own.answer(own).await {
+            Ok(mut response) => {
+                account.status = Some(response.status());
+                account.unread_body = false;
+                response.headers_mut().insert(REQUEST_ID, account.request_id.header());
+                response.map(|bytes| ResponseBody::own(bytes, &self.managed_names(), account))
+            }
+            Err(Refused { refusal, recorded }) => {
+                if !recorded {
+                    self.engine.record_refusal(&request_id, &trace, refusal.reason);
+                }
+                self.refuse(&refusal, account)
             }
         }
     }

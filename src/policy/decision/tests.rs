@@ -22,8 +22,9 @@ fn member() -> MemberRef {
     }
 }
 
-fn session(id: &str, role: &str, expires_in: i64) -> Arc<MemberSession> {
-    Arc::new(MemberSession {
+fn session(id: &str, role: &str, expires_in: i64) -> MemberSession {
+    MemberSession {
+        claims: Vec::new(),
         session_id: SessionId::parse(id).unwrap(),
         member: member(),
         organization_slug: None,
@@ -31,12 +32,12 @@ fn session(id: &str, role: &str, expires_in: i64) -> Arc<MemberSession> {
         expires_at: Timestamp::from_second(NOW + expires_in).unwrap(),
         roles: Some(vec![Arc::from(role)]),
         factors: Vec::new(),
-    })
+    }
 }
 
-fn evidence(sessions: Vec<Arc<MemberSession>>) -> Evidence {
+fn evidence(sessions: Vec<MemberSession>) -> Evidence {
     let fetched_at = Now { monotonic: Monotonic::after_start(Duration::from_secs(93)), ..now() };
-    Evidence::Sessions(Arc::new(ActiveSessions { member: member(), sessions, fetched_at }))
+    Evidence::Sessions(Arc::new(ActiveSessions::new(member(), &sessions, fetched_at)))
 }
 
 fn route(access: Access) -> Arc<Route> {
@@ -57,7 +58,7 @@ fn route(access: Access) -> Arc<Route> {
     })
 }
 
-fn admin_only(bound: Bound, sessions: Vec<Arc<MemberSession>>) -> Result<String, Reason> {
+fn admin_only(bound: Bound, sessions: Vec<MemberSession>) -> Result<String, Reason> {
     let principal = Principal { member: member(), bound, issued_at: None, seen_at: None };
     let route = route(Access::Require(Requirement::Role(Arc::from("admin"))));
     match decide(&route, Some((&principal, &evidence(sessions))), now()) {

@@ -31,6 +31,7 @@ fn unreadable() -> Factor {
 
 pub(crate) fn session(roles: &[&str], factors: Vec<Factor>) -> MemberSession {
     MemberSession {
+        claims: Vec::new(),
         session_id: SessionId::parse("session-1").unwrap(),
         member: MemberRef {
             organization_id: OrganizationId::parse("organization-1").unwrap(),
@@ -139,7 +140,11 @@ fn every_requirement_is_met_unmet_or_unknown() {
         (
             "session begun ahead",
             age(599),
-            MemberSession { started_at: Some(Timestamp::from_second(NOW + 60).unwrap()), ..full() },
+            MemberSession {
+                claims: Vec::new(),
+                started_at: Some(Timestamp::from_second(NOW + 60).unwrap()),
+                ..full()
+            },
             Unknown,
         ),
         ("unreadable factor", wants("totp", None), with(vec![unreadable()]), Unknown),
@@ -168,7 +173,11 @@ fn every_requirement_is_met_unmet_or_unknown() {
         (
             "a slug that poses as an id",
             organization("organization-2"),
-            MemberSession { organization_slug: Some(Arc::from("organization-2")), ..full() },
+            MemberSession {
+                claims: Vec::new(),
+                organization_slug: Some(Arc::from("organization-2")),
+                ..full()
+            },
             False,
         ),
         ("session young", age(600), full(), True),
@@ -288,6 +297,7 @@ fn any_session() -> impl Strategy<Value = MemberSession> {
                 factors.push(unreadable());
             }
             MemberSession {
+                claims: Vec::new(),
                 roles: roles.map(|roles| roles.iter().map(|role| Arc::from(role.as_str())).collect()),
                 ..session(&[], factors)
             }

@@ -2,8 +2,11 @@
 
 use serde_json::json;
 
+use jiff::Timestamp;
+
 use super::*;
 use crate::identity::Monotonic;
+use crate::session::{Factor, FactorKind};
 
 fn sent() -> Now {
     Now { wall: Timestamp::from_second(1_800_000_000).unwrap(), monotonic: Monotonic::default() }
@@ -28,19 +31,19 @@ fn session() -> Value {
 
 fn read(sessions: Value) -> Result<Arc<ActiveSessions>, DirectoryError> {
     let body = json!({ "status_code": 200, "request_id": "r", "member_sessions": sessions }).to_string();
-    read_session_list(body.as_bytes(), &asked(), Spelling::Canonical, sent())
+    read_session_list(body.as_bytes(), &asked(), Spelling::Canonical, sent(), &[])
 }
 
 fn factors(factors: Value) -> Vec<Factor> {
     let mut session = session();
     session["authentication_factors"] = factors;
-    read(json!([session])).unwrap().sessions[0].factors.clone()
+    read(json!([session])).unwrap().sessions().next().unwrap().factors
 }
 
 #[test]
 fn dates_have_any_number_of_fraction_digits_and_any_offset() {
     let list = read(json!([session()])).unwrap();
-    assert_eq!(list.sessions[0].expires_at, "2026-11-23T10:00:00.123456789Z".parse().unwrap());
+    assert_eq!(list.sessions().next().unwrap().expires_at, "2026-11-23T10:00:00.123456789Z".parse().unwrap());
     assert_eq!(list.fetched_at, sent());
 }
 
@@ -51,7 +54,7 @@ fn absent_and_null_fields_are_unknown_not_empty() {
         bare[field] = Value::Null;
     }
     let list = read(json!([bare])).unwrap();
-    let session = &list.sessions[0];
+    let session = &list.sessions().next().unwrap();
     assert_eq!((&session.roles, &session.organization_slug, session.started_at), (&None, &None, None));
     assert_eq!(session.factors[0].kind, FactorKind::Unreadable);
 }
@@ -106,7 +109,7 @@ fn a_slug_or_external_id_comes_back_as_the_directorys_own_ids() {
             organization_id: OrganizationId::parse(organization).unwrap(),
             member_id: MemberId::parse(member).unwrap(),
         };
-        read_session_list(body.as_bytes(), &asked, Spelling::AsWritten, sent())
+        read_session_list(body.as_bytes(), &asked, Spelling::AsWritten, sent(), &[])
             .map(|list| list.member.clone())
     };
     assert_eq!(ask("acme", "payroll-77"), Ok(asked()));
@@ -127,7 +130,7 @@ fn what_is_no_list_is_malformed() {
         r#"{"member_sessions":[],"member_sessions":[]}"#,
         "<html>502</html>",
     ] {
-        let read = read_session_list(body.as_bytes(), &asked(), Spelling::Canonical, sent());
+        let read = read_session_list(body.as_bytes(), &asked(), Spelling::Canonical, sent(), &[]);
         assert!(matches!(read, Err(DirectoryError::Malformed(_))), "{body}: {read:?}");
     }
     for field in ["member_session_id", "member_id", "organization_id", "expires_at"] {

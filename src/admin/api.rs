@@ -1,0 +1,154 @@
+//! The admin API: `POST /admin/revoke`.
+//!
+//! Must not answer a page in somebody's browser, nor anybody without the token where one is configured.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use serde::Deserialize;
+
+use super::AdminSettings;
+use crate::identity::{CredentialDigest, MemberId, OrganizationId, SessionId};
+use crate::revocation::{Revocations, Revoked, Source};
+use crate::server::{Peer, Serve};
+use crate::session::RevocationTarget;
+
+/// The most of a body that is read.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// Answers the admin API. Cheap to clone.
+#[derive(Clone)]
+pub struct AdminDoor(Arc<Inner>);
+
+struct Inner {
+    revocations: Revocations,
+    settings: AdminSettings,
+}
+
+/// What is to be revoked: exactly one of the three.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RevokeCall {
+    member_session_id: Option<String>,
+    member_id: Option<String>,
+    organization_id: Option<String>,
+    /// Whether it is revoked at the API as well.
+    #[serde(default)]
+    upstream: bool,
+}
+
+/// Status and words of an answer that is no success.
+type Failure = (StatusCode, String);
+
+impl AdminDoor {
+    pub fn new(revocations: Revocations, settings: AdminSettings) -> Self {
+        Self(Arc::new(Inner { revocations, settings }))
+    }
+}
+
+impl Serve for AdminDoor {
+    type Body = Full<Bytes>;
+
+    async fn serve(&self, request: Request<Incoming>, _peer: Arc<Peer>) -> Response<Full<Bytes>> {
+        let (status, body) = match self.0.answer(request).await {
+            Ok(body) => (StatusCode::OK, body),
+            Err((status, error)) => (status, serde_json::json!({ "error": error })),
+        };
+        let mut response = Response::new(Full::new(Bytes::from(format!("{body}\n"))));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Bearer realm=\"portcullis admin\"");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}
+
+impl Inner {
+    async fn answer(&self, request: Request<Incoming>) -> Result<serde_json::Value, Failure> {
+        self.admit(request.headers(), request.uri().authority().map(http::uri::Authority::as_str))?;
+        match (request.method(), request.uri().path()) {
+            (&Method::POST, "/admin/revoke") => self.revoke(request).await,
+            (_, "/admin/revoke") => Err((StatusCode::METHOD_NOT_ALLOWED, "use POST".to_owned())),
+            _ => Err((StatusCode::NOT_FOUND, "there is POST /admin/revoke".to_owned())),
+        }
+    }
+
+    /// Whoever holds the token; without one, whoever is on this machine and no page of a browser.
+    fn admit(&self, headers: &HeaderMap, authority: Option<&str>) -> Result<(), Failure> {
+        let refuse = |status, why: &str| Err((status, why.to_owned()));
+        if headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site") {
+            return refuse(StatusCode::FORBIDDEN, "pages of a browser are not answered");
+        }
+        if let Some(token) = &self.settings.token {
+            let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+            let given = given
+                .and_then(|value| value.split_once(' '))
+                .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+            // By digest, so that the time it takes says nothing about either length.
+            let same = given.is_some_and(|(_, given)| {
+                let digests = [given.trim(), token.expose()].map(|text| CredentialDigest::of(text).to_hex());
+                let [given, token] = &digests;
+                verify_slices_are_equal(given.as_bytes(), token.as_bytes()).is_ok()
+            });
+            return if same { Ok(()) } else { refuse(StatusCode::UNAUTHORIZED, "the admin token is needed") };
+        }
+        // A name that was made to point here is no name of ours (DNS rebinding).
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).or(authority);
+        let host = host.and_then(|host| host.parse::<http::uri::Authority>().ok());
+        let is_loopback = host.is_some_and(|host| {
+            let host = host.host().trim_matches(['[', ']']);
+            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        });
+        if is_loopback {
+            Ok(())
+        } else {
+            refuse(StatusCode::MISDIRECTED_REQUEST, "ask by a loopback address")
+        }
+    }
+
+    async fn revoke(&self, request: Request<Incoming>) -> Result<serde_json::Value, Failure> {
+        let bad = |why: String| (StatusCode::BAD_REQUEST, why);
+        let read = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
+        let read = tokio::time::timeout(std::time::Duration::from_secs(10), read).await;
+        let Ok(Ok(body)) = read else { return Err(bad("the body did not arrive".to_owned())) };
+        let call: RevokeCall =
+            serde_json::from_slice(&body.to_bytes()).map_err(|error| bad(error.to_string()))?;
+        let target = target(&call).map_err(|why| bad(why.to_owned()))?;
+        if call.upstream {
+            let revoked = match &target {
+                RevocationTarget::Session(id) => Revoked::Session(id),
+                RevocationTarget::Member(id) => Revoked::Member(id),
+                RevocationTarget::Organization(_) => {
+                    let why = "the API revokes sessions and members; an organization is only forgotten here";
+                    return Err(bad(why.to_owned()));
+                }
+            };
+            // Upstream first: what is forgotten here is asked for again at once.
+            let done = self.revocations.revoke_upstream(revoked).await;
+            done.map_err(|error| (StatusCode::BAD_GATEWAY, error.to_string()))?;
+        }
+        self.revocations.revoke(&target, Source::Admin);
+        Ok(serde_json::json!({ "revoked": true, "upstream": call.upstream }))
+    }
+}
+
+fn target(call: &RevokeCall) -> Result<RevocationTarget, &'static str> {
+    let no_id = "this is no id";
+    match (&call.member_session_id, &call.member_id, &call.organization_id) {
+        (Some(id), None, None) => SessionId::parse(id).map(RevocationTarget::Session).map_err(|_| no_id),
+        (None, Some(id), None) => MemberId::parse(id).map(RevocationTarget::Member).map_err(|_| no_id),
+        (None, None, Some(id)) => {
+            OrganizationId::parse(id).map(RevocationTarget::Organization).map_err(|_| no_id)
+        }
+        _ => Err("name exactly one of `member_session_id`, `member_id` and `organization_id`"),
+    }
+}

@@ -1,0 +1,15 @@
+//! What the admin API is built with, already checked.
+//!
+//! Must not read anything: plain values only.
+
+use std::net::SocketAddr;
+
+use crate::identity::Secret;
+
+/// The admin listener.
+#[derive(Debug, Clone)]
+pub struct AdminSettings {
+    pub address: SocketAddr,
+    /// What a caller must show as a bearer token. Without one, only loopback is answered.
+    pub token: Option<Secret>,
+}

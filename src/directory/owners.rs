@@ -1,0 +1,111 @@
+//! Whose an opaque token is, remembered by its digest: a fact that outlives the evidence about the session.
+//!
+//! Must not keep a token, nor let unknown ones push out those that are known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+use super::flight::Flights;
+use super::marks::Marks;
+use super::shelf::bounded;
+use super::{
+    Answer, Clock, DirectoryError, MemorySettings, SessionDirectory, TokenBinding, TokenOwner, TokenQuery,
+};
+use crate::identity::CredentialDigest;
+
+/// Lookups one question may start because revocations kept landing in between.
+const MAX_LANDINGS: usize = 3;
+
+/// What is remembered of tokens.
+pub(super) struct Owners {
+    known: Cache<CredentialDigest, Arc<TokenBinding>>,
+    nobodies: Cache<CredentialDigest, TokenOwner>,
+    flights: Flights<CredentialDigest, TokenOwner>,
+    negative_for: Duration,
+    binding_for: Duration,
+}
+
+impl Owners {
+    pub(super) fn new(settings: &MemorySettings, few: u64) -> Self {
+        let second = Duration::from_secs(1);
+        Self {
+            known: bounded(settings.max_entries, settings.token_binding_for + second),
+            nobodies: bounded(few, settings.negative_for + second),
+            flights: Flights::new(),
+            negative_for: settings.negative_for,
+            binding_for: settings.token_binding_for,
+        }
+    }
+
+    /// What is known of the token, unless it is too old or a mark outranks it.
+    pub(super) fn remembered(&self, query: &TokenQuery, marks: &Marks) -> Option<TokenOwner> {
+        let now = query.now;
+        if let Some(binding) = self.known.get(&query.digest) {
+            let valid = binding.expires_at > now.no_earlier_than(binding.resolved_at).wall
+                && now.monotonic.since(binding.resolved_at.monotonic) <= self.binding_for
+                && !is_outranked(&binding, marks);
+            return valid.then_some(TokenOwner::Session(binding));
+        }
+        let nobody = self.nobodies.get(&query.digest)?;
+        let TokenOwner::Nobody { asked_at } = nobody else { return None };
+        (now.monotonic.since(asked_at.monotonic) <= self.negative_for).then_some(nobody)
+    }
+
+    /// Asks the next tier, one call per token however many ask.
+    pub(super) fn ask(
+        owners: &Arc<Self>,
+        query: &TokenQuery,
+        marks: impl AsRef<Marks> + Send + Sync + 'static,
+        next: &Arc<dyn SessionDirectory>,
+        clock: &Arc<dyn Clock>,
+    ) -> Answer<TokenOwner> {
+        let fetch = {
+            let (owners, query, next, clock) =
+                (Arc::clone(owners), query.clone(), Arc::clone(next), Arc::clone(clock));
+            || async move { owners.fetch(query, marks.as_ref(), &next, &clock).await }
+        };
+        let (flight, _) = owners.flights.join(&query.digest, fetch, |lookup| drop(tokio::spawn(lookup)));
+        Answer::pending(flight)
+    }
+
+    async fn fetch(
+        &self,
+        mut query: TokenQuery,
+        marks: &Marks,
+        next: &Arc<dyn SessionDirectory>,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<TokenOwner, DirectoryError> {
+        for _ in 0..MAX_LANDINGS {
+            query.now = clock.now();
+            // A lookup may have landed between looking here and taking off.
+            if let Some(owner) = self.remembered(&query, marks) {
+                return Ok(owner);
+            }
+            let owner = next.resolve(&query).wait().await?;
+            match &owner {
+                // The session ended while the directory was being asked: what it said is from before.
+                TokenOwner::Session(binding) if is_outranked(binding, marks) => {
+                    query.newer_than = query.newer_than.max(Some(clock.now().monotonic));
+                    continue;
+                }
+                TokenOwner::Session(binding) => {
+                    self.nobodies.invalidate(&query.digest);
+                    self.known.insert(query.digest, Arc::clone(binding));
+                }
+                TokenOwner::Nobody { .. } => {
+                    self.known.invalidate(&query.digest);
+                    self.nobodies.insert(query.digest, owner.clone());
+                }
+            }
+            return Ok(owner);
+        }
+        Err(DirectoryError::Busy)
+    }
+}
+
+fn is_outranked(binding: &TokenBinding, marks: &Marks) -> bool {
+    let sent = binding.resolved_at.monotonic;
+    marks.outrank_session(&binding.session_id, sent) || marks.outrank_member(&binding.member, sent)
+}

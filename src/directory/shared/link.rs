@@ -1,0 +1,226 @@
+//! The connection to Redis: short waits, a breaker, and nothing that could fail a request.
+//!
+//! Must not hand out what it read before it was opened, nor wait longer than it was told to.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{
+    Client, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo, RedisResult, Script,
+    TlsCertificates,
+};
+
+use super::seal::{Seal, UnusableKey};
+use crate::directory::breaker::{Breaker, CallOutcome};
+use crate::directory::{Clock, SharedSettings};
+use crate::telemetry::Metrics;
+
+/// Writes a record unless a newer one is there, and gives the lease back. Dates are compared as text of one length.
+const WRITE: &str = "
+local known = redis.call('GETRANGE', KEYS[1], 0, 15)
+if #known < 16 or known <= ARGV[1] then redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'PX', ARGV[3]) end
+if redis.call('GET', KEYS[2]) == ARGV[4] then redis.call('DEL', KEYS[2]) end
+return 1";
+/// Length of the date in front of a record, by which `WRITE` compares. What is believed is the date inside.
+const DATE_LENGTH: usize = 16;
+
+/// Why the shared tier cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SharedError {
+    #[error("the address of Redis cannot be used: {0}")]
+    Address(#[from] redis::RedisError),
+    #[error(transparent)]
+    Key(#[from] UnusableKey),
+}
+
+/// The link. Cheap to clone.
+#[derive(Clone)]
+pub struct RedisLink(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) client: Client,
+    manager: ConnectionManager,
+    pub(super) seal: Seal,
+    pub(super) prefix: String,
+    scope: String,
+    pub(super) timeout: Duration,
+    breaker: Breaker,
+    pub(super) clock: Arc<dyn Clock>,
+    script: Script,
+    /// Tells this replica's leases and messages from others'.
+    pub(super) replica: u64,
+}
+
+/// A record that was read and opened.
+pub(super) struct Opened {
+    pub(super) plain: Vec<u8>,
+    /// How long Redis will keep it, if it says so.
+    pub(super) left: Option<Duration>,
+}
+
+/// What reading a record came to.
+pub(super) enum Read {
+    Found(Opened),
+    Nothing,
+    /// Something is there that was not sealed by this deployment for this name.
+    Forged,
+    /// Redis did not answer.
+    Unavailable,
+}
+
+impl RedisLink {
+    /// Connects when first used. Must be called inside a runtime.
+    pub fn new(
+        settings: &SharedSettings,
+        clock: Arc<dyn Clock>,
+        metrics: &Metrics,
+    ) -> Result<Self, SharedError> {
+        let client = client(settings)?;
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(Duration::from_secs(1)))
+            .set_response_timeout(Some(settings.timeout))
+            .set_number_of_retries(1);
+        let manager = ConnectionManager::new_lazy_with_config(client.clone(), config)?;
+        let mut scope = vec![settings.scope.clone()];
+        scope.extend(settings.claim_pointers.iter().cloned());
+        Ok(Self(Arc::new(Inner {
+            client,
+            manager,
+            seal: Seal::new(&settings.key, settings.previous_key.as_ref())?,
+            prefix: settings.prefix.clone(),
+            scope: scope.join("\n"),
+            timeout: settings.timeout,
+            breaker: Breaker::new("redis", metrics.directory_breaker_state.with_label_values(&["redis"])),
+            clock,
+            script: Script::new(WRITE),
+            replica: fastrand::u64(..),
+        })))
+    }
+
+    /// Which of the replicas this is.
+    pub fn replica(&self) -> u64 {
+        self.0.replica
+    }
+
+    /// What a record about `parts` is called. The braces keep a record and its lease on one node of a cluster.
+    pub(super) fn name(&self, kind: &str, parts: &[&str]) -> String {
+        let mut all = vec![kind, self.0.scope.as_str()];
+        all.extend_from_slice(parts);
+        format!("{}:{{{}}}:{kind}", self.0.prefix, self.0.seal.name(&all))
+    }
+
+    pub(super) async fn read(&self, name: &str) -> Read {
+        let mut connection = self.0.manager.clone();
+        let mut pipe = redis::pipe();
+        pipe.cmd("GET").arg(name).cmd("PTTL").arg(name);
+        let exchange = async move { pipe.query_async::<(Option<Vec<u8>>, i64)>(&mut connection).await };
+        let Some((found, left)) = self.exchange(exchange).await else {
+            return Read::Unavailable;
+        };
+        let Some(found) = found else { return Read::Nothing };
+        let sealed = found.get(DATE_LENGTH..).unwrap_or_default();
+        match self.0.seal.open(name, sealed) {
+            Some(plain) => {
+                Read::Found(Opened { plain, left: u64::try_from(left).ok().map(Duration::from_millis) })
+            }
+            None => Read::Forged,
+        }
+    }
+
+    /// Writes unless something newer is there, and gives back the lease of that name if it is ours.
+    pub(super) async fn write(&self, name: &str, date: jiff::Timestamp, plain: &[u8], life: Duration) {
+        let Some(sealed) = self.0.seal.seal(name, plain) else { return };
+        let life = u64::try_from(life.as_millis()).unwrap_or(u64::MAX);
+        if life == 0 {
+            return;
+        }
+        let date = format!("{:016x}", date.as_millisecond().max(0));
+        let mut connection = self.0.manager.clone();
+        let mut call = self.0.script.prepare_invoke();
+        call.key(name).key(lease_of(name)).arg(date).arg(sealed).arg(life).arg(self.0.replica);
+        let exchange = async move { call.invoke_async::<i64>(&mut connection).await };
+        self.exchange(exchange).await;
+    }
+
+    /// Takes the lease of a name. `None` if Redis did not answer.
+    pub(super) async fn lease(&self, name: &str, life: Duration) -> Option<bool> {
+        let mut connection = self.0.manager.clone();
+        let mut command = redis::cmd("SET");
+        let life = u64::try_from(life.as_millis()).unwrap_or(u64::MAX);
+        command.arg(lease_of(name)).arg(self.0.replica).arg("NX").arg("PX").arg(life);
+        let exchange = async move { command.query_async::<Option<String>>(&mut connection).await };
+        self.exchange(exchange).await.map(|set| set.is_some())
+    }
+
+    /// Gives the lease back without a record, so that others need not wait for one.
+    pub(super) async fn release(&self, name: &str) {
+        let mut connection = self.0.manager.clone();
+        let mut command = redis::cmd("DEL");
+        command.arg(lease_of(name));
+        self.exchange(async move { command.query_async::<i64>(&mut connection).await }).await;
+    }
+
+    pub(super) async fn run(&self, pipe: redis::Pipeline) -> bool {
+        let mut connection = self.0.manager.clone();
+        self.exchange(async move { pipe.query_async::<redis::Value>(&mut connection).await }).await.is_some()
+    }
+
+    pub(super) async fn range_since(&self, name: &str, score: i64) -> Option<Vec<Vec<u8>>> {
+        let mut connection = self.0.manager.clone();
+        let mut command = redis::cmd("ZRANGEBYSCORE");
+        command.arg(name).arg(score).arg("+inf");
+        self.exchange(async move { command.query_async(&mut connection).await }).await
+    }
+
+    /// One exchange within the time allowed; nothing if it failed, took too long, or the breaker is open.
+    async fn exchange<T>(&self, exchange: impl Future<Output = RedisResult<T>>) -> Option<T> {
+        let inner = &self.0;
+        let admission = inner.breaker.admit(inner.clock.now().monotonic).ok()?;
+        let result = tokio::time::timeout(inner.timeout, exchange).await;
+        let now = inner.clock.now().monotonic;
+        match result {
+            Ok(Ok(answer)) => {
+                admission.settle(CallOutcome::Success, now);
+                Some(answer)
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "redis failed");
+                admission.settle(CallOutcome::Failure, now);
+                None
+            }
+            Err(_) => {
+                admission.settle(CallOutcome::Failure, now);
+                None
+            }
+        }
+    }
+}
+
+fn lease_of(name: &str) -> String {
+    format!("{name}:lease")
+}
+
+fn client(settings: &SharedSettings) -> RedisResult<Client> {
+    let (host, port) = (settings.host.clone(), settings.port);
+    let address = if settings.tls {
+        ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+    } else {
+        ConnectionAddr::Tcp(host, port)
+    };
+    let mut redis = RedisConnectionInfo::default().set_db(settings.database).set_skip_set_lib_name();
+    if let Some(username) = &settings.username {
+        redis = redis.set_username(username);
+    }
+    if let Some(password) = &settings.password {
+        redis = redis.set_password(password.expose());
+    }
+    let info = address.into_connection_info()?.set_redis_settings(redis);
+    if settings.tls {
+        let certificates = TlsCertificates { client_tls: None, root_cert: settings.ca_pem.clone() };
+        Client::build_with_tls(info, certificates)
+    } else {
+        Client::open(info)
+    }
+}

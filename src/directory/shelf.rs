@@ -1,0 +1,151 @@
+//! The shelves of the memory tier on moka: bounded by entries and by bytes, with shared words held once.
+//!
+//! Must not decide an age: moka's time to live only frees memory.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+use super::ledger::Shelf;
+use crate::identity::{MemberRef, OrganizationId};
+use crate::session::{ActiveSessions, Evidence};
+
+/// What an entry takes besides its record: moka's node and place, the key, the allocator's share. Measured by
+/// `benches/memory.rs`.
+const ENTRY_BYTES: u64 = 360;
+
+/// Session lists, bounded by their number and by what they take.
+pub(super) struct Lists {
+    cache: Cache<MemberRef, Arc<ActiveSessions>>,
+    bytes: Arc<AtomicU64>,
+    words: Words,
+}
+
+impl Lists {
+    pub(super) fn new(max_entries: u64, max_bytes: u64, life: Duration) -> Self {
+        // moka knows one bound: no entry counts for less than its share of the bytes, so that the number is one too.
+        let least = u32::try_from(max_bytes.div_ceil(max_entries.max(1))).unwrap_or(u32::MAX);
+        let bytes = Arc::new(AtomicU64::new(0));
+        let gone = Arc::clone(&bytes);
+        let cache = Cache::builder()
+            .max_capacity(max_bytes)
+            .weigher(move |_, list: &Arc<ActiveSessions>| {
+                u32::try_from(weight(list)).unwrap_or(u32::MAX).max(least)
+            })
+            .eviction_listener(move |_, list: Arc<ActiveSessions>, _| {
+                gone.fetch_sub(weight(&list), Ordering::Relaxed);
+            })
+            .time_to_live(life)
+            .build();
+        Self { cache, bytes, words: Words::default() }
+    }
+
+    /// Entries and bytes, once everything due was dropped.
+    pub(super) fn size(&self) -> (u64, u64) {
+        self.cache.run_pending_tasks();
+        (self.cache.entry_count(), self.bytes.load(Ordering::Relaxed))
+    }
+}
+
+impl Shelf for Lists {
+    fn get(&self, member: &MemberRef) -> Option<Evidence> {
+        self.cache.get(member).map(Evidence::Sessions)
+    }
+
+    fn put(&self, member: MemberRef, evidence: Evidence) {
+        let Evidence::Sessions(list) = evidence else { return };
+        let shared = self.words.share(Arc::unwrap_or_clone(list));
+        let list = Arc::new(shared);
+        self.bytes.fetch_add(weight(&list), Ordering::Relaxed);
+        // The list's own ids, so that key and record hold the same words.
+        let key = if list.member == member { list.member.clone() } else { member };
+        self.cache.insert(key, list);
+    }
+
+    fn take_off(&self, member: &MemberRef) {
+        self.cache.invalidate(member);
+    }
+}
+
+fn weight(list: &ActiveSessions) -> u64 {
+    u64::try_from(list.weight()).unwrap_or(u64::MAX).saturating_add(ENTRY_BYTES)
+}
+
+/// Members the directory does not know.
+pub(super) struct Unknown(pub(super) Cache<MemberRef, Evidence>);
+
+impl Shelf for Unknown {
+    fn get(&self, member: &MemberRef) -> Option<Evidence> {
+        self.0.get(member)
+    }
+
+    fn put(&self, member: MemberRef, evidence: Evidence) {
+        self.0.insert(member, evidence);
+    }
+
+    fn take_off(&self, member: &MemberRef) {
+        self.0.invalidate(member);
+    }
+}
+
+/// A bounded cache. Its time to live only frees memory; ages are read off the values.
+pub(super) fn bounded<K, V>(capacity: u64, life: Duration) -> Cache<K, V>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    Cache::builder().max_capacity(capacity).time_to_live(life).build()
+}
+
+/// Words that many records hold: organizations, and the sets of slug, roles and the like. Dropped when nobody else
+/// holds them any more.
+#[derive(Default)]
+struct Words {
+    sets: Mutex<Held<Arc<[Arc<str>]>>>,
+    organizations: Mutex<Held<OrganizationId>>,
+}
+
+struct Held<T> {
+    all: HashSet<T>,
+    /// When to look for what nobody holds any more.
+    sweep_at: usize,
+}
+
+impl<T> Default for Held<T> {
+    fn default() -> Self {
+        Self { all: HashSet::new(), sweep_at: 1_024 }
+    }
+}
+
+impl<T: Hash + Eq + Clone> Held<T> {
+    fn share(&mut self, one: &T, is_held: impl Fn(&T) -> bool) -> T {
+        if let Some(held) = self.all.get(one) {
+            return held.clone();
+        }
+        if self.all.len() >= self.sweep_at {
+            self.all.retain(is_held);
+            self.sweep_at = (self.all.len() * 2).max(1_024);
+        }
+        self.all.insert(one.clone());
+        one.clone()
+    }
+}
+
+impl Words {
+    fn share(&self, list: ActiveSessions) -> ActiveSessions {
+        let set = {
+            let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+            sets.share(list.parts().1, |set| Arc::strong_count(set) > 1)
+        };
+        let organization_id = {
+            let mut all = self.organizations.lock().unwrap_or_else(PoisonError::into_inner);
+            all.share(&list.member.organization_id, OrganizationId::is_shared)
+        };
+        let member = MemberRef { organization_id, member_id: list.member.member_id.clone() };
+        list.sharing(member, set)
+    }
+}

@@ -1,0 +1,192 @@
+//! The reserved prefix `/.portcullis/`: ours on every host, tested before any route.
+//!
+//! Must not forward anything, whatever a route says, nor put a token into an answer.
+
+mod sign_out;
+mod webhook;
+mod whoami;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+
+use super::settings::SignOutSettings;
+use crate::engine::{AccessRequest, Engine};
+use crate::policy::{CanonicalPath, HostName, Reason, Refusal};
+use crate::revocation::Revocations;
+use crate::telemetry::{RequestId, TraceContext};
+
+/// The most of a body of ours that is read.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// What there is under the prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OwnPage {
+    Webhook,
+    SignOut,
+    WhoAmI,
+    /// Nothing: reserved all the same.
+    Nothing,
+}
+
+impl OwnPage {
+    /// The page at `path`, or nothing if the path is not ours.
+    pub(super) fn at(path: &CanonicalPath) -> Option<Self> {
+        if !is_reserved(path) {
+            return None;
+        }
+        Some(match path.as_str() {
+            "/.portcullis/webhooks/stytch" => Self::Webhook,
+            "/.portcullis/sign-out" => Self::SignOut,
+            "/.portcullis/whoami" => Self::WhoAmI,
+            _ => Self::Nothing,
+        })
+    }
+
+    fn methods(self) -> &'static [Method] {
+        match self {
+            Self::Webhook => &[Method::POST],
+            Self::SignOut => &[Method::GET, Method::HEAD, Method::POST],
+            Self::WhoAmI => &[Method::GET, Method::HEAD],
+            Self::Nothing => &[],
+        }
+    }
+}
+
+/// A request for one of our own pages.
+pub(super) struct OwnRequest<'a> {
+    pub(super) page: OwnPage,
+    pub(super) request: Request<Incoming>,
+    pub(super) host: &'a HostName,
+    /// As the client wrote it, with its port.
+    pub(super) authority: &'a str,
+    pub(super) path: &'a CanonicalPath,
+    pub(super) peer: IpAddr,
+    pub(super) secure: bool,
+    pub(super) request_id: &'a RequestId,
+    pub(super) trace: &'a TraceContext,
+}
+
+impl OwnRequest<'_> {
+    fn access(&self) -> AccessRequest<'_> {
+        AccessRequest {
+            method: self.request.method(),
+            host: self.host,
+            path: self.path,
+            headers: self.request.headers(),
+            peer: Some(self.peer),
+            request_id: self.request_id,
+            trace: self.trace,
+        }
+    }
+}
+
+/// Answers our own pages.
+pub(super) struct OwnPages {
+    engine: Arc<Engine>,
+    revocations: Revocations,
+    sign_out: SignOutSettings,
+}
+
+/// A refusal, and whether the engine counted and recorded it already.
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    pub(super) recorded: bool,
+}
+
+impl From<Reason> for Refused {
+    fn from(reason: Reason) -> Self {
+        Self { refusal: reason.into(), recorded: false }
+    }
+}
+
+impl OwnPages {
+    pub(super) fn new(engine: Arc<Engine>, revocations: Revocations, sign_out: SignOutSettings) -> Self {
+        Self { engine, revocations, sign_out }
+    }
+
+    pub(super) async fn answer(&self, own: OwnRequest<'_>) -> Result<Response<Bytes>, Refused> {
+        let there = own.page != OwnPage::Nothing
+            && (own.page != OwnPage::Webhook || self.revocations.takes_webhooks());
+        if !there {
+            return Err(Reason::ReservedPath.into());
+        }
+        let methods = own.page.methods();
+        if !methods.contains(own.request.method()) {
+            let refusal =
+                Refusal { allowed_methods: methods.to_vec(), ..Refusal::from(Reason::MethodNotAllowed) };
+            return Err(Refused { refusal, recorded: false });
+        }
+        match own.page {
+            OwnPage::Webhook => self.webhook(own).await,
+            OwnPage::SignOut => self.sign_out(own).await,
+            OwnPage::WhoAmI | OwnPage::Nothing => self.whoami(own).await,
+        }
+    }
+}
+
+/// What no route is asked about: a method that is not offered, or a path of our own.
+pub fn refused_at_the_door(method: &Method, path: &CanonicalPath) -> Option<Reason> {
+    match *method {
+        Method::CONNECT => Some(Reason::ConnectRefused),
+        _ => is_reserved(path).then_some(Reason::ReservedPath),
+    }
+}
+
+/// Whether the path belongs to the gateway itself.
+fn is_reserved(path: &CanonicalPath) -> bool {
+    let begins = |path: &CanonicalPath| {
+        path.segments().next().is_some_and(|first| first.eq_ignore_ascii_case(".portcullis"))
+    };
+    // A reading that is no path at all is refused by the route; here only what might be ours matters.
+    begins(path) || path.other_readings().is_ok_and(|others| others.iter().any(begins))
+}
+
+/// The body, if it is no larger than one of ours may be.
+async fn read_body(request: Request<Incoming>) -> Result<Bytes, Reason> {
+    let limited = http_body_util::Limited::new(request.into_body(), MAX_BODY_BYTES);
+    let read = tokio::time::timeout(std::time::Duration::from_secs(10), limited.collect()).await;
+    match read {
+        Err(_) => Err(Reason::RequestTimeout),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Reason::BodyTooLarge),
+        Ok(Err(_)) => Err(Reason::RequestIncomplete),
+    }
+}
+
+/// An answer of ours, never stored anywhere.
+fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_prefix_is_ours_in_every_spelling_that_is_canonical() {
+        for (path, ours) in [
+            ("/.portcullis", true),
+            ("/.portcullis/", true),
+            ("/.PORTCULLIS/x", true),
+            ("/%2eportcullis/x", true),
+            ("/a/../.portcullis/x", true),
+            ("/.portcullis;x", true),
+            ("/.portcullis%2Fwhoami", true),
+            ("/.portcullisx", false),
+            ("/a/.portcullis", false),
+        ] {
+            assert_eq!(is_reserved(&CanonicalPath::parse(path).unwrap()), ours, "{path}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! `/.portcullis/sign-out`: ends the caller's own session at the API and everywhere here, and clears its cookies.
+//!
+//! Must not act on a request that a page of somebody else made, nor send anybody where the configuration does not.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
+
+use super::{OwnPages, OwnRequest, Refused, answer};
+use crate::identity::{Bound, CredentialSource};
+use crate::policy::{Decision, Reason, Remedy};
+use crate::revocation::{Revoked, Source};
+use crate::session::RevocationTarget;
+
+const HTML: &str = "text/html; charset=utf-8";
+const CONFIRMATION: &str = r#"<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Sign out</title><body><main><h1>Sign out?</h1><form method="post"><button autofocus>Sign out</button></form></main></body></html>
+"#;
+const GOODBYE: &str = r#"<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Signed out</title><body><main><h1>You are signed out</h1></main></body></html>
+"#;
+
+impl OwnPages {
+    pub(super) async fn sign_out(&self, own: OwnRequest<'_>) -> Result<Response<Bytes>, Refused> {
+        if *own.request.method() != Method::POST {
+            let body = if *own.request.method() == Method::HEAD { "" } else { CONFIRMATION };
+            return Ok(with_policy(answer(StatusCode::OK, HTML, body), &self.form_targets()));
+        }
+        if !self.is_own_doing(&own) {
+            return Err(Reason::ForeignOrigin.into());
+        }
+        let verdict = self.engine.check_own(&own.access()).await;
+        if let Decision::Refuse(refusal) = &verdict.decision
+            && verdict.principal.is_none()
+            && refusal.reason.remedy() == Remedy::Retry
+        {
+            // Whose session it is could not be found out: to say "signed out" would not be true.
+            return Err(Refused { refusal: refusal.clone(), recorded: true });
+        }
+        // A session that was found dead already is as good as ended; one that is alive must be ended at the API.
+        if let Some(Bound::Session(session_id)) = verdict.principal.as_ref().map(|caller| &caller.bound) {
+            let ended = self.revocations.revoke_upstream(Revoked::Session(session_id)).await;
+            ended.map_err(|error| Refused { refusal: error.refusal(), recorded: false })?;
+            self.revocations.revoke(&RevocationTarget::Session(session_id.clone()), Source::SignOut);
+        }
+        let mut response = match &self.sign_out.redirect_to {
+            Some(place) => {
+                let mut response = answer(StatusCode::SEE_OTHER, HTML, "");
+                if let Ok(place) = HeaderValue::try_from(place.as_str()) {
+                    response.headers_mut().insert(header::LOCATION, place);
+                }
+                response
+            }
+            None => with_policy(answer(StatusCode::OK, HTML, GOODBYE), ""),
+        };
+        self.clear_cookies(response.headers_mut(), &verdict.snapshot.credentials, own.secure);
+        Ok(response)
+    }
+
+    /// Whether a page of ours, or one that is listed, made the request; or no page at all, and no cookie speaks for it.
+    fn is_own_doing(&self, own: &OwnRequest<'_>) -> bool {
+        let headers = own.request.headers();
+        let mut origins = headers.get_all(header::ORIGIN).iter();
+        match (origins.next().map(HeaderValue::to_str), origins.next()) {
+            (Some(Ok(origin)), None) => {
+                self.sign_out.origins.iter().any(|listed| listed == origin) || is_same_origin(origin, own)
+            }
+            // Browsers name the origin of every POST. Whoever sends a token by hand is nobody's victim.
+            (None, _) => headers.contains_key(header::AUTHORIZATION) && !headers.contains_key(header::COOKIE),
+            _ => false,
+        }
+    }
+
+    fn clear_cookies(&self, headers: &mut HeaderMap, credentials: &[CredentialSource], secure: bool) {
+        let domain = self.sign_out.cookie_domain.as_deref();
+        for source in credentials {
+            let CredentialSource::Cookie(name) = source else { continue };
+            let secure = if secure || name.starts_with("__") { "; Secure" } else { "" };
+            let cleared = format!("{name}=; Path=/; Max-Age=0; SameSite=Lax{secure}");
+            let of_domain = domain.map(|domain| format!("{cleared}; Domain={domain}"));
+            // Both kinds can be there at once, and a browser clears only the one that is named.
+            for cookie in std::iter::once(cleared).chain(of_domain) {
+                if let Ok(cookie) = HeaderValue::try_from(cookie) {
+                    headers.append(header::SET_COOKIE, cookie);
+                }
+            }
+        }
+    }
+
+    /// Where the form may lead: browsers hold the redirect after it to the same list.
+    fn form_targets(&self) -> String {
+        let place = self.sign_out.redirect_to.as_ref().and_then(|place| place.parse::<Uri>().ok());
+        let origin =
+            place.and_then(|place| Some(format!(" {}://{}", place.scheme_str()?, place.authority()?)));
+        origin.unwrap_or_default()
+    }
+}
+
+/// Whether `origin` names the host the request was sent to. Under our own TLS the scheme must be `https`; without it,
+/// somebody before us may have ended TLS.
+fn is_same_origin(origin: &str, own: &OwnRequest<'_>) -> bool {
+    let Ok(origin) = origin.parse::<Uri>() else { return false };
+    let (Some(scheme), Some(authority)) = (origin.scheme_str(), origin.authority()) else { return false };
+    let default_port = match scheme {
+        "https" => 443,
+        "http" if !own.secure => 80,
+        _ => return false,
+    };
+    let Ok(asked) = own.authority.parse::<http::uri::Authority>() else { return false };
+    authority.host().eq_ignore_ascii_case(asked.host())
+        && authority.port_u16().unwrap_or(default_port) == asked.port_u16().unwrap_or(default_port)
+}
+
+fn with_policy(mut response: Response<Bytes>, form_targets: &str) -> Response<Bytes> {
+    let policy = format!("default-src 'none'; form-action 'self'{form_targets}; frame-ancestors 'none'");
+    if let Ok(policy) = HeaderValue::try_from(policy) {
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    response
+}

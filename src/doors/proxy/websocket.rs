@@ -1,0 +1,145 @@
+//! As much of the WebSocket framing (RFC 6455 section 5.2) as it takes to close a tunnel properly: where frames end.
+//!
+//! Must not look at a payload, nor keep one.
+
+/// Where in a stream of frames a tunnel is.
+#[derive(Debug, Default)]
+pub(super) struct FrameTracker {
+    /// The header of a frame that has not arrived whole.
+    header: Vec<u8>,
+    /// Payload of the frame still to come.
+    left: u64,
+}
+
+/// A close frame from a server: policy violation, with a reason (RFC 6455 sections 5.5.1 and 7.4.1).
+pub(super) fn close_frame(reason: &str) -> Vec<u8> {
+    const POLICY_VIOLATION: u16 = 1008;
+    let reason = reason.get(..reason.len().min(120)).unwrap_or_default();
+    let length = u8::try_from(reason.len() + 2).unwrap_or(2);
+    let mut frame = vec![0x88, length];
+    frame.extend_from_slice(&POLICY_VIOLATION.to_be_bytes());
+    frame.extend_from_slice(reason.as_bytes());
+    frame
+}
+
+impl FrameTracker {
+    /// Whether the next byte begins a frame.
+    pub(super) fn is_between_frames(&self) -> bool {
+        self.left == 0 && self.header.is_empty()
+    }
+
+    /// Passes over `bytes` as far as the end of the first frame that ends in them. How many those are.
+    pub(super) fn pass_frame(&mut self, bytes: &[u8]) -> usize {
+        let mut passed = 0;
+        let mut begun = !self.is_between_frames();
+        while let Some(rest) = bytes.get(passed..).filter(|rest| !rest.is_empty()) {
+            if self.left > 0 {
+                let taken = usize::try_from(self.left).unwrap_or(usize::MAX).min(rest.len());
+                self.left -= u64::try_from(taken).unwrap_or(u64::MAX);
+                passed += taken;
+            } else {
+                self.header.extend(rest.first());
+                passed += 1;
+                if let Some(payload) = payload_length(&self.header) {
+                    self.left = payload;
+                    self.header.clear();
+                }
+                begun = true;
+            }
+            if begun && self.is_between_frames() {
+                break;
+            }
+        }
+        passed
+    }
+
+    /// Passes over all of `bytes`.
+    pub(super) fn pass(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let passed = self.pass_frame(rest);
+            rest = rest.get(passed..).unwrap_or_default();
+        }
+    }
+}
+
+/// The length of the payload behind a whole header; the header's own length depends on its second byte.
+fn payload_length(header: &[u8]) -> Option<u64> {
+    let second = *header.get(1)?;
+    let mask = if second & 0x80 != 0 { 4 } else { 0 };
+    let extended = match second & 0x7f {
+        126 => 2,
+        127 => 8,
+        _ => 0,
+    };
+    if header.len() < 2 + extended + mask {
+        return None;
+    }
+    let bytes = header.get(2..2 + extended)?;
+    Some(match extended {
+        0 => u64::from(second & 0x7f),
+        _ => bytes.iter().fold(0, |length, byte| length << 8 | u64::from(*byte)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A masked or plain frame with a payload of this length.
+    fn frame(length: usize, masked: bool) -> Vec<u8> {
+        let mut frame = vec![0x82];
+        let mask = if masked { 0x80 } else { 0 };
+        match length {
+            0..=125 => frame.push(mask | u8::try_from(length).unwrap()),
+            126..=0xffff => {
+                frame.push(mask | 126);
+                frame.extend_from_slice(&u16::try_from(length).unwrap().to_be_bytes());
+            }
+            _ => {
+                frame.push(mask | 127);
+                frame.extend_from_slice(&u64::try_from(length).unwrap().to_be_bytes());
+            }
+        }
+        if masked {
+            frame.extend_from_slice(&[1, 2, 3, 4]);
+        }
+        frame.resize(frame.len() + length, b'x');
+        frame
+    }
+
+    #[test]
+    fn frames_end_where_they_end_however_they_are_cut() {
+        let frames: Vec<Vec<u8>> = [0, 1, 125, 126, 65_535, 65_536]
+            .into_iter()
+            .flat_map(|length| [frame(length, false), frame(length, true)])
+            .collect();
+        let all = frames.concat();
+        let mut ends = vec![0];
+        for frame in &frames {
+            ends.push(ends.last().unwrap() + frame.len());
+        }
+        for piece in [1, 3, 1000, all.len()] {
+            let mut tracker = FrameTracker::default();
+            let mut at = 0;
+            for bytes in all.chunks(piece) {
+                tracker.pass(bytes);
+                at += bytes.len();
+                assert_eq!(tracker.is_between_frames(), ends.contains(&at), "at {at} in pieces of {piece}");
+            }
+        }
+        let mut tracker = FrameTracker::default();
+        assert_eq!(tracker.pass_frame(&all), frames[0].len());
+        tracker.pass(&frames[4][..5]);
+        assert_eq!(tracker.pass_frame(&[&frames[4][5..], &frames[3]].concat()), frames[4].len() - 5);
+    }
+
+    #[test]
+    fn the_close_frame_is_one_whole_frame_with_1008() {
+        let close = close_frame("the session was ended");
+        let mut tracker = FrameTracker::default();
+        tracker.pass(&close);
+        assert!(tracker.is_between_frames());
+        assert_eq!(close[..4], [0x88, 23, 0x03, 0xf0]);
+    }
+}

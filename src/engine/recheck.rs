@@ -1,0 +1,146 @@
+//! Asking again about open streams: on an event, at the session's expiry, and every so often.
+//!
+//! Must not decide in another way than the request was decided: the route, the evidence and the policy are asked anew.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::check::{Course, Engine, missed};
+use super::leases::{Lease, Stream, moment_of};
+use super::{AccessRequest, Verdict};
+use crate::identity::{MemberId, Monotonic, Now};
+use crate::policy::{Access, Decision, Reason, Refusal, decide};
+use crate::session::RevocationTarget;
+use crate::telemetry::{RequestId, TraceContext};
+
+/// Members asked about at once.
+const AT_ONCE: usize = 64;
+/// When a member is asked about again whose answer could not be had for our own crowd.
+const SOON: Duration = Duration::from_secs(1);
+/// Answers that could not be had for our own crowd before the streams end.
+const PATIENCE: u32 = 5;
+
+impl Engine {
+    /// Registers the stream that an allowed request becomes. Nothing for a public route.
+    pub fn lease(&self, request: &AccessRequest<'_>, verdict: &Verdict) -> Option<Lease> {
+        let Decision::Allow(permit) = &verdict.decision else { return None };
+        let (caller, principal) = (permit.caller()?, verdict.principal.as_ref()?);
+        let stream = Stream::new(
+            request.method.clone(),
+            request.host.clone(),
+            request.path.clone(),
+            principal.clone(),
+            verdict.vouched.clone(),
+            caller.session.session_id.clone(),
+        );
+        let due =
+            self.next_look(verdict.decided_at).min(moment_of(caller.session.expires_at, verdict.decided_at));
+        Some(self.leases.open(stream, &caller.session.member, verdict.ticket, due))
+    }
+
+    /// Asks again about every stream that `target` touches.
+    pub fn revisit(&self, target: &RevocationTarget) {
+        self.leases.revisit(target);
+    }
+
+    /// Asks again about every stream.
+    pub fn revisit_all(&self) {
+        self.leases.revisit_all();
+    }
+
+    /// Looks after open streams; ends only with the runtime.
+    pub async fn keep_leases(self: Arc<Self>) {
+        let places = Arc::new(Semaphore::new(AT_ONCE));
+        loop {
+            let now = self.clock.now();
+            let free = places.available_permits();
+            match self.leases.take_due(now.monotonic, || self.next_look(now), free) {
+                Ok(due) if due.is_empty() => {
+                    // All places are taken: go on when one is free.
+                    drop(places.acquire().await);
+                }
+                Ok(due) => {
+                    for (member_id, streams) in due {
+                        let engine = Arc::clone(&self);
+                        let place = Arc::clone(&places).try_acquire_owned();
+                        tokio::spawn(async move {
+                            engine.recheck(member_id, streams).await;
+                            drop(place);
+                        });
+                    }
+                }
+                Err(next) => {
+                    let wait = next.map_or(Duration::from_secs(3600), |at| at.since(now.monotonic));
+                    tokio::select! {
+                        () = self.leases.sooner() => {}
+                        () = tokio::time::sleep(wait) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// When a member is looked at again, if nothing happens before: a little apart from others.
+    fn next_look(&self, now: Now) -> Monotonic {
+        now.monotonic.plus(self.settings.recheck_every.mul_f64(0.9 + fastrand::f64() * 0.2))
+    }
+
+    /// Asks again about the streams of one member.
+    async fn recheck(&self, member_id: MemberId, streams: Vec<Arc<Stream>>) {
+        for attempt in 1..=PATIENCE {
+            let mut crowded = false;
+            for stream in &streams {
+                match self.ask_again(stream).await {
+                    Ok(until) => self.leases.look_by(&member_id, until),
+                    Err(refusal) if refusal.reason == Reason::DirectoryBusy && attempt < PATIENCE => {
+                        crowded = true;
+                    }
+                    Err(refusal) => self.end(stream, refusal.reason),
+                }
+            }
+            if !crowded {
+                return;
+            }
+            tokio::time::sleep(SOON).await;
+        }
+    }
+
+    /// Until when the stream may go on for now, or why it may not.
+    async fn ask_again(&self, stream: &Stream) -> Result<Monotonic, Refusal> {
+        let snapshot = self.snapshot();
+        let route = snapshot.routes.find(&stream.host, &stream.path, &stream.method).map_err(missed)?;
+        let mut course = Course { principal: Some(stream.principal.clone()), ..Course::default() };
+        course.vouched.clone_from(&stream.vouched);
+        let decision = if matches!(route.access, Access::Public) {
+            decide(route, None, self.clock.now())
+        } else {
+            self.hold(route, &snapshot, &mut course).await?
+        };
+        match decision {
+            Decision::Allow(permit) => Ok(permit.caller().map_or_else(
+                || self.next_look(self.clock.now()),
+                |caller| moment_of(caller.session.expires_at, self.clock.now()),
+            )),
+            Decision::Refuse(refusal) => Err(refusal),
+        }
+    }
+
+    fn end(&self, stream: &Stream, reason: Reason) {
+        if !stream.end(reason) {
+            return;
+        }
+        self.metrics.streams_closed.with_label_values(&[reason.code()]).inc();
+        let request_id = RequestId::new();
+        let course = Course { principal: Some(stream.principal.clone()), ..Course::default() };
+        self.record(
+            "end",
+            &request_id,
+            &TraceContext::begin(&request_id),
+            Some(reason),
+            &course,
+            Duration::ZERO,
+        );
+    }
+}
