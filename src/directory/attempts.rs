@@ -143,9 +143,8 @@ mod tests {
         let few: usize = (0..10).map(|n| asked(&attempts, &format!("10.0.0.{n}"), 1_000, at(100))).sum();
         assert_eq!(few, 10 + 100);
         assert_eq!(asked(&attempts, "192.0.2.9", 1, at(100)), 1);
-        let many = |now| -> usize {
-            (0..=255).map(|n| asked(&attempts, &format!("10.1.0.{n}"), 1, at(now))).sum()
-        };
+        let many =
+            |now| -> usize { (0..=255).map(|n| asked(&attempts, &format!("10.1.0.{n}"), 1, at(now))).sum() };
         assert_eq!(many(100), 100 - 11);
         assert!(many(101) <= 10);
     }

@@ -100,7 +100,10 @@ impl Inner {
             Some(list) => return Ok(Evidence::Sessions(Arc::new(list))),
             None => self.count("miss"),
         }
-        let leased = self.link.lease(&name, self.deadline).await;
+        // A lookup of another replica may be under way since before what is asked for here: then waiting is in vain.
+        let now = self.clock.now().monotonic;
+        let may_wait = query.newer_than.is_none_or(|than| now.since(than) > self.deadline + MARGIN);
+        let leased = if may_wait { self.link.lease(&name, self.deadline).await } else { None };
         if leased == Some(false)
             && let Some(list) = self.wait_for_other(&name, &query).await
         {

@@ -2,6 +2,8 @@
 
 mod client;
 mod origin;
+mod redis;
+mod stream;
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -14,7 +16,9 @@ pub(crate) use origin::{Origin, Reply};
 use portcullis::app::Gateway;
 use portcullis::config::{Config, LoadOptions, SecretPolicy, load};
 use portcullis::emulator::{EchoOrigin, Emulator, EmulatorSettings, Persona};
+pub(crate) use redis::Redis;
 use serde_json::{Value, json};
+pub(crate) use stream::{End, OpenStream, WebSocket};
 
 /// Any free port of loopback.
 pub(crate) const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
@@ -43,7 +47,7 @@ pub(crate) struct World {
     pub(crate) gateway: Gateway,
     pub(crate) lines: Lines,
     personas: HashMap<String, Persona>,
-    _echo: EchoOrigin,
+    echo: EchoOrigin,
 }
 
 impl World {
@@ -60,8 +64,27 @@ impl World {
 
     /// The usual configuration in front of an origin of the test's own.
     pub(crate) async fn before(origin: &Origin) -> Self {
+        Self::with_origin(USUAL, &[], &origin.url()).await
+    }
+
+    pub(crate) async fn with_origin(yaml: &str, overrides: &[(&str, &str)], origin: &str) -> Self {
         let echo = EchoOrigin::start(ANY).await.unwrap();
-        Self::build(USUAL, &[], &origin.url(), echo).await
+        Self::build(yaml, overrides, origin, echo).await
+    }
+
+    /// Another gateway on the same stand-in: a replica.
+    pub(crate) async fn replica(&self, yaml: &str, overrides: &[(&str, &str)]) -> Gateway {
+        let origin = format!("http://{}", self.echo.address());
+        let config = config_for(yaml, &self.emulator, &origin, overrides);
+        let gateway = Gateway::start(config, std::io::sink()).await.unwrap();
+        assert!(gateway.ready(Duration::from_secs(10)).await, "the keys were not loaded");
+        gateway
+    }
+
+    /// A call to the admin API.
+    pub(crate) async fn admin(&self, body: Value) -> Answer {
+        let request = Ask::new("POST", "/admin/revoke").body(body.to_string());
+        ask(self.gateway.admin().unwrap(), request).await
     }
 
     async fn build(yaml: &str, overrides: &[(&str, &str)], origin: &str, echo: EchoOrigin) -> Self {
@@ -73,7 +96,7 @@ impl World {
         assert!(gateway.ready(Duration::from_secs(10)).await, "the keys were not loaded");
         let personas =
             emulator.personas().into_iter().map(|persona| (persona.name.clone(), persona)).collect();
-        Self { emulator, gateway, lines, personas, _echo: echo }
+        Self { emulator, gateway, lines, personas, echo }
     }
 
     pub(crate) fn persona(&self, name: &str) -> &Persona {
