@@ -43,11 +43,21 @@ impl<L: Shelf, U: Shelf> Ledger<L, U> {
         self.marks.filter(member, evidence)
     }
 
-    /// Keeps `evidence`, unless a mark outranks all of it. True if it was kept.
+    /// As [`remembered`](Self::remembered), with what can still be used of it where nothing newer can be had.
+    pub(super) fn salvaged(&self, member: &MemberRef, newer_than: Option<Monotonic>) -> Option<Evidence> {
+        let evidence = self.lists.get(member)?;
+        let sent = evidence.fetched_at().monotonic;
+        if newer_than.is_some_and(|than| sent <= than) {
+            return None;
+        }
+        self.marks.salvage(member, evidence)
+    }
+
+    /// Keeps `evidence`, unless a mark outranks any of it. True if it was kept.
     ///
     /// A mark left between the look and the keeping is met by [`remembered`](Self::remembered), which looks again.
     pub(super) fn keep(&self, member: &MemberRef, evidence: &Evidence) -> bool {
-        if self.marks.outrank_member(member, evidence.fetched_at().monotonic) {
+        if self.marks.filter(member, evidence.clone()).is_none() {
             return false;
         }
         match evidence {

@@ -72,24 +72,33 @@ impl Marks {
         self.read(|kept| kept.outranks(&RevocationTarget::Session(session_id.clone()), sent))
     }
 
-    /// The evidence without sessions that ended since its lookup was sent; nothing if a mark outranks all of it.
+    /// The evidence, unless a mark outranks any of it: what it says of one session may be out of date then, and who
+    /// else that touches is for the directory to say.
     pub(super) fn filter(&self, asked: &MemberRef, evidence: Evidence) -> Option<Evidence> {
         if !self.any.load(Ordering::Acquire) {
             return Some(evidence);
         }
         let sent = evidence.fetched_at().monotonic;
-        let list = match evidence {
-            Evidence::Sessions(list) => list,
-            other => return (!self.outrank_member(asked, sent)).then_some(other),
-        };
-        if self.outrank_member(&list.member, sent) {
+        let about = evidence.list().map_or(asked, |list| &list.member);
+        let outranked = self.outrank_member(about, sent)
+            || evidence.list().is_some_and(|list| self.any_session_ended(list, sent));
+        (!outranked).then_some(evidence)
+    }
+
+    /// What is left of the evidence without the sessions that ended since its lookup was sent; nothing if a mark
+    /// outranks all of it. For when nothing newer can be had.
+    pub(super) fn salvage(&self, asked: &MemberRef, evidence: Evidence) -> Option<Evidence> {
+        let sent = evidence.fetched_at().monotonic;
+        if self.outrank_member(evidence.list().map_or(asked, |list| &list.member), sent) {
             return None;
         }
-        if !self.any_session_ended(&list, sent) {
-            return Some(Evidence::Sessions(list));
-        }
-        let remaining = list.without(|session_id| self.outrank_session(session_id, sent));
-        Some(Evidence::Sessions(std::sync::Arc::new(remaining)))
+        Some(match evidence {
+            Evidence::Sessions(list) if self.any_session_ended(&list, sent) => {
+                let remaining = list.without(|session_id| self.outrank_session(session_id, sent));
+                Evidence::Sessions(std::sync::Arc::new(remaining))
+            }
+            other => other,
+        })
     }
 
     /// Session marks are looked up in the list, not the other way round: there are seldom many since a lookup.
@@ -119,6 +128,15 @@ impl Marks {
         let member_id = of(&RevocationTarget::Member(member.member_id.clone()));
         let organization = of(&RevocationTarget::Organization(member.organization_id.clone()));
         kept.everything.max(member_id).max(organization)
+    }
+
+    /// The newest mark over all or any of `evidence` about `member`.
+    pub(super) fn newest_over(&self, member: &MemberRef, evidence: &Evidence) -> Option<Monotonic> {
+        let floor = self.floor(member);
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+        let sessions = evidence.list().map(|list| list.sessions()).into_iter().flatten();
+        let of = |id| kept.by_target.get(&RevocationTarget::Session(id)).copied();
+        floor.max(sessions.filter_map(|session| of(session.session_id)).max())
     }
 
     fn read(&self, look: impl FnOnce(&Kept) -> bool) -> bool {

@@ -201,7 +201,8 @@ impl Inner {
                 self.count("jwt_evidence");
                 return Ok(vouched);
             }
-            if let Some(evidence @ Evidence::Sessions(_)) = self.remembered(query)
+            let known = self.ledger.0.salvaged(&self.canonical(query), query.newer_than);
+            if let Some(evidence) = known
                 && evidence.age(now) <= bound
             {
                 self.count("stale_error");
@@ -294,6 +295,7 @@ impl Inner {
                 Evidence::NoSuchMember(_) => query.member.clone(),
             };
             if !self.ledger.0.keep(&member, &evidence) {
+                query.newer_than = query.newer_than.max(self.ledger.0.marks.newest_over(&member, &evidence));
                 continue;
             }
             if query.member != member {

@@ -142,6 +142,13 @@ impl World {
         self.control("GET", "calls", json!({})).await[operation].as_u64().unwrap_or_default()
     }
 
+    /// A JWT made a while ago: one made within the last seconds is newer than any list, and asked about once more.
+    pub(crate) async fn aged_jwt(&self, session_id: &str) -> String {
+        let path = format!("sessions/{session_id}/jwt");
+        let minted = self.control("POST", &path, json!({ "issued_ago_seconds": 60 })).await;
+        minted["session_jwt"].as_str().unwrap().to_owned()
+    }
+
     pub(crate) async fn revoke(&self, persona: &str) {
         let id = &self.persona(persona).session_id;
         self.control("DELETE", &format!("sessions/{id}"), json!({})).await;
