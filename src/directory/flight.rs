@@ -2,7 +2,7 @@
 //!
 //! Must not be run inside a request: moka's own loaders are, and there a client that disconnects aborts the load.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::hash::Hash;
 use std::pin::Pin;
@@ -25,7 +25,7 @@ struct Landing<V>(Mutex<Arrivals<V>>);
 struct Arrivals<V> {
     outcome: Option<Outcome<V>>,
     /// Whoever waits, by the number they were given. Those who leave take their entry along.
-    waiting: HashMap<u64, Waker>,
+    waiting: BTreeMap<u64, Waker>,
     next: u64,
 }
 
@@ -49,7 +49,7 @@ impl<K: Eq + Hash + Clone + Send + 'static, V: Clone + Send + 'static> Flights<K
             return (Flight::of(landing), true);
         }
         let landing =
-            Arc::new(Landing(Mutex::new(Arrivals { outcome: None, waiting: HashMap::new(), next: 0 })));
+            Arc::new(Landing(Mutex::new(Arrivals { outcome: None, waiting: BTreeMap::new(), next: 0 })));
         board.insert(key.clone(), Arc::clone(&landing));
         drop(board);
         let flight = Flight::of(&landing);
