@@ -21,6 +21,7 @@ mod emulator;
 mod forwarding;
 mod hostile_requests;
 mod operations;
+mod outage;
 mod own_pages;
 mod peers;
 mod protocols;
