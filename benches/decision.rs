@@ -113,6 +113,7 @@ fn world(members: usize) -> World {
     let settings = MemorySettings {
         max_entries: 200_000,
         max_bytes: 1 << 30,
+        max_refreshes: 32,
         negative_for: Duration::from_secs(2),
         token_binding_for: Duration::from_secs(900),
         horizon: Duration::from_secs(36_000),

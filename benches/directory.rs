@@ -112,6 +112,7 @@ fn query(number: u64, now: Now, max_staleness: Duration) -> SessionQuery {
             stale_if_error: Duration::from_secs(300),
         },
         newer_than: None,
+        settled: false,
         vouched: None,
         now,
     }
@@ -131,34 +132,36 @@ fn tiers(
         max_waiting: 100_000,
         unknown_tokens: UnknownTokenSettings { per_peer: 2, in_total: 50 },
     };
-    let mut next: Arc<dyn SessionDirectory> =
-        Arc::new(Guard::new(Arc::new(api), Arc::clone(clock), &guard, metrics));
-    let (horizon, binding) = (Duration::from_secs(330), Duration::from_secs(900));
-    if let Some(port) = redis {
-        let settings = SharedSettings {
-            host: "127.0.0.1".to_owned(),
-            port,
-            tls: false,
-            ca_pem: None,
-            database: 0,
-            username: None,
-            password: None,
-            key: Secret::new(support::KEY.to_owned()),
-            previous_key: None,
-            prefix: "bench".to_owned(),
-            timeout: Duration::from_millis(50),
-            scope: "bench".to_owned(),
-            claim_pointers: Vec::new(),
-        };
-        let link = RedisLink::new(&settings, Arc::clone(clock), metrics).unwrap();
-        next = Arc::new(Shared::new(link, next, Arc::clone(clock), horizon, binding, deadline, metrics));
-    }
+    let guard = Guard::new(Arc::new(api), Arc::clone(clock), &guard, metrics);
     let settings = MemorySettings {
         max_entries,
         max_bytes: 4 << 30,
+        max_refreshes: 32,
         negative_for: Duration::from_secs(2),
-        token_binding_for: binding,
-        horizon,
+        token_binding_for: Duration::from_secs(900),
+        horizon: Duration::from_secs(330),
+    };
+    let next: Arc<dyn SessionDirectory> = match redis {
+        None => Arc::new(guard),
+        Some(port) => {
+            let shared = SharedSettings {
+                host: "127.0.0.1".to_owned(),
+                port,
+                tls: false,
+                ca_pem: None,
+                database: 0,
+                username: None,
+                password: None,
+                key: Secret::new(support::KEY.to_owned()),
+                previous_key: None,
+                prefix: "bench".to_owned(),
+                timeout: Duration::from_millis(50),
+                scope: "bench".to_owned(),
+                claim_pointers: Vec::new(),
+            };
+            let link = RedisLink::new(&shared, Arc::clone(clock), metrics).unwrap();
+            Arc::new(Shared::new(link, guard, Arc::clone(clock), &settings, metrics))
+        }
     };
     Memory::new(next, Arc::clone(clock), settings, metrics)
 }

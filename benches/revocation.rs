@@ -151,7 +151,10 @@ async fn revoke(way: Way, stage: &Stage, told: &Replica, session: &Session, numb
             let mut admin = Connection::open(told.admin, None).await;
             let body = json!({ "member_session_id": session.id, "upstream": true }).to_string();
             began = Instant::now();
-            assert_eq!(admin.send("POST", "/admin/revoke", "", &body).await.0, 200);
+            assert_eq!(
+                admin.send("POST", "/admin/revoke", "content-type: application/json", &body).await.0,
+                200
+            );
         }
         Way::SignOut => {
             let mut browser = Connection::open(told.address, None).await;

@@ -132,7 +132,10 @@ async fn run() {
             let began = Instant::now();
             let body = json!({ "member_session_id": last, "upstream": true }).to_string();
             let mut admin = Connection::open(replica.admin, None).await;
-            assert_eq!(admin.send("POST", "/admin/revoke", "", &body).await.0, 200);
+            assert_eq!(
+                admin.send("POST", "/admin/revoke", "content-type: application/json", &body).await.0,
+                200
+            );
             while replica.metric("portcullis_streams_closed_total").await < 10.0 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }

@@ -16,8 +16,8 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::admin::{AdminDoor, OpsDoor, Readiness};
 use crate::config::Config;
 use crate::directory::{
-    Clock, Guard, KeySource, KeyVault, Memory, MemorySettings, RedisLink, SessionDirectory, Shared,
-    SharedError, Spelling, SystemClock,
+    Clock, Guard, KeySource, KeyVault, Memory, RedisLink, SessionDirectory, Shared, SharedError, Spelling,
+    SystemClock,
 };
 use crate::doors::{self, Origins, ProxyDoor};
 use crate::engine::{Engine, EngineSettings, ManagedNames, Snapshot};
@@ -243,13 +243,10 @@ fn build_core(
     let vault = link.clone().map(|link| Arc::new(link) as Arc<dyn KeyVault>);
     let keys = Keys::new(&client, &config.stytch, vault, metrics.clone());
     let guard = Guard::new(Arc::new(client.clone()), Arc::clone(&clock), &config.guard, metrics);
-    let mut tiers: Arc<dyn SessionDirectory> = Arc::new(guard);
-    if let Some(link) = link.clone() {
-        let MemorySettings { horizon, token_binding_for, .. } = config.memory;
-        let (deadline, clock) = (config.guard.deadline, Arc::clone(&clock));
-        let shared = Shared::new(link, tiers, clock, horizon, token_binding_for, deadline, metrics);
-        tiers = Arc::new(shared);
-    }
+    let tiers: Arc<dyn SessionDirectory> = match link.clone() {
+        Some(link) => Arc::new(Shared::new(link, guard, Arc::clone(&clock), &config.memory, metrics)),
+        None => Arc::new(guard),
+    };
     let memory = Memory::new(tiers, Arc::clone(&clock), config.memory.clone(), metrics);
     let engine =
         build_engine(config, Arc::new(memory.clone()), Arc::new(keys.clone()), clock, metrics, lines);

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::AdminSettings;
 use crate::identity::{CredentialDigest, MemberId, OrganizationId, SessionId};
-use crate::revocation::{Revocations, Revoked, Source};
+use crate::revocation::{Revocations, Source};
 use crate::server::{Peer, Serve};
 use crate::session::RevocationTarget;
 
@@ -54,10 +54,13 @@ impl AdminDoor {
 impl Serve for AdminDoor {
     type Body = Full<Bytes>;
 
-    async fn serve(&self, request: Request<Incoming>, _peer: Arc<Peer>) -> Response<Full<Bytes>> {
+    async fn serve(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Full<Bytes>> {
         let (status, body) = match self.0.answer(request).await {
             Ok(body) => (StatusCode::OK, body),
-            Err((status, error)) => (status, serde_json::json!({ "error": error })),
+            Err((status, error)) => {
+                tracing::warn!(peer = %peer.address, status = status.as_u16(), error, "an admin call was refused");
+                (status, serde_json::json!({ "error": error }))
+            }
         };
         let mut response = Response::new(Full::new(Bytes::from(format!("{body}\n"))));
         *response.status_mut() = status;
@@ -117,27 +120,33 @@ impl Inner {
 
     async fn revoke(&self, request: Request<Incoming>) -> Result<serde_json::Value, Failure> {
         let bad = |why: String| (StatusCode::BAD_REQUEST, why);
+        // Forms of web pages, and what can be made to send one, cannot say this.
+        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let kind = kind.and_then(|kind| kind.split(';').next()).map(str::trim);
+        if kind != Some("application/json") {
+            let why = "send `content-type: application/json`";
+            return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, why.to_owned()));
+        }
         let read = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
         let read = tokio::time::timeout(std::time::Duration::from_secs(10), read).await;
         let Ok(Ok(body)) = read else { return Err(bad("the body did not arrive".to_owned())) };
         let call: RevokeCall =
             serde_json::from_slice(&body.to_bytes()).map_err(|error| bad(error.to_string()))?;
         let target = target(&call).map_err(|why| bad(why.to_owned()))?;
-        if call.upstream {
-            let revoked = match &target {
-                RevocationTarget::Session(id) => Revoked::Session(id),
-                RevocationTarget::Member(id) => Revoked::Member(id),
-                RevocationTarget::Organization(_) => {
-                    let why = "the API revokes sessions and members; an organization is only forgotten here";
-                    return Err(bad(why.to_owned()));
-                }
-            };
-            // Upstream first: what is forgotten here is asked for again at once.
-            let done = self.revocations.revoke_upstream(revoked).await;
-            done.map_err(|error| (StatusCode::BAD_GATEWAY, error.to_string()))?;
+        if !call.upstream {
+            self.revocations.forget(&target, Source::Admin);
+            return Ok(serde_json::json!({ "forgotten": true, "revoked_upstream": false }));
         }
-        self.revocations.revoke(&target, Source::Admin);
-        Ok(serde_json::json!({ "revoked": true, "upstream": call.upstream }))
+        if matches!(target, RevocationTarget::Organization(_)) {
+            let why = "the API revokes sessions and members; an organization can only be forgotten here";
+            return Err(bad(why.to_owned()));
+        }
+        // Forgotten here whatever the API says.
+        let done = self.revocations.end(target, Source::Admin).await;
+        done.map_err(|error| {
+            (StatusCode::BAD_GATEWAY, format!("forgotten here, but not revoked upstream: {error}"))
+        })?;
+        Ok(serde_json::json!({ "forgotten": true, "revoked_upstream": true }))
     }
 }
 

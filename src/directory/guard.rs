@@ -68,6 +68,17 @@ impl Guard {
     }
 }
 
+impl Guard {
+    /// The budget of unknown tokens, for a tier above that costs something as well.
+    pub(super) fn attempts(&self) -> Arc<Attempts> {
+        Arc::clone(&self.attempts)
+    }
+
+    pub(super) fn deadline(&self) -> Duration {
+        self.list.deadline
+    }
+}
+
 impl SessionDirectory for Guard {
     fn active_sessions(&self, query: &SessionQuery) -> Answer<Evidence> {
         let (next, query, clock) = (Arc::clone(&self.next), query.clone(), Arc::clone(&self.clock));
@@ -81,7 +92,9 @@ impl SessionDirectory for Guard {
         let (next, query, clock) = (Arc::clone(&self.next), query.clone(), Arc::clone(&self.clock));
         let attempts = Arc::clone(&self.attempts);
         // Junk is turned away before it takes a place from a token that may be good.
-        if let Err(retry_after) = attempts.admit(query.peer, clock.now().monotonic) {
+        if let Err(retry_after) = attempts.admit(query.peer, clock.now().monotonic)
+            && !query.seen_before
+        {
             return Answer::Ready(Err(DirectoryError::TooManyUnknown { retry_after }));
         }
         self.authenticate.pass(move || {
@@ -89,9 +102,11 @@ impl SessionDirectory for Guard {
                 (Arc::clone(&next), query.clone(), Arc::clone(&clock), Arc::clone(&attempts));
             async move {
                 // Looked at again: more junk may have been counted while this waited for its turn.
-                attempts
-                    .admit(query.peer, clock.now().monotonic)
-                    .map_err(|retry_after| DirectoryError::TooManyUnknown { retry_after })?;
+                if !query.seen_before {
+                    attempts
+                        .admit(query.peer, clock.now().monotonic)
+                        .map_err(|retry_after| DirectoryError::TooManyUnknown { retry_after })?;
+                }
                 let owner = next.resolve(&query).wait().await?;
                 if matches!(owner, TokenOwner::Nobody { .. }) {
                     attempts.charge(query.peer, clock.now().monotonic);
@@ -122,10 +137,10 @@ impl Gate {
         let deadline = tokio::time::Instant::now() + self.deadline;
         Answer::pending(async move {
             let _place = place;
-            // Closed never; a wait that lasts the whole deadline means the calls before it are stuck.
+            // Closed never; a wait that lasts the whole deadline means the calls before it hang.
             let turn = tokio::time::timeout_at(deadline, gate.running.acquire()).await;
             let Ok(Ok(_turn)) = turn else {
-                return Err(DirectoryError::Busy);
+                return Err(DirectoryError::Timeout);
             };
             let first = gate.call(&call, deadline).await;
             match &first {
@@ -153,8 +168,11 @@ impl Gate {
             .breaker
             .admit(self.clock.now().monotonic)
             .map_err(|retry_after| DirectoryError::CircuitOpen { retry_after })?;
+        let began = tokio::time::Instant::now();
         let result = tokio::time::timeout_at(deadline, call()).await.unwrap_or(Err(DirectoryError::Timeout));
-        if let Some(outcome) = outcome_of(&result) {
+        // A call that had little time left after it waited for its turn says nothing about the far end.
+        let too_short = matches!(result, Err(DirectoryError::Timeout)) && began.elapsed() < self.deadline / 2;
+        if let Some(outcome) = outcome_of(&result).filter(|_| !too_short) {
             admission.settle(outcome, self.clock.now().monotonic);
         }
         self.save();
@@ -194,12 +212,12 @@ fn outcome_of<T>(result: &Result<T, DirectoryError>) -> Option<CallOutcome> {
             DirectoryError::Unreachable
             | DirectoryError::Timeout
             | DirectoryError::Failed { .. }
-            | DirectoryError::Malformed(_)
-            | DirectoryError::Oversized { .. },
+            | DirectoryError::Malformed(_),
         ) => Some(CallOutcome::Failure),
-        // Our own rejected credentials are probed for by themselves.
+        // Our own rejected credentials are probed for by themselves; a list past all bounds is one member's.
         Err(
             DirectoryError::CredentialsRejected
+            | DirectoryError::Oversized { .. }
             | DirectoryError::CircuitOpen { .. }
             | DirectoryError::TooManyUnknown { .. }
             | DirectoryError::Busy

@@ -3,8 +3,10 @@
 //! Must not read a clock or ask anybody: dates come with the evidence.
 
 use super::marks::Marks;
-use super::sync::{AtomicU64, Ordering};
-use crate::identity::{MemberRef, Monotonic};
+use std::collections::HashMap;
+
+use super::sync::{AtomicBool, AtomicU64, Ordering, PoisonError, RwLock};
+use crate::identity::{MemberRef, Monotonic, OrganizationId};
 use crate::session::{Evidence, Revocation};
 
 /// Where evidence is kept. Bounds and evictions are its own business.
@@ -22,11 +24,24 @@ pub(super) struct Ledger<L, U> {
     pub(super) marks: Marks,
     /// Nanoseconds after the start: what was asked for until then is served no longer than it takes to ask again.
     soft: AtomicU64,
+    /// The same of single organizations.
+    soft_organizations: RwLock<HashMap<OrganizationId, Monotonic>>,
+    any_soft_organization: AtomicBool,
 }
+
+/// Organizations that are soft on their own; past this everything is.
+const MAX_SOFT: usize = 10_000;
 
 impl<L: Shelf, U: Shelf> Ledger<L, U> {
     pub(super) fn new(lists: L, unknown: U, marks: Marks) -> Self {
-        Self { lists, unknown, marks, soft: AtomicU64::new(0) }
+        Self {
+            lists,
+            unknown,
+            marks,
+            soft: AtomicU64::new(0),
+            soft_organizations: RwLock::new(HashMap::new()),
+            any_soft_organization: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn lists(&self) -> &L {
@@ -60,6 +75,11 @@ impl<L: Shelf, U: Shelf> Ledger<L, U> {
         if self.marks.filter(member, evidence.clone()).is_none() {
             return false;
         }
+        // What was learnt since stays: a tier below may come back with something older.
+        let sent = evidence.fetched_at().monotonic;
+        if self.newest(member).is_some_and(|known| known > sent) {
+            return true;
+        }
         match evidence {
             Evidence::NoSuchMember(_) => {
                 self.lists.take_off(member);
@@ -75,6 +95,12 @@ impl<L: Shelf, U: Shelf> Ledger<L, U> {
         true
     }
 
+    /// When the newest that is kept about the member was asked for, outranked or not.
+    pub(super) fn newest(&self, member: &MemberRef) -> Option<Monotonic> {
+        let date = |evidence: Evidence| evidence.fetched_at().monotonic;
+        self.lists.get(member).map(date).max(self.unknown.get(member).map(date))
+    }
+
     pub(super) fn forget(&self, revocation: &Revocation) {
         self.marks.leave(revocation);
     }
@@ -85,9 +111,28 @@ impl<L: Shelf, U: Shelf> Ledger<L, U> {
         self.soft.fetch_max(at, Ordering::AcqRel);
     }
 
+    /// As [`soften`](Self::soften), for one organization.
+    pub(super) fn soften_organization(&self, organization_id: &OrganizationId, now: Monotonic) {
+        let mut soft = self.soft_organizations.write().unwrap_or_else(PoisonError::into_inner);
+        if soft.len() >= MAX_SOFT {
+            soft.clear();
+            self.soften(now);
+        }
+        soft.insert(organization_id.clone(), now);
+        self.any_soft_organization.store(true, Ordering::Release);
+    }
+
     pub(super) fn is_soft(&self, evidence: &Evidence) -> bool {
-        let sent = evidence.fetched_at().monotonic.since(Monotonic::default());
-        sent.as_nanos() <= u128::from(self.soft.load(Ordering::Acquire))
-            && self.soft.load(Ordering::Acquire) > 0
+        let sent = evidence.fetched_at().monotonic;
+        let soft = self.soft.load(Ordering::Acquire);
+        if soft > 0 && sent.since(Monotonic::default()).as_nanos() <= u128::from(soft) {
+            return true;
+        }
+        if !self.any_soft_organization.load(Ordering::Acquire) {
+            return false;
+        }
+        let organizations = self.soft_organizations.read().unwrap_or_else(PoisonError::into_inner);
+        let of = evidence.list().and_then(|list| organizations.get(&list.member.organization_id));
+        of.is_some_and(|at| sent <= *at)
     }
 }

@@ -45,17 +45,28 @@ impl Marks {
             kept.sessions.retain(|(at, _)| now.since(*at) <= self.horizon);
         }
         if kept.len() >= MAX_MARKS {
+            // None of the marks that go may come to less: the newest of them holds for everything.
+            let newest = kept.by_target.values().max().copied();
+            kept.everything = kept.everything.max(newest).max(Some(now));
             kept.by_target.clear();
             kept.sessions.clear();
-            kept.everything = Some(now);
+        }
+        if let Some(before) = kept.by_target.get(&revocation.target).copied() {
+            if before >= now {
+                return;
+            }
+            if let RevocationTarget::Session(session_id) = &revocation.target {
+                let first = kept.sessions.partition_point(|(at, _)| *at < before);
+                let place = kept.sessions.iter().skip(first).position(|(_, id)| id == session_id);
+                place.map(|place| kept.sessions.remove(first + place));
+            }
         }
         if let RevocationTarget::Session(session_id) = &revocation.target {
             // Nearly always at the end: marks come as they are made, save those read out of a log.
             let place = kept.sessions.partition_point(|(at, _)| *at <= now);
             kept.sessions.insert(place, (now, session_id.clone()));
         }
-        let mark = kept.by_target.entry(revocation.target.clone()).or_insert(now);
-        *mark = now.max(*mark);
+        kept.by_target.insert(revocation.target.clone(), now);
         self.any.store(true, Ordering::Release);
     }
 
@@ -107,9 +118,7 @@ impl Marks {
         let since = kept.sessions.iter().rev().take_while(|(at, _)| sent <= *at);
         for (looked_at, (_, session_id)) in since.enumerate() {
             if looked_at >= MANY {
-                return list
-                    .sessions()
-                    .any(|session| kept.outranks(&RevocationTarget::Session(session.session_id), sent));
+                return list.ids().any(|id| kept.outranks(&RevocationTarget::Session(id), sent));
             }
             if list.contains(session_id) {
                 return true;
@@ -134,9 +143,8 @@ impl Marks {
     pub(super) fn newest_over(&self, member: &MemberRef, evidence: &Evidence) -> Option<Monotonic> {
         let floor = self.floor(member);
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
-        let sessions = evidence.list().map(|list| list.sessions()).into_iter().flatten();
-        let of = |id| kept.by_target.get(&RevocationTarget::Session(id)).copied();
-        floor.max(sessions.filter_map(|session| of(session.session_id)).max())
+        let ids = evidence.list().map(|list| list.ids()).into_iter().flatten();
+        floor.max(ids.filter_map(|id| kept.by_target.get(&RevocationTarget::Session(id)).copied()).max())
     }
 
     fn read(&self, look: impl FnOnce(&Kept) -> bool) -> bool {

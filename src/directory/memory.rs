@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 use prometheus::IntCounterVec;
+use tokio::sync::Semaphore;
 
 use super::flight::{Flight, Flights};
 use super::ledger::Ledger;
@@ -17,7 +18,7 @@ use super::{
     Answer, Clock, DirectoryError, MemorySettings, SessionDirectory, SessionQuery, Spelling, TokenOwner,
     TokenQuery,
 };
-use crate::identity::{MemberRef, Monotonic};
+use crate::identity::{MemberRef, Monotonic, OrganizationId};
 use crate::session::{Evidence, Revocation};
 use crate::telemetry::Metrics;
 
@@ -25,6 +26,8 @@ use crate::telemetry::Metrics;
 const CONFIRM_EVERY: Duration = Duration::from_secs(1);
 /// Lookups one question may wait for: another's that turned out too old, and its own after a revocation.
 const MAX_LANDINGS: usize = 3;
+/// How long a failed lookup answers for its member: many who ask at once must not each ask again.
+const FAILED_FOR: Duration = Duration::from_millis(250);
 /// Clock difference forgiven between us and whoever dates credentials (section 4.3).
 const SKEW: Duration = Duration::from_secs(2);
 
@@ -39,10 +42,11 @@ struct Inner {
     ledger: Arc<LedgerOnMoka>,
     /// As written to canonical.
     aliases: Cache<MemberRef, MemberRef>,
-    /// When a lookup about a member last failed; one that did not left its date with the evidence.
-    failed: Cache<MemberRef, Monotonic>,
+    /// When a lookup about a member last failed, and how; one that did not left its date with the evidence.
+    failed: Cache<MemberRef, (Monotonic, DirectoryError)>,
     owners: Arc<Owners>,
     flights: Flights<MemberRef, Evidence>,
+    refreshes: Arc<Semaphore>,
     lookups: IntCounterVec,
     /// Sets this replica's moments of refreshing apart from others'.
     jitter: u64,
@@ -84,6 +88,7 @@ impl Memory {
             failed: bounded(few, CONFIRM_EVERY * 2),
             owners: Arc::new(Owners::new(&settings, few)),
             flights: Flights::new(),
+            refreshes: Arc::new(Semaphore::new(settings.max_refreshes)),
             lookups: metrics.session_lookups.clone(),
             jitter: fastrand::u64(..),
             next,
@@ -107,6 +112,11 @@ impl Memory {
     pub fn soften(&self) {
         self.0.ledger.0.soften(self.0.clock.now().monotonic);
     }
+
+    /// As [`soften`](Self::soften), for one organization.
+    pub fn soften_organization(&self, organization_id: &OrganizationId) {
+        self.0.ledger.0.soften_organization(organization_id, self.0.clock.now().monotonic);
+    }
 }
 
 impl SessionDirectory for Memory {
@@ -121,7 +131,8 @@ impl SessionDirectory for Memory {
                 }
                 return Answer::Ready(Ok(evidence));
             }
-            if is_list && evidence.age(query.now.monotonic) <= query.freshness.max_staleness {
+            let settled = query.settled && inner.ledger.0.is_soft(&evidence);
+            if is_list && !settled && evidence.age(query.now.monotonic) <= query.freshness.max_staleness {
                 inner.count("stale");
                 inner.refresh(query, &evidence);
                 return Answer::Ready(Ok(evidence));
@@ -136,8 +147,12 @@ impl SessionDirectory for Memory {
         if let Some(owner) = inner.owners.remembered(query, &inner.ledger.0.marks) {
             return Answer::Ready(Ok(owner));
         }
-        let marks = SharedMarks(Arc::clone(&inner.ledger));
-        Owners::ask(&inner.owners, query, marks, &inner.next, &inner.clock)
+        // Nothing is asked until somebody waits for the answer.
+        let (inner, query) = (Arc::clone(inner), query.clone());
+        Answer::pending(async move {
+            let marks = SharedMarks(Arc::clone(&inner.ledger));
+            Owners::ask(&inner.owners, &query, marks, &inner.next, &inner.clock).wait().await
+        })
     }
 
     fn forget(&self, revocation: &Revocation) {
@@ -163,12 +178,27 @@ impl Inner {
     /// Waits for a lookup that is new enough; while the directory fails, falls back as far as the route allows.
     async fn ask(self: Arc<Self>, query: SessionQuery) -> Result<Evidence, DirectoryError> {
         let bound = query.freshness.max_staleness;
+        let member = self.canonical(&query);
+        if let Some((at, error)) = self.failed.get(&member)
+            && query.now.monotonic.since(at) < FAILED_FOR
+        {
+            return self.fall_back(&query, error).await;
+        }
+        if query.newer_than.is_some() {
+            // Here and not in the lookup: those who need not wait for their turn may join it at once.
+            let known = self.ledger.0.newest(&member);
+            let since = self.since_asked(&member, known, self.clock.now().monotonic);
+            let wait = CONFIRM_EVERY.saturating_sub(since);
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+        }
         for _ in 0..MAX_LANDINGS {
-            let (flight, joined) = self.join(&query);
+            let (flight, joined) = self.start(&member, &query);
             self.count(if joined { "coalesced" } else { "miss" });
             let evidence = match flight.await {
                 Ok(evidence) => evidence,
-                Err(error) => return self.fall_back(&query, error),
+                Err(error) => return self.fall_back(&query, error).await,
             };
             let sent = evidence.fetched_at().monotonic;
             let new_enough = query.newer_than.is_none_or(|than| sent > than);
@@ -179,12 +209,6 @@ impl Inner {
             if evidence.age(self.clock.now().monotonic) <= bound {
                 return Ok(evidence);
             }
-            let bridged = bound.saturating_add(query.freshness.stale_if_error);
-            if !joined && sent < query.now.monotonic && evidence.age(self.clock.now().monotonic) <= bridged {
-                // A lookup of our own that comes back with something old: the tier below bridges an outage.
-                self.count("stale_error");
-                return Ok(evidence);
-            }
             if sent >= query.now.monotonic {
                 // Our own lookup took longer than the route lets evidence age.
                 return Err(DirectoryError::Timeout);
@@ -193,7 +217,11 @@ impl Inner {
         Err(DirectoryError::Busy)
     }
 
-    fn fall_back(&self, query: &SessionQuery, error: DirectoryError) -> Result<Evidence, DirectoryError> {
+    async fn fall_back(
+        &self,
+        query: &SessionQuery,
+        error: DirectoryError,
+    ) -> Result<Evidence, DirectoryError> {
         let bound = query.freshness.max_staleness.saturating_add(query.freshness.stale_if_error);
         let now = self.clock.now().monotonic;
         if error.is_outage() {
@@ -201,7 +229,17 @@ impl Inner {
                 self.count("jwt_evidence");
                 return Ok(vouched);
             }
-            let known = self.ledger.0.salvaged(&self.canonical(query), query.newer_than);
+            let mut known = self.ledger.0.salvaged(&self.canonical(query), query.newer_than);
+            if known.is_none() && !bound.is_zero() {
+                // Another replica may have left something, or an earlier process.
+                let newer_than = query.newer_than.max(self.ledger.0.newest(&query.member));
+                let newer_than = newer_than.max(self.ledger.0.marks.floor(&query.member));
+                let wanted = SessionQuery { newer_than, now: self.clock.now(), ..query.clone() };
+                if let Ok(Some(left)) = self.next.last_known(&wanted).wait().await {
+                    self.ledger.0.keep(&query.member, &left);
+                    known = self.ledger.0.marks.salvage(&query.member, left);
+                }
+            }
             if let Some(evidence) = known
                 && evidence.age(now) <= bound
             {
@@ -220,56 +258,40 @@ impl Inner {
         let least = Monotonic::after_start(made.since(Monotonic::default()).saturating_sub(SKEW));
         let marks = &self.ledger.0.marks;
         let ended = marks.outrank_member(&vouched.member, least)
-            || vouched.sessions().any(|session| marks.outrank_session(&session.session_id, least));
-        let listed = self.ledger.0.remembered(&query.member, None);
-        let listed_since = listed.is_some_and(|known| known.fetched_at().monotonic >= least);
-        // A question for newer evidence than a list is put because the list refused; the token may be newer still.
-        let new_enough = query.newer_than.is_none() || !listed_since;
-        (!ended && !listed_since && new_enough && now.since(made) <= bound)
-            .then(|| Evidence::Vouched(Arc::clone(vouched)))
+            || vouched.ids().any(|session_id| marks.outrank_session(&session_id, least));
+        let listed_since = self.ledger.0.newest(&query.member).is_some_and(|known| known >= least);
+        (!ended && !listed_since && now.since(made) <= bound).then(|| Evidence::Vouched(Arc::clone(vouched)))
     }
 
-    /// Starts a lookup nobody waits for, unless one was tried a moment ago: while the directory fails, every request
-    /// would start another.
+    /// Starts a lookup nobody waits for, unless one was tried a moment ago, or enough are under way: those somebody
+    /// waits for come first.
     fn refresh(self: &Arc<Self>, query: &SessionQuery, known: &Evidence) {
         let member = self.canonical(query);
-        if self.since_asked(&member, Some(known), query.now.monotonic) >= CONFIRM_EVERY {
-            let wanted = SessionQuery { newer_than: Some(known.fetched_at().monotonic), ..query.clone() };
-            drop(self.start(&member, wanted, Duration::ZERO));
+        let sent = known.fetched_at().monotonic;
+        if self.since_asked(&member, Some(sent), query.now.monotonic) < CONFIRM_EVERY {
+            return;
+        }
+        let Ok(place) = Arc::clone(&self.refreshes).try_acquire_owned() else { return };
+        let wanted = SessionQuery { newer_than: query.newer_than.max(Some(sent)), ..query.clone() };
+        let (flight, joined) = self.start(&member, &wanted);
+        if !joined {
+            tokio::spawn(async move {
+                let _place = place;
+                drop(flight.await);
+            });
         }
     }
 
     /// How long ago the directory was asked about the member, whatever came of it.
-    fn since_asked(&self, member: &MemberRef, known: Option<&Evidence>, now: Monotonic) -> Duration {
-        let last = self.failed.get(member).max(known.map(|known| known.fetched_at().monotonic));
-        last.map_or(Duration::MAX, |at| now.since(at))
+    fn since_asked(&self, member: &MemberRef, known: Option<Monotonic>, now: Monotonic) -> Duration {
+        let failed = self.failed.get(member).map(|(at, _)| at);
+        failed.max(known).map_or(Duration::MAX, |at| now.since(at))
     }
 
     /// Joins the member's lookup, or starts it: in a task of its own, so that it outlives whoever asked.
-    fn join(self: &Arc<Self>, query: &SessionQuery) -> (Flight<Evidence>, bool) {
-        let member = self.canonical(query);
-        let mut wait = Duration::ZERO;
-        if query.newer_than.is_some() {
-            let known = self.ledger.0.remembered(&member, None);
-            let since = self.since_asked(&member, known.as_ref(), self.clock.now().monotonic);
-            wait = CONFIRM_EVERY.saturating_sub(since);
-        }
-        self.start(&member, query.clone(), wait)
-    }
-
-    fn start(
-        self: &Arc<Self>,
-        member: &MemberRef,
-        query: SessionQuery,
-        wait: Duration,
-    ) -> (Flight<Evidence>, bool) {
-        let inner = Arc::clone(self);
-        let lookup = || async move {
-            if !wait.is_zero() {
-                tokio::time::sleep(wait).await;
-            }
-            inner.fetch(query).await
-        };
+    fn start(self: &Arc<Self>, member: &MemberRef, query: &SessionQuery) -> (Flight<Evidence>, bool) {
+        let (inner, query) = (Arc::clone(self), query.clone());
+        let lookup = || async move { inner.fetch(query).await };
         self.flights.join(member, lookup, |lookup| drop(tokio::spawn(lookup)))
     }
 
@@ -281,12 +303,14 @@ impl Inner {
         }
         for _ in 0..MAX_LANDINGS {
             query.now = self.clock.now();
-            // A tier below must not answer with what a mark outranks here.
-            query.newer_than = query.newer_than.max(self.ledger.0.marks.floor(&query.member));
+            // A tier below must not answer with what a mark outranks here, or what is older than what is known.
+            let known = self.ledger.0.marks.floor(&query.member).max(self.ledger.0.newest(&query.member));
+            query.newer_than = query.newer_than.max(known);
             let evidence = match self.next.active_sessions(&query).wait().await {
                 Ok(evidence) => evidence,
                 Err(error) => {
-                    self.failed.insert(self.canonical(&query), query.now.monotonic);
+                    let at = self.clock.now().monotonic;
+                    self.failed.insert(self.canonical(&query), (at, error.clone()));
                     return Err(error);
                 }
             };

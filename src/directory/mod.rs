@@ -32,7 +32,9 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use guard::Guard;
 pub use memory::Memory;
 pub use settings::{GuardSettings, MemorySettings, SharedSettings, UnknownTokenSettings};
-pub use shared::{BusEvent, BusMessage, RedisLink, Shared, SharedError, Subscription, UnusableKey};
+pub use shared::{
+    BusEvent, BusMessage, RedisLink, SealedMessage, Shared, SharedError, Subscription, UnusableKey,
+};
 
 /// A tier of the directory, or the directory itself.
 pub trait SessionDirectory: Send + Sync + 'static {
@@ -44,6 +46,11 @@ pub trait SessionDirectory: Send + Sync + 'static {
 
     /// Drops what `revocation` outranks, here and in every tier below. A lookup that began before it never lands after it.
     fn forget(&self, revocation: &Revocation);
+
+    /// What a tier still has of the member's list, however old, for while the directory fails. Most have nothing.
+    fn last_known(&self, _query: &SessionQuery) -> Answer<Option<Evidence>> {
+        Answer::Ready(Ok(None))
+    }
 }
 
 /// Where verification keys come from.
@@ -91,6 +98,8 @@ pub struct SessionQuery {
     pub freshness: Freshness,
     /// Evidence must be newer than this: set when older evidence would refuse.
     pub newer_than: Option<Monotonic>,
+    /// Nothing will do that is only kept until it was asked for again: for whoever asks because something changed.
+    pub settled: bool,
     /// What the caller's own verified token says, dated when it was made: counts only while the directory fails.
     pub vouched: Option<Arc<ActiveSessions>>,
     /// When the question was put.
@@ -115,6 +124,8 @@ pub struct TokenQuery {
     pub peer: Option<IpAddr>,
     /// What is known must be newer than this: set once a mark outranked it.
     pub newer_than: Option<Monotonic>,
+    /// It was good once: it is not counted among the unknown ones.
+    pub seen_before: bool,
     pub now: Now,
 }
 
@@ -197,10 +208,14 @@ impl DirectoryError {
             | Self::RateLimited { .. }
             | Self::CredentialsRejected
             | Self::Malformed(_)
-            | Self::Oversized { .. }
             | Self::Mismatched
             | Self::CircuitOpen { .. } => true,
-            Self::Refused { .. } | Self::TooManyUnknown { .. } | Self::Busy | Self::NoKeys => false,
+            // A list past all bounds is one member's own, and no word about the directory.
+            Self::Oversized { .. }
+            | Self::Refused { .. }
+            | Self::TooManyUnknown { .. }
+            | Self::Busy
+            | Self::NoKeys => false,
         }
     }
 

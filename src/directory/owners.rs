@@ -31,7 +31,8 @@ impl Owners {
     pub(super) fn new(settings: &MemorySettings, few: u64) -> Self {
         let second = Duration::from_secs(1);
         Self {
-            known: bounded(settings.max_entries, settings.token_binding_for + second),
+            // Longer than it is believed: a token that was good once is not counted among the unknown ones.
+            known: bounded(settings.max_entries, settings.token_binding_for * 4 + second),
             nobodies: bounded(few, settings.negative_for + second),
             flights: Flights::new(),
             negative_for: settings.negative_for,
@@ -62,8 +63,9 @@ impl Owners {
         clock: &Arc<dyn Clock>,
     ) -> Answer<TokenOwner> {
         let fetch = {
-            let (owners, query, next, clock) =
+            let (owners, mut query, next, clock) =
                 (Arc::clone(owners), query.clone(), Arc::clone(next), Arc::clone(clock));
+            query.seen_before = owners.known.contains_key(&query.digest);
             || async move { owners.fetch(query, marks.as_ref(), &next, &clock).await }
         };
         let (flight, _) = owners.flights.join(&query.digest, fetch, |lookup| drop(tokio::spawn(lookup)));
@@ -109,3 +111,6 @@ fn is_outranked(binding: &TokenBinding, marks: &Marks) -> bool {
     let sent = binding.resolved_at.monotonic;
     marks.outrank_session(&binding.session_id, sent) || marks.outrank_member(&binding.member, sent)
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,8 @@ pub struct MemorySettings {
     pub max_entries: u64,
     /// What all lists together may take, in bytes.
     pub max_bytes: u64,
+    /// Lookups under way in the background at once: more would keep those waiting that somebody waits for.
+    pub max_refreshes: usize,
     /// How long "no such member" and "no such token" are believed.
     pub negative_for: Duration,
     /// How long an opaque token's session is remembered.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use http::Method;
 use moka::sync::Cache;
 
 use super::header_edits::HeaderEdits;
@@ -15,7 +16,9 @@ use super::snapshot::Snapshot;
 use super::{AccessRequest, EngineSettings};
 use crate::directory::{Clock, DirectoryError, KeySource, SessionDirectory, SessionQuery, Spelling};
 use crate::identity::{Bound, CredentialDigest, Now, Principal, carries_session_jwt};
-use crate::policy::{Access, Decision, Reason, Refusal, Route, RouteMiss, decide};
+use crate::policy::{
+    Access, CanonicalPath, Decision, Freshness, HostName, Reason, Refusal, Route, RouteMiss, decide,
+};
 use crate::session::{ActiveSessions, Evidence};
 use crate::telemetry::{DecisionRecord, LineWriter, Metrics, RequestId, TraceContext, milliseconds};
 
@@ -138,19 +141,15 @@ impl Engine {
         snapshot: &Arc<Snapshot>,
         course: &mut Course,
     ) -> Result<Decision, Refusal> {
-        let route = snapshot.routes.find(request.host, request.path, request.method).map_err(missed)?;
-        course.route = Some(Arc::clone(route));
-        request
-            .path
-            .check_allowed(route.keep_encoded_slash, route.keep_path_parameters)
-            .map_err(|_| Reason::PathAmbiguous)?;
-        // An origin may decode before it routes: if that reading belongs to another route, the path is ambiguous.
-        for other in request.path.other_readings().map_err(|_| Reason::PathAmbiguous)? {
-            let same = snapshot.routes.find(request.host, &other, request.method);
-            if !same.is_ok_and(|same| Arc::ptr_eq(same, route)) {
-                return Err(Reason::PathAmbiguous.into());
+        let found = find_route(snapshot, request.host, request.path, request.method);
+        let route = match found {
+            Ok(route) => route,
+            Err(miss) => {
+                course.route = miss.route;
+                return Err(miss.refusal);
             }
-        }
+        };
+        course.route = Some(Arc::clone(route));
         if matches!(route.access, Access::Public) {
             return Ok(decide(route, None, self.clock.now()));
         }
@@ -193,7 +192,8 @@ impl Engine {
                 Bound::Session(_) => Spelling::Canonical,
                 Bound::AnySession => Spelling::AsWritten,
             },
-            freshness: route.freshness,
+            freshness: if course.again { only_fresh(route.freshness) } else { route.freshness },
+            settled: course.again,
             newer_than: None,
             vouched: course.vouched.clone(),
             now: self.clock.now(),
@@ -313,6 +313,8 @@ pub(super) struct Course {
     pub(super) evidence: Option<Evidence>,
     pub(super) vouched: Option<Arc<ActiveSessions>>,
     pub(super) by_bearer: bool,
+    /// An open stream is asked about again: what was true when it was opened will not do.
+    pub(super) again: bool,
 }
 
 impl Course {
@@ -329,7 +331,43 @@ impl Course {
     }
 }
 
-pub(super) fn missed(miss: RouteMiss) -> Refusal {
+/// No route takes the request; one that would have taken another reading of its path is told.
+pub(super) struct Missed {
+    route: Option<Arc<Route>>,
+    refusal: Refusal,
+}
+
+impl From<Missed> for Refusal {
+    fn from(missed: Missed) -> Self {
+        missed.refusal
+    }
+}
+
+/// The one route that answers for every reading an origin could make of the path.
+pub(super) fn find_route<'a>(
+    snapshot: &'a Snapshot,
+    host: &HostName,
+    path: &CanonicalPath,
+    method: &Method,
+) -> Result<&'a Arc<Route>, Missed> {
+    let route = snapshot
+        .routes
+        .find(host, path, method)
+        .map_err(|miss| Missed { route: None, refusal: missed(miss) })?;
+    let ambiguous =
+        || Missed { route: Some(Arc::clone(route)), refusal: Refusal::from(Reason::PathAmbiguous) };
+    path.check_allowed(route.keep_encoded_slash, route.keep_path_parameters).map_err(|_| ambiguous())?;
+    // An origin may decode before it routes: if that reading belongs to another route, the path is ambiguous.
+    for other in path.other_readings().map_err(|_| ambiguous())? {
+        let same = snapshot.routes.find(host, &other, method);
+        if !same.is_ok_and(|same| Arc::ptr_eq(same, route)) {
+            return Err(ambiguous());
+        }
+    }
+    Ok(route)
+}
+
+fn missed(miss: RouteMiss) -> Refusal {
     match miss {
         RouteMiss::Misdirected => Reason::Misdirected.into(),
         RouteMiss::NotFound => Reason::RouteNotFound.into(),
@@ -341,4 +379,15 @@ pub(super) fn missed(miss: RouteMiss) -> Refusal {
 
 fn refused(error: DirectoryError) -> Refusal {
     error.refusal()
+}
+
+/// A freshness that waits for fresh evidence where there is any to be had, and bridges an outage as long as before.
+fn only_fresh(freshness: Freshness) -> Freshness {
+    let Freshness { fresh_for, max_staleness, stale_if_error } = freshness;
+    let least = fresh_for.min(max_staleness);
+    Freshness {
+        fresh_for,
+        max_staleness: least,
+        stale_if_error: stale_if_error.saturating_add(max_staleness.saturating_sub(least)),
+    }
 }

@@ -5,12 +5,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::AccessRequest;
 use super::check::Engine;
 use super::snapshot::Snapshot;
 use crate::directory::{Answer, DirectoryError, TokenOwner, TokenQuery};
 use crate::identity::{
-    Bound, Credential, CredentialDigest, CredentialSource, JwtError, Principal, Secret, SessionJwt,
-    find_credentials, payload_of, verify_session_jwt,
+    Bound, Credential, CredentialDigest, CredentialSource, JwtError, Principal, Secret, SessionId,
+    SessionJwt, find_credentials, payload_of, verify_ended_or_not, verify_session_jwt,
 };
 use crate::policy::{Reason, Refusal};
 use crate::session::{ActiveSessions, session_of_claims};
@@ -82,6 +83,29 @@ impl Engine {
         })
     }
 
+    /// Every session that a request holds a genuine credential of, an expired JWT included: what its sender may end.
+    ///
+    /// Fails if one could be there that cannot be found out about now.
+    pub async fn sessions_of(&self, request: &AccessRequest<'_>) -> Result<Vec<SessionId>, Refusal> {
+        let snapshot = self.snapshot();
+        let mut sessions: Vec<SessionId> = Vec::new();
+        for (_, credential) in find_credentials(request.headers, &snapshot.credentials).candidates {
+            let session_id = match credential {
+                Credential::SessionJwt(token) => {
+                    let jwt = verify_ended_or_not(token, &self.keys.keys(), &snapshot.jwt_rules);
+                    jwt.ok().map(|jwt| jwt.session_id)
+                }
+                Credential::SessionToken(token) => match self.resolve(token, request.peer, true).await {
+                    Ok(Principal { bound: Bound::Session(session_id), .. }) => Some(session_id),
+                    Err(Unfit::Directory(error)) => return Err(error.refusal()),
+                    _ => None,
+                },
+            };
+            sessions.extend(session_id.filter(|session_id| !sessions.contains(session_id)));
+        }
+        Ok(sessions)
+    }
+
     async fn verify(
         &self,
         token: &str,
@@ -124,7 +148,7 @@ impl Engine {
     async fn resolve(&self, token: &str, peer: Option<IpAddr>, may_wait: bool) -> Result<Principal, Unfit> {
         let now = self.clock.now();
         let (token, digest) = (Secret::new(token.to_owned()), CredentialDigest::of(token));
-        let query = TokenQuery { token, digest, peer, newer_than: None, now };
+        let query = TokenQuery { token, digest, peer, newer_than: None, seen_before: false, now };
         let owner = match self.directory.resolve(&query) {
             Answer::Pending(_) if !may_wait => return Err(Unfit::NotLookedAt),
             answer => answer.wait().await.map_err(Unfit::Directory)?,

@@ -14,9 +14,14 @@ use jiff::Timestamp;
 use prometheus::IntGauge;
 use tokio::sync::Notify;
 
+use super::AccessRequest;
 use crate::identity::{MemberId, MemberRef, Monotonic, Principal, SessionId};
-use crate::policy::{CanonicalPath, HostName, Reason};
+use crate::policy::{CanonicalPath, HostName, Reason, Route};
 use crate::session::{ActiveSessions, RevocationTarget};
+use crate::telemetry::RequestId;
+
+/// When those are due whom an event about many touches: at once, after those whom an event names.
+const AFTER_SINGLE_EVENTS: Monotonic = Monotonic::after_start(std::time::Duration::from_nanos(1));
 
 /// All open streams. Cheap to clone.
 #[derive(Clone)]
@@ -59,21 +64,34 @@ pub(super) struct Stream {
     /// What the caller's own token said, where that counts.
     pub(super) vouched: Option<Arc<ActiveSessions>>,
     pub(super) session_id: SessionId,
+    /// The request it answers and its route, for the record of its end.
+    pub(super) request_id: RequestId,
+    pub(super) route: Arc<Route>,
     ended: OnceLock<Reason>,
     waker: AtomicWaker,
 }
 
 impl Stream {
+    /// The stream that `request` becomes, which `principal` was allowed by `session_id`.
     pub(super) fn new(
-        method: Method,
-        host: HostName,
-        path: CanonicalPath,
+        request: &AccessRequest<'_>,
+        route: Arc<Route>,
         principal: Principal,
         vouched: Option<Arc<ActiveSessions>>,
         session_id: SessionId,
     ) -> Self {
-        let (ended, waker) = (OnceLock::new(), AtomicWaker::new());
-        Self { method, host, path, principal, vouched, session_id, ended, waker }
+        Self {
+            method: request.method.clone(),
+            host: request.host.clone(),
+            path: request.path.clone(),
+            principal,
+            vouched,
+            session_id,
+            request_id: request.request_id.clone(),
+            route,
+            ended: OnceLock::new(),
+            waker: AtomicWaker::new(),
+        }
     }
 
     /// Ends the stream. True if it was not ended before.
@@ -101,6 +119,11 @@ impl Lease {
         self.stream.waker.register(cx.waker());
         // Ended between the look and the registration.
         self.stream.ended.get().map_or(Poll::Pending, |reason| Poll::Ready(*reason))
+    }
+
+    /// Why the stream must end, if it must: for a direction that is asked whenever something moves.
+    pub fn end_reason(&self) -> Option<Reason> {
+        self.stream.ended.get().copied()
     }
 
     /// Resolves when the stream must end.
@@ -159,6 +182,7 @@ impl Leases {
     /// Makes everybody due whom `target` touches.
     pub(super) fn revisit(&self, target: &RevocationTarget) {
         self.0.generation.fetch_add(1, Ordering::AcqRel);
+        let mut due = Monotonic::default();
         let mut open = self.lock();
         let touched: Vec<MemberId> = match target {
             RevocationTarget::Session(id) => {
@@ -168,12 +192,13 @@ impl Leases {
                 open.members.get_key_value(id).into_iter().map(|(id, _)| id.clone()).collect()
             }
             RevocationTarget::Organization(id) => {
+                due = AFTER_SINGLE_EVENTS;
                 let of = open.members.iter().filter(|(_, known)| known.member.organization_id == *id);
                 of.map(|(id, _)| id.clone()).collect()
             }
         };
         for member_id in &touched {
-            open.bring_forward(member_id, Monotonic::default());
+            open.bring_forward(member_id, due);
         }
         drop(open);
         if !touched.is_empty() {
@@ -187,25 +212,27 @@ impl Leases {
         let mut open = self.lock();
         let all: HashSet<MemberId> = open.members.keys().cloned().collect();
         for member_id in &all {
-            open.bring_forward(member_id, Monotonic::default());
+            open.bring_forward(member_id, AFTER_SINGLE_EVENTS);
         }
         drop(open);
         self.0.sooner.notify_one();
     }
 
-    /// Members due at `now`, at most `limit`; each is due again at `again` unless told otherwise. And when the next
-    /// one is, if nobody is now.
+    /// Members due at `now`, each due again at `again` unless told otherwise; and when the next one is, if nobody is
+    /// now. At most so many whom an event names, and so many in all others.
     pub(super) fn take_due(
         &self,
         now: Monotonic,
         again: impl Fn() -> Monotonic,
-        limit: usize,
+        (urgent, ordinary): (usize, usize),
     ) -> Result<Vec<DueStreams>, Option<Monotonic>> {
         let mut open = self.lock();
         let mut taken = Vec::new();
-        while taken.len() < limit {
+        loop {
             match open.due.first() {
-                Some((at, _)) if *at <= now => {}
+                Some((at, _)) if *at == Monotonic::default() && taken.len() < urgent => {}
+                Some((at, _)) if *at <= now && taken.len() < ordinary => {}
+                Some((at, _)) if *at <= now => break,
                 Some((at, _)) if taken.is_empty() => return Err(Some(*at)),
                 None if taken.is_empty() => return Err(None),
                 _ => break,
@@ -257,7 +284,7 @@ impl Leases {
 }
 
 impl Open {
-    /// True if the member is due sooner than before.
+    /// True if the member is due before everybody else now.
     fn bring_forward(&mut self, member_id: &MemberId, due: Monotonic) -> bool {
         let Some(known) = self.members.get_mut(member_id) else { return false };
         if known.due <= due {
@@ -265,7 +292,9 @@ impl Open {
         }
         self.due.remove(&(known.due, member_id.clone()));
         known.due = due;
-        self.due.insert((due, member_id.clone()))
+        let sooner = self.due.first().is_none_or(|(first, _)| due < *first);
+        self.due.insert((due, member_id.clone()));
+        sooner
     }
 }
 

@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::check::{Course, Engine, missed};
+use super::check::{Course, Engine, find_route};
 use super::leases::{Lease, Stream, moment_of};
 use super::{AccessRequest, Verdict};
 use crate::identity::{MemberId, Monotonic, Now};
 use crate::policy::{Access, Decision, Reason, Refusal, decide};
 use crate::session::RevocationTarget;
-use crate::telemetry::{RequestId, TraceContext};
+use crate::telemetry::TraceContext;
 
-/// Members asked about at once.
-const AT_ONCE: usize = 64;
+/// Members asked about at once, and of those places, how many are kept for whom an event names.
+const AT_ONCE: usize = 128;
+const FOR_SINGLE_EVENTS: usize = 64;
 /// When a member is asked about again whose answer could not be had for our own crowd.
 const SOON: Duration = Duration::from_secs(1);
 /// Answers that could not be had for our own crowd before the streams end.
@@ -27,14 +28,8 @@ impl Engine {
     pub fn lease(&self, request: &AccessRequest<'_>, verdict: &Verdict) -> Option<Lease> {
         let Decision::Allow(permit) = &verdict.decision else { return None };
         let (caller, principal) = (permit.caller()?, verdict.principal.as_ref()?);
-        let stream = Stream::new(
-            request.method.clone(),
-            request.host.clone(),
-            request.path.clone(),
-            principal.clone(),
-            verdict.vouched.clone(),
-            caller.session.session_id.clone(),
-        );
+        let (route, session_id) = (Arc::clone(permit.route()), caller.session.session_id.clone());
+        let stream = Stream::new(request, route, principal.clone(), verdict.vouched.clone(), session_id);
         let due =
             self.next_look(verdict.decided_at).min(moment_of(caller.session.expires_at, verdict.decided_at));
         Some(self.leases.open(stream, &caller.session.member, verdict.ticket, due))
@@ -56,10 +51,15 @@ impl Engine {
         loop {
             let now = self.clock.now();
             let free = places.available_permits();
-            match self.leases.take_due(now.monotonic, || self.next_look(now), free) {
+            let limits = (free, free.saturating_sub(FOR_SINGLE_EVENTS));
+            match self.leases.take_due(now.monotonic, || self.next_look(now), limits) {
                 Ok(due) if due.is_empty() => {
-                    // All places are taken: go on when one is free.
-                    drop(places.acquire().await);
+                    // All places are taken: go on when enough are free, or somebody more urgent is due.
+                    let wanted = u32::try_from(FOR_SINGLE_EVENTS + 1).unwrap_or(1);
+                    tokio::select! {
+                        () = self.leases.sooner() => {}
+                        place = places.acquire_many(wanted) => drop(place),
+                    }
                 }
                 Ok(due) => {
                     for (member_id, streams) in due {
@@ -110,8 +110,9 @@ impl Engine {
     /// Until when the stream may go on for now, or why it may not.
     async fn ask_again(&self, stream: &Stream) -> Result<Monotonic, Refusal> {
         let snapshot = self.snapshot();
-        let route = snapshot.routes.find(&stream.host, &stream.path, &stream.method).map_err(missed)?;
-        let mut course = Course { principal: Some(stream.principal.clone()), ..Course::default() };
+        let route = find_route(&snapshot, &stream.host, &stream.path, &stream.method)?;
+        let mut course =
+            Course { principal: Some(stream.principal.clone()), again: true, ..Course::default() };
         course.vouched.clone_from(&stream.vouched);
         let decision = if matches!(route.access, Access::Public) {
             decide(route, None, self.clock.now())
@@ -132,12 +133,15 @@ impl Engine {
             return;
         }
         self.metrics.streams_closed.with_label_values(&[reason.code()]).inc();
-        let request_id = RequestId::new();
-        let course = Course { principal: Some(stream.principal.clone()), ..Course::default() };
+        let course = Course {
+            principal: Some(stream.principal.clone()),
+            route: Some(Arc::clone(&stream.route)),
+            ..Course::default()
+        };
         self.record(
             "end",
-            &request_id,
-            &TraceContext::begin(&request_id),
+            &stream.request_id,
+            &TraceContext::begin(&stream.request_id),
             Some(reason),
             &course,
             Duration::ZERO,

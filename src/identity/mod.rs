@@ -17,7 +17,9 @@ pub use credential::{
 };
 pub use digest::CredentialDigest;
 pub use ids::{InvalidIdentifier, MemberId, MemberRef, OrganizationId, ProjectId, SessionId};
-pub use jwt::{JwtError, JwtRules, SessionJwt, carries_session_jwt, payload_of, verify_session_jwt};
+pub use jwt::{
+    JwtError, JwtRules, SessionJwt, carries_session_jwt, payload_of, verify_ended_or_not, verify_session_jwt,
+};
 pub use keys::{InvalidKey, KeySet, VerificationKey};
 pub use now::{Monotonic, Now};
 pub use principal::{Bound, Principal};

@@ -2,33 +2,68 @@
 //!
 //! Must not let Redis decide anything: without it, ages bound what replicas know of each other.
 
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{Revocations, Source};
-use crate::directory::{BusEvent, BusMessage, RedisLink, Subscription};
+use super::{MAX_WAITING, Revocations, Source};
+use crate::directory::{BusEvent, BusMessage, RedisLink, SealedMessage, Subscription};
 use crate::identity::Now;
 
 /// How often a sign of life is sent.
 const TICK_EVERY: Duration = Duration::from_secs(1);
 /// Silence after which the bus counts as lost: our own signs of life would have come back.
 const SILENCE: Duration = Duration::from_millis(3_500);
-/// The pause before an announcement is tried again.
+/// The pause before announcements are tried again, or the log.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// What the wall clocks of two replicas may be apart (section 4.3).
 const SKEW: Duration = Duration::from_secs(2);
 
-/// Announces what is sent to it, in order; each until Redis took it or it no longer matters.
+/// Announces what is sent to it, each until Redis took it. What does not fit is told as one: that something changed.
 pub(super) async fn announce(
     link: RedisLink,
     mut waiting: mpsc::Receiver<(BusEvent, Now)>,
-    horizon: Duration,
+    revocations: Revocations,
 ) {
-    while let Some((event, at)) = waiting.recv().await {
-        let began = tokio::time::Instant::now();
-        while began.elapsed() <= horizon && !link.announce(&event, at.wall, horizon).await {
+    let horizon = revocations.0.settings.horizon;
+    let mut pending: VecDeque<SealedMessage> = VecDeque::new();
+    loop {
+        let next = if pending.is_empty() {
+            waiting.recv().await
+        } else {
             tokio::time::sleep(TRY_AGAIN_AFTER).await;
+            waiting.try_recv().ok()
+        };
+        if next.is_none() && pending.is_empty() {
+            return;
+        }
+        let mut events: Vec<(BusEvent, Now)> = next.into_iter().collect();
+        while let Ok(event) = waiting.try_recv() {
+            events.push(event);
+        }
+        if pending.len() + events.len() > MAX_WAITING {
+            revocations.0.overflowed.store(true, Ordering::Release);
+            pending.clear();
+            events.clear();
+        }
+        if revocations.0.overflowed.swap(false, Ordering::AcqRel) {
+            tracing::warn!(
+                "more revocations than the bus could take; the other replicas look at everything again"
+            );
+            events.push((BusEvent::ChangedSomewhere, revocations.0.clock.now()));
+        }
+        let sealed = events.into_iter().filter_map(|(event, at)| link.seal_message(event, at.wall));
+        pending.extend(sealed);
+        while let Some(message) = pending.front() {
+            if !link.publish(message).await {
+                break;
+            }
+            if let Some(message) = pending.pop_front() {
+                let link = link.clone();
+                tokio::spawn(async move { link.log(&message, horizon).await });
+            }
         }
     }
 }
@@ -48,15 +83,15 @@ pub(super) async fn listen(link: RedisLink, revocations: Revocations) {
     loop {
         if let Some(mut subscription) = link.subscribe().await {
             // Heard from now on; what was said while nobody listened is in the log.
-            catch_up(&link, &revocations).await;
-            if !first {
-                tracing::info!("the revocation bus is back; everything known so far is looked at again");
+            let whole = catch_up(&link, &revocations).await;
+            if !(first && whole) {
+                tracing::info!("what may have been missed on the revocation bus is looked at again");
                 revocations.soften();
             }
             first = false;
             pause = Duration::from_millis(100);
             connected.set(1);
-            hear(&mut subscription, &link, &revocations).await;
+            hear(&mut subscription, &revocations).await;
             connected.set(0);
             tracing::warn!("the revocation bus is lost; until it is back, ages bound what the others did");
         }
@@ -65,36 +100,47 @@ pub(super) async fn listen(link: RedisLink, revocations: Revocations) {
     }
 }
 
-async fn hear(subscription: &mut Subscription, link: &RedisLink, revocations: &Revocations) {
+async fn hear(subscription: &mut Subscription, revocations: &Revocations) {
     while let Ok(Some(message)) = tokio::time::timeout(SILENCE, subscription.next()).await {
-        if message.replica == link.replica() {
-            continue;
-        }
         let now = revocations.0.clock.now();
-        match &message.event {
-            BusEvent::Tick => {}
-            BusEvent::Revoked(target) => {
-                let passed = now.age_of(message.published_at, SKEW).unwrap_or_default();
-                if passed <= revocations.0.settings.horizon {
-                    revocations.act(target, now, Source::Bus);
-                    revocations.0.metrics.revocation_propagation.observe(passed.as_secs_f64());
-                }
-            }
-            BusEvent::ChangedSomewhere => revocations.soften(),
+        let passed = now.age_of(message.published_at, SKEW).unwrap_or_default();
+        if passed <= revocations.0.settings.horizon && heed(&message, now, revocations) {
+            revocations.0.metrics.revocation_propagation.observe(passed.as_secs_f64());
         }
     }
 }
 
-/// Acts on what was announced while this replica did not listen, as of when it was said.
-async fn catch_up(link: &RedisLink, revocations: &Revocations) {
-    let logged = link.announced(revocations.0.settings.horizon).await;
-    for BusMessage { replica, published_at, event } in logged.into_iter().flatten() {
-        let BusEvent::Revoked(target) = event else { continue };
-        if replica == link.replica() {
+/// Acts on what was announced while this replica did not listen, as of when it was said. True if that was all of it.
+async fn catch_up(link: &RedisLink, revocations: &Revocations) -> bool {
+    let horizon = revocations.0.settings.horizon;
+    for _ in 0..10 {
+        let Some((logged, whole)) = link.announced(horizon).await else {
+            tokio::time::sleep(TRY_AGAIN_AFTER).await;
             continue;
+        };
+        for message in &logged {
+            let now = revocations.0.clock.now();
+            let passed = now.age_of(message.published_at, SKEW).unwrap_or_default();
+            heed(message, now.minus(passed.saturating_sub(SKEW)), revocations);
         }
-        let now = revocations.0.clock.now();
-        let passed = now.age_of(published_at, SKEW).unwrap_or_default();
-        revocations.act(&target, now.minus(passed.saturating_sub(SKEW)), Source::Bus);
+        return whole;
     }
+    false
+}
+
+/// Acts on a message, unless it is our own, was heard before, or says nothing. True if it was acted on.
+fn heed(message: &BusMessage, at: Now, revocations: &Revocations) -> bool {
+    let inner = &revocations.0;
+    let is_news = message.event != BusEvent::Tick
+        && message.replica != inner.replica
+        && inner.heard.entry(message.id).or_insert(()).is_fresh();
+    if is_news {
+        match &message.event {
+            BusEvent::Tick => {}
+            BusEvent::Revoked(target) => revocations.act(target, at, Source::Bus),
+            BusEvent::Changed(organization_id) => revocations.soften_organization(organization_id),
+            BusEvent::ChangedSomewhere => revocations.soften(),
+        }
+    }
+    is_news
 }

@@ -6,24 +6,27 @@ mod bus;
 mod settings;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use moka::sync::Cache;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::directory::{BusEvent, Clock, DirectoryError, Memory, RedisLink, SessionDirectory as _};
 use crate::engine::Engine;
-use crate::identity::Now;
+use crate::identity::{Now, OrganizationId};
 use crate::session::{Revocation, RevocationTarget};
-use crate::stytch::{StytchClient, WebhookEvent, WebhookSecret, verify_webhook};
+use crate::stytch::{Revoked, StytchClient, WebhookEvent, WebhookSecret, verify_webhook};
 use crate::telemetry::Metrics;
 
-pub use crate::stytch::{Revoked, Signature, WebhookError};
+pub use crate::stytch::{Signature, WebhookError};
 pub use settings::RevocationSettings;
 
 /// How long a delivery's id is remembered: longer than a copy of it could be replayed.
 const REMEMBER_DELIVERIES_FOR: Duration = Duration::from_secs(900);
 const MAX_DELIVERIES: u64 = 100_000;
+/// Calls to end something at the API at once.
+const MAX_UPSTREAM: usize = 16;
 /// Announcements that wait for Redis.
 const MAX_WAITING: usize = 4_096;
 
@@ -47,16 +50,6 @@ impl Source {
     }
 }
 
-/// What became of a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delivery {
-    Acted,
-    /// Seen before: acknowledged and nothing done.
-    Duplicate,
-    /// Nothing here depends on it.
-    Irrelevant,
-}
-
 /// The one way in for every revocation. Cheap to clone.
 #[derive(Clone)]
 pub struct Revocations(Arc<Inner>);
@@ -65,11 +58,19 @@ struct Inner {
     memory: Memory,
     engine: Arc<Engine>,
     client: StytchClient,
+    /// Tells our own announcements from others'.
+    replica: u64,
     clock: Arc<dyn Clock>,
     settings: RevocationSettings,
     secrets: Vec<WebhookSecret>,
     deliveries: Cache<String, ()>,
     announcements: Option<mpsc::Sender<(BusEvent, Now)>>,
+    /// Something was to be announced and there was no place for it.
+    overflowed: AtomicBool,
+    /// Calls to end something at the API under way at once.
+    upstream: Semaphore,
+    /// Announcements acted on, so that a copy of one is not acted on again.
+    heard: Cache<u64, ()>,
     metrics: Metrics,
 }
 
@@ -91,6 +92,7 @@ impl Revocations {
             memory,
             engine,
             client,
+            replica: link.as_ref().map(RedisLink::replica).unwrap_or_default(),
             clock,
             secrets: secrets.collect(),
             settings,
@@ -99,10 +101,16 @@ impl Revocations {
                 .time_to_live(REMEMBER_DELIVERIES_FOR)
                 .build(),
             announcements: link.is_some().then_some(sender),
+            overflowed: AtomicBool::new(false),
+            upstream: Semaphore::new(MAX_UPSTREAM),
+            heard: Cache::builder()
+                .max_capacity(MAX_DELIVERIES)
+                .time_to_live(REMEMBER_DELIVERIES_FOR)
+                .build(),
             metrics,
         }));
         if let Some(link) = link {
-            tokio::spawn(bus::announce(link.clone(), waiting, revocations.0.settings.horizon));
+            tokio::spawn(bus::announce(link.clone(), waiting, revocations.clone()));
             tokio::spawn(bus::tick(link.clone()));
             tokio::spawn(bus::listen(link, revocations.clone()));
         }
@@ -114,37 +122,71 @@ impl Revocations {
         !self.0.secrets.is_empty()
     }
 
-    /// Acts on a revocation learnt here, and tells the other replicas.
-    pub fn revoke(&self, target: &RevocationTarget, source: Source) {
+    /// Forgets what is known about `target`, here and on the other replicas.
+    pub fn forget(&self, target: &RevocationTarget, source: Source) {
         let now = self.0.clock.now();
         self.act(target, now, source);
         self.announce(BusEvent::Revoked(target.clone()), now);
     }
 
-    /// Ends a session or all of a member's at the API.
-    pub async fn revoke_upstream(&self, target: Revoked<'_>) -> Result<(), DirectoryError> {
-        self.0.client.revoke(target).await
+    /// Ends a session, or all of a member's, at the API, and forgets what is known about them before and after: before,
+    /// because the API may do it and not live to say so; after, because a lookup in between may still have found them.
+    ///
+    /// Goes on if whoever asked leaves.
+    pub async fn end(&self, target: RevocationTarget, source: Source) -> Result<(), DirectoryError> {
+        let revocations = self.clone();
+        let ending = tokio::spawn(async move {
+            let inner = &revocations.0;
+            inner.memory.forget(&Revocation { target: target.clone(), at: inner.clock.now() });
+            let ended = match (&target, inner.upstream.try_acquire()) {
+                (_, Err(_)) => Err(DirectoryError::Busy),
+                (RevocationTarget::Session(id), Ok(_place)) => {
+                    inner.client.revoke(Revoked::Session(id)).await
+                }
+                (RevocationTarget::Member(id), Ok(_place)) => inner.client.revoke(Revoked::Member(id)).await,
+                // The API has no such call.
+                (RevocationTarget::Organization(_), Ok(_place)) => Ok(()),
+            };
+            revocations.forget(&target, source);
+            ended
+        });
+        ending.await.unwrap_or(Err(DirectoryError::Failed { status: 0 }))
+    }
+
+    /// Whether a delivery is worth reading: dated near now.
+    pub fn is_timely(&self, signature: &Signature<'_>) -> bool {
+        signature.is_timely(self.0.clock.now().wall)
     }
 
     /// Takes a delivery of the webhook.
-    pub fn deliver(&self, body: &[u8], signature: &Signature<'_>) -> Result<Delivery, WebhookError> {
+    pub fn deliver(&self, body: &[u8], signature: &Signature<'_>) -> Result<(), WebhookError> {
         let inner = &self.0;
         let now = inner.clock.now();
         let event = verify_webhook(body, signature, &inner.secrets, &inner.settings.project_id, now.wall)?;
-        let entry = inner.deliveries.entry_by_ref(signature.id).or_insert(());
-        if !entry.is_fresh() {
-            return Ok(Delivery::Duplicate);
+        if !inner.deliveries.entry_by_ref(signature.id).or_insert(()).is_fresh() {
+            // Delivered before: acknowledged, or it would be delivered for ever.
+            return Ok(());
         }
         match event {
-            WebhookEvent::Changed(target) => self.revoke(&target, Source::Webhook),
+            WebhookEvent::Ended(target) => self.forget(&target, Source::Webhook),
+            WebhookEvent::Changed(organization_id) => {
+                self.count(Source::Webhook);
+                self.soften_organization(&organization_id);
+                self.announce(BusEvent::Changed(organization_id), now);
+            }
             WebhookEvent::ChangedSomewhere => {
-                inner.metrics.revocations.with_label_values(&[Source::Webhook.label()]).inc();
+                self.count(Source::Webhook);
                 self.soften();
                 self.announce(BusEvent::ChangedSomewhere, now);
             }
-            WebhookEvent::Irrelevant => return Ok(Delivery::Irrelevant),
+            WebhookEvent::OtherProject => {
+                tracing::warn!(
+                    "a webhook delivery is about another project; the webhook leads to the wrong place"
+                );
+            }
+            WebhookEvent::Irrelevant => {}
         }
-        Ok(Delivery::Acted)
+        Ok(())
     }
 
     /// Acts on a revocation that took effect at `at`: marks first, so that whoever asks again finds what is new.
@@ -152,7 +194,23 @@ impl Revocations {
         let inner = &self.0;
         inner.memory.forget(&Revocation { target: target.clone(), at });
         inner.engine.revisit(target);
-        inner.metrics.revocations.with_label_values(&[source.label()]).inc();
+        self.count(source);
+        let (kind, id) = match target {
+            RevocationTarget::Session(id) => ("session", id.as_str()),
+            RevocationTarget::Member(id) => ("member", id.as_str()),
+            RevocationTarget::Organization(id) => ("organization", id.as_str()),
+        };
+        tracing::info!(kind, id, source = source.label(), "what was known is forgotten");
+    }
+
+    fn count(&self, source: Source) {
+        self.0.metrics.revocations.with_label_values(&[source.label()]).inc();
+    }
+
+    /// Something about an organization is different: its members are looked at again as they come.
+    fn soften_organization(&self, organization_id: &OrganizationId) {
+        self.0.memory.soften_organization(organization_id);
+        self.0.engine.revisit(&RevocationTarget::Organization(organization_id.clone()));
     }
 
     /// Something happened, and it is not known to whom: everything is looked at again, without a herd.
@@ -164,9 +222,8 @@ impl Revocations {
     fn announce(&self, event: BusEvent, at: Now) {
         let Some(announcements) = &self.0.announcements else { return };
         if announcements.try_send((event, at)).is_err() {
-            tracing::error!(
-                "too many revocations wait for the bus; the other replicas learn of this one by age alone"
-            );
+            // Told all at once instead, when the queue is worked off.
+            self.0.overflowed.store(true, Ordering::Release);
         }
     }
 }

@@ -58,9 +58,10 @@ impl ActiveSessions {
         Self { member, symbols, ..self }
     }
 
-    /// What the record takes in memory, in bytes, without what it shares.
+    /// What the record takes in memory at the most, in bytes: its words are counted as if no other record held them.
     pub fn weight(&self) -> usize {
-        size_of::<Self>() + self.bytes.len() + self.member.member_id.as_str().len() + 48
+        let words: usize = self.symbols.iter().map(|word| word.len() + 2 * size_of::<Arc<str>>()).sum();
+        size_of::<Self>() + self.bytes.len() + self.member.member_id.as_str().len() + words + 48
     }
 
     pub fn find(&self, session_id: &SessionId) -> Option<MemberSession> {
@@ -69,6 +70,10 @@ impl ActiveSessions {
 
     pub fn contains(&self, session_id: &SessionId) -> bool {
         self.packed().any(|packed| packed.is(session_id))
+    }
+
+    pub fn ids(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.packed().filter_map(|packed| packed.id())
     }
 
     pub fn sessions(&self) -> impl Iterator<Item = MemberSession> + '_ {

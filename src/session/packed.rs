@@ -76,6 +76,11 @@ impl Packed<'_> {
         reader.is_id(wanted.as_str()).unwrap_or_default()
     }
 
+    pub(super) fn id(&self) -> Option<SessionId> {
+        let mut reader = Reader { bytes: self.inner, symbols: self.symbols };
+        SessionId::parse(&reader.id()?).ok()
+    }
+
     pub(super) fn unpack(&self) -> Option<MemberSession> {
         let mut reader = Reader { bytes: self.inner, symbols: self.symbols };
         let session_id = SessionId::parse(&reader.id()?).ok()?;

@@ -3,7 +3,7 @@
 //! Must not let strangers' key ids decide how often the endpoint is asked.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -43,7 +43,16 @@ struct Inner {
     /// When an unknown key id was last looked up, and whether that worked.
     refetched: Mutex<Option<(Instant, bool)>>,
     vault: Option<Arc<dyn KeyVault>>,
+    /// Where the current set is from: what is fetched outranks what was kept, and that outranks the seed.
+    origin: std::sync::Mutex<Option<KeyOrigin>>,
     metrics: Metrics,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum KeyOrigin {
+    Seed,
+    Vault,
+    Fetched,
 }
 
 impl Keys {
@@ -64,18 +73,17 @@ impl Keys {
             fetching: Mutex::new(()),
             refetched: Mutex::new(None),
             vault,
+            origin: std::sync::Mutex::new(None),
             metrics,
         }));
         if let Some(seed) = &settings.seed_keys {
-            keys.0.begin_with(seed, "the seed file");
+            keys.0.begin_with(seed, KeyOrigin::Seed);
         }
         keys
     }
 
     /// Fetches now and from then on; ends only with the runtime.
     pub async fn keep_fresh(self) {
-        let inner = Arc::clone(&self.0);
-        tokio::spawn(async move { inner.look_into_vault().await });
         let mut pause = RETRY_AFTER;
         loop {
             match self.0.fetch().await {
@@ -85,6 +93,7 @@ impl Keys {
                     tokio::time::sleep(self.0.every.saturating_sub(jitter)).await;
                 }
                 Err(error) => {
+                    self.0.look_into_vault().await;
                     tracing::warn!(%error, "the verification keys could not be fetched; the last good set is kept");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(30));
@@ -133,28 +142,38 @@ impl Inner {
         Ok(self.current.load_full())
     }
 
-    /// Takes the set that an earlier process kept, if none was fetched meanwhile.
+    /// Takes the set that an earlier process or another replica kept, while none was fetched.
     async fn look_into_vault(&self) {
         let Some(vault) = &self.vault else { return };
+        let fetched = *self.origin.lock().unwrap_or_else(PoisonError::into_inner);
+        if fetched >= Some(KeyOrigin::Vault) {
+            return;
+        }
         if let Ok(Some(kept)) = vault.kept().wait().await {
-            self.begin_with(&kept, "the shared tier");
+            self.begin_with(&kept, KeyOrigin::Vault);
         }
     }
 
-    /// Begins with keys that were not fetched now; fetched ones replace them, never the other way round.
-    fn begin_with(&self, key_set: &[u8], source: &str) {
-        let Ok(keys) = keys_from_json(key_set) else {
-            tracing::warn!(source, "the key set to begin with cannot be read");
-            return;
-        };
-        let first = Arc::new(KeySet::new(keys, 1));
-        let before = self
-            .current
-            .rcu(|current| if current.is_empty() { Arc::clone(&first) } else { Arc::clone(current) });
-        if before.is_empty() {
-            tracing::info!(source, "verification keys to begin with");
-            self.loaded.send_replace(true);
+    fn begin_with(&self, key_set: &[u8], origin: KeyOrigin) {
+        match keys_from_json(key_set) {
+            Ok(keys) => self.install(keys, origin),
+            Err(error) => tracing::warn!(?origin, %error, "the key set to begin with cannot be read"),
         }
+    }
+
+    /// Puts a set in force, unless the one there is from a better place.
+    fn install(&self, keys: HashMap<String, VerificationKey>, origin: KeyOrigin) {
+        let mut current = self.origin.lock().unwrap_or_else(PoisonError::into_inner);
+        if *current > Some(origin) {
+            return;
+        }
+        *current = Some(origin);
+        let before = self.current.load();
+        if !before.holds_exactly(&keys) {
+            tracing::info!(keys = keys.len(), ?origin, "verification keys loaded");
+            self.current.store(Arc::new(KeySet::new(keys, before.generation() + 1)));
+        }
+        self.loaded.send_replace(true);
     }
 
     async fn fetch(&self) -> Result<(), DirectoryError> {
@@ -170,13 +189,8 @@ impl Inner {
         if let Some(vault) = &self.vault {
             vault.keep(answer.body.to_vec());
         }
-        let before = self.current.load();
-        if !before.holds_exactly(&keys) {
-            tracing::info!(keys = keys.len(), "verification keys loaded");
-            self.current.store(Arc::new(KeySet::new(keys, before.generation() + 1)));
-        }
+        self.install(keys, KeyOrigin::Fetched);
         self.metrics.jwks_last_success.set(jiff::Timestamp::now().as_second() as f64);
-        self.loaded.send_replace(true);
         Ok(())
     }
 }

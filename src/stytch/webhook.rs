@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -56,21 +57,29 @@ pub enum WebhookError {
     Signature,
     #[error("the delivery is dated more than five minutes from now")]
     Expired,
-    #[error("the body is no event")]
-    Malformed,
-    #[error("the event is of another project")]
-    OtherProject,
 }
 
-/// What follows from an event.
+/// What follows from a genuine event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WebhookEvent {
-    /// What is known about the target is out of date.
-    Changed(RevocationTarget),
-    /// Something changed in an organization the event does not name.
+    /// What is known about the target does not hold any more.
+    Ended(RevocationTarget),
+    /// Something about an organization is different, and nobody's session ended by it.
+    Changed(OrganizationId),
+    /// Something changed in an organization the event does not name, or in a way that cannot be read.
     ChangedSomewhere,
     /// Nothing that is cached here depends on it.
     Irrelevant,
+    /// It is about another project: a webhook that leads to the wrong place.
+    OtherProject,
+}
+
+impl Signature<'_> {
+    /// Whether the delivery is dated within five minutes of `now`: looked at before anything is read or computed.
+    pub fn is_timely(&self, now: Timestamp) -> bool {
+        let sent = self.timestamp.parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+        sent.is_some_and(|sent| now.duration_since(sent).unsigned_abs() <= TOLERANCE)
+    }
 }
 
 /// Verifies one delivery against any of the secrets, and reads it.
@@ -81,24 +90,25 @@ pub fn verify_webhook(
     project_id: &ProjectId,
     now: Timestamp,
 ) -> Result<WebhookEvent, WebhookError> {
-    // The signature first: a stranger learns nothing about our clock.
-    let mut message = format!("{}.{}.", signature.id, signature.timestamp).into_bytes();
-    message.extend_from_slice(body);
     let given =
         signature.signatures.split(' ').filter_map(|one| STANDARD.decode(one.strip_prefix("v1,")?).ok());
-    let genuine = given.take(8).any(|tag| {
+    let given: Vec<Vec<u8>> = given.filter(|tag| tag.len() == 32).take(8).collect();
+    let genuine = secrets.iter().any(|secret| {
+        let mut context = hmac::Context::with_key(&secret.0);
+        for part in [signature.id.as_bytes(), b".", signature.timestamp.as_bytes(), b".", body] {
+            context.update(part);
+        }
+        let made = context.sign();
         // Constant time in the tag; which of our secrets it was is no secret.
-        secrets.iter().any(|secret| hmac::verify(&secret.0, &message, &tag).is_ok())
+        given.iter().any(|tag| verify_slices_are_equal(made.as_ref(), tag).is_ok())
     });
     if !genuine {
         return Err(WebhookError::Signature);
     }
-    let sent = signature.timestamp.parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
-    let sent = sent.ok_or(WebhookError::Expired)?;
-    if now.duration_since(sent).unsigned_abs() > TOLERANCE {
+    if !signature.is_timely(now) {
         return Err(WebhookError::Expired);
     }
-    read_event(body, project_id)
+    Ok(read_event(body, project_id))
 }
 
 #[derive(Deserialize)]
@@ -112,38 +122,41 @@ struct WireEvent {
 }
 
 /// Told from the body alone: the event's type is not in it, and is written in more than one way elsewhere.
-fn read_event(body: &[u8], project_id: &ProjectId) -> Result<WebhookEvent, WebhookError> {
-    let event: WireEvent = serde_json::from_slice(body).map_err(|_| WebhookError::Malformed)?;
+fn read_event(body: &[u8], project_id: &ProjectId) -> WebhookEvent {
+    let Ok(event) = serde_json::from_slice::<WireEvent>(body) else {
+        return WebhookEvent::ChangedSomewhere;
+    };
     if event.project_id != project_id.as_str() {
-        return Err(WebhookError::OtherProject);
+        return WebhookEvent::OtherProject;
     }
     let kind = event.object_type.to_ascii_lowercase();
     let action = event.action.to_ascii_uppercase();
     if !matches!(action.as_str(), "CREATE" | "UPDATE" | "DELETE") {
-        return Ok(WebhookEvent::Irrelevant);
+        return WebhookEvent::Irrelevant;
     }
     // The entity under the key named by its type; absent where it was deleted.
     let entity = event.rest.get(&event.object_type).or_else(|| event.rest.get(&kind));
     let organization = || {
         let id = entity?.get("organization_id")?.as_str()?;
-        OrganizationId::parse(id).ok().map(RevocationTarget::Organization)
+        OrganizationId::parse(id).ok()
     };
-    Ok(match kind.as_str() {
+    match kind.as_str() {
         // A new one ends nothing, but "no such member" may be believed of it.
-        "member" => {
-            let id = MemberId::parse(&event.id).map_err(|_| WebhookError::Malformed)?;
-            WebhookEvent::Changed(RevocationTarget::Member(id))
-        }
-        "organization" => {
-            let id = OrganizationId::parse(&event.id).map_err(|_| WebhookError::Malformed)?;
-            WebhookEvent::Changed(RevocationTarget::Organization(id))
-        }
+        "member" => MemberId::parse(&event.id)
+            .map_or(WebhookEvent::ChangedSomewhere, |id| WebhookEvent::Ended(RevocationTarget::Member(id))),
+        "organization" => OrganizationId::parse(&event.id).map_or(WebhookEvent::ChangedSomewhere, |id| {
+            if action == "UPDATE" {
+                WebhookEvent::Changed(id)
+            } else {
+                WebhookEvent::Ended(RevocationTarget::Organization(id))
+            }
+        }),
         // Roles that come with a connection end with it; a new one has given none yet.
         connection if connection.ends_with("_connection") && action != "CREATE" => {
             organization().map_or(WebhookEvent::ChangedSomewhere, WebhookEvent::Changed)
         }
         _ => WebhookEvent::Irrelevant,
-    })
+    }
 }
 
 #[cfg(test)]
@@ -158,7 +171,7 @@ mod tests {
         ProjectId::parse("project-test-1").unwrap()
     }
 
-    fn event(json: &str) -> Result<WebhookEvent, WebhookError> {
+    fn event(json: &str) -> WebhookEvent {
         read_event(json.as_bytes(), &project())
     }
 
@@ -175,9 +188,9 @@ mod tests {
         let verify = |body: &[u8], signature: &Signature<'_>, now| {
             verify_webhook(body, signature, &secrets, &project(), now)
         };
-        // Genuine, but no event of ours.
-        assert_eq!(verify(body, &good, at(0)), Err(WebhookError::Malformed));
-        assert_eq!(verify(body, &good, at(300)), Err(WebhookError::Malformed));
+        // Genuine, though no event that can be read.
+        assert_eq!(verify(body, &good, at(0)), Ok(WebhookEvent::ChangedSomewhere));
+        assert_eq!(verify(body, &good, at(300)), Ok(WebhookEvent::ChangedSomewhere));
         assert_eq!(verify(body, &good, at(301)), Err(WebhookError::Expired));
         assert_eq!(verify(body, &good, at(-301)), Err(WebhookError::Expired));
         for bad in [
@@ -193,7 +206,7 @@ mod tests {
         let rotated = format!("v1,AAAA {}", good.signatures);
         assert_eq!(
             verify(body, &Signature { signatures: &rotated, ..good }, at(0)),
-            Err(WebhookError::Malformed)
+            Ok(WebhookEvent::ChangedSomewhere)
         );
     }
 
@@ -204,25 +217,27 @@ mod tests {
                 r#"{{"project_id":"project-test-1","object_type":"{kind}","action":"{action}","id":"x-1"{more}}}"#
             )
         };
-        let member = || WebhookEvent::Changed(RevocationTarget::Member(MemberId::parse("x-1").unwrap()));
-        let organization =
-            |id| WebhookEvent::Changed(RevocationTarget::Organization(OrganizationId::parse(id).unwrap()));
+        let member = || WebhookEvent::Ended(RevocationTarget::Member(MemberId::parse("x-1").unwrap()));
+        let id = |id| OrganizationId::parse(id).unwrap();
         for action in ["CREATE", "UPDATE", "DELETE", "update"] {
-            assert_eq!(event(&json("member", action, "")), Ok(member()));
-            assert_eq!(event(&json("organization", action, "")), Ok(organization("x-1")));
+            assert_eq!(event(&json("member", action, "")), member());
         }
+        for action in ["CREATE", "DELETE"] {
+            let ended = WebhookEvent::Ended(RevocationTarget::Organization(id("x-1")));
+            assert_eq!(event(&json("organization", action, "")), ended);
+        }
+        // A new name or slug ends nobody's session.
+        assert_eq!(event(&json("organization", "UPDATE", "")), WebhookEvent::Changed(id("x-1")));
         for kind in ["saml_connection", "oidc_connection", "scim_connection"] {
             let entity = format!(r#","{kind}":{{"organization_id":"o-1"}}"#);
-            assert_eq!(event(&json(kind, "UPDATE", &entity)), Ok(organization("o-1")));
-            assert_eq!(event(&json(kind, "DELETE", "")), Ok(WebhookEvent::ChangedSomewhere));
-            assert_eq!(event(&json(kind, "CREATE", &entity)), Ok(WebhookEvent::Irrelevant));
+            assert_eq!(event(&json(kind, "UPDATE", &entity)), WebhookEvent::Changed(id("o-1")));
+            assert_eq!(event(&json(kind, "DELETE", "")), WebhookEvent::ChangedSomewhere);
+            assert_eq!(event(&json(kind, "CREATE", &entity)), WebhookEvent::Irrelevant);
         }
-        assert_eq!(event(&json("rbac_policy", "UPDATE", "")), Ok(WebhookEvent::Irrelevant));
-        assert_eq!(event(&json("member", "ARCHIVE", "")), Ok(WebhookEvent::Irrelevant));
-        assert_eq!(
-            event(&json("member", "UPDATE", "").replace("test-1", "test-2")),
-            Err(WebhookError::OtherProject)
-        );
-        assert_eq!(event("[]"), Err(WebhookError::Malformed));
+        assert_eq!(event(&json("rbac_policy", "UPDATE", "")), WebhookEvent::Irrelevant);
+        assert_eq!(event(&json("member", "ARCHIVE", "")), WebhookEvent::Irrelevant);
+        let elsewhere = json("member", "UPDATE", "").replace("test-1", "test-2");
+        assert_eq!(event(&elsewhere), WebhookEvent::OtherProject);
+        assert_eq!(event("[]"), WebhookEvent::ChangedSomewhere);
     }
 }

@@ -125,11 +125,12 @@ impl WireSession<'_> {
             factors: read_factors(self.authentication_factors.as_deref()),
             claims: match pointers {
                 [] => Vec::new(),
-                pointers => {
-                    let claims =
-                        self.custom_claims.and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok());
-                    claims_at(pointers, claims.as_ref())
-                }
+                pointers => match self.custom_claims.map(|raw| serde_json::from_str::<Value>(raw.get())) {
+                    Some(Ok(claims)) => claims_at(pointers, Some(&claims)),
+                    None => claims_at(pointers, None),
+                    // What cannot be read may hold anything: unknown, not absent.
+                    Some(Err(_)) => Vec::new(),
+                },
             },
         })
     }

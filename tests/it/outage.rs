@@ -79,6 +79,7 @@ impl Simulation {
         let settings = MemorySettings {
             max_entries: 100_000,
             max_bytes: 128 << 20,
+            max_refreshes: 32,
             negative_for: Duration::from_secs(2),
             token_binding_for: Duration::from_secs(900),
             horizon: Duration::from_secs(330),
@@ -123,6 +124,7 @@ impl Simulation {
                 stale_if_error: Duration::from_secs(300),
             },
             newer_than: None,
+            settled: false,
             vouched: None,
             now,
         };

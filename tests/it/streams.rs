@@ -183,7 +183,7 @@ async fn while_the_directory_fails_a_stream_goes_on_as_long_as_a_request_would()
 
 #[tokio::test]
 async fn a_member_with_many_streams_is_looked_at_once_for_all_of_them() {
-    let overrides = [("streams.recheck", "500ms"), ("sessions.fresh_for", "1ms")];
+    let overrides = [("streams.recheck", "500ms"), ("sessions.fresh_for", "100ms")];
     let world = world(open_ended("text/event-stream"), &overrides).await;
     let jwt = &world.persona("VIEWER").jwt;
     let mut streams = Vec::new();

@@ -60,6 +60,7 @@ impl Checker<'_> {
         let binding = path.key("token_binding_for");
         let token_binding_for = self.duration(raw.token_binding_for.as_deref(), seconds(900), &binding);
         let deadline = self.timeout(raw.deadline.as_deref(), seconds(2), &path.key("deadline"));
+        let max_in_flight = self.count(raw.max_in_flight, 64, &path.key("max_in_flight"));
         let unknown = path.key("unknown_tokens");
         let (per_peer, in_total) =
             raw.unknown_tokens.as_ref().map(|raw| (raw.per_peer, raw.in_total)).unwrap_or_default();
@@ -71,13 +72,14 @@ impl Checker<'_> {
             memory: MemorySettings {
                 max_entries: u64::try_from(max_entries).unwrap_or(u64::MAX),
                 max_bytes: u64::try_from(max_bytes).unwrap_or(u64::MAX),
+                max_refreshes: (max_in_flight / 2).max(1),
                 negative_for,
                 token_binding_for,
                 horizon: Duration::ZERO,
             },
             guard: GuardSettings {
                 deadline,
-                max_in_flight: self.count(raw.max_in_flight, 64, &path.key("max_in_flight")),
+                max_in_flight,
                 max_waiting: self.count(raw.max_waiting, 1024, &path.key("max_waiting")),
                 unknown_tokens: UnknownTokenSettings {
                     per_peer: number(per_peer),

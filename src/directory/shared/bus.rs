@@ -20,36 +20,57 @@ pub struct Subscription {
     messages: PubSubStream,
 }
 
+/// A message ready to be published, as often as it takes: its copies are one message.
+pub struct SealedMessage {
+    sealed: Vec<u8>,
+    published_at: Timestamp,
+}
+
 impl RedisLink {
-    /// Tells every replica, and writes it into the log that those read who come back. True if Redis took it.
-    pub async fn announce(&self, event: &BusEvent, published_at: Timestamp, horizon: Duration) -> bool {
-        let Some(sealed) = self.sealed(event.clone(), published_at) else { return false };
-        let (log, channel) = (self.log(), self.channel());
-        let oldest = published_at.as_millisecond() - i64::try_from(horizon.as_millis()).unwrap_or(i64::MAX);
+    /// Seals `event` for the other replicas.
+    pub fn seal_message(&self, event: BusEvent, published_at: Timestamp) -> Option<SealedMessage> {
+        let message = BusMessage { replica: self.0.replica, id: fastrand::u64(..), published_at, event };
+        let sealed = self.0.seal.seal(&self.channel(), &write_message(&message))?;
+        Some(SealedMessage { sealed, published_at })
+    }
+
+    /// Tells every replica that listens. True if Redis took it.
+    pub async fn publish(&self, message: &SealedMessage) -> bool {
+        let mut command = redis::cmd("PUBLISH");
+        command.arg(self.channel()).arg(&message.sealed);
+        self.on_bus::<i64>(command).await.is_some()
+    }
+
+    /// Writes a message into the log, which those read who were away. A full Redis keeps none, and the age of what is
+    /// known bounds what they miss.
+    pub async fn log(&self, message: &SealedMessage, horizon: Duration) {
+        let (log, at) = (self.log_name(), message.published_at.as_millisecond());
+        let oldest = at - i64::try_from(horizon.as_millis()).unwrap_or(i64::MAX);
         let life = u64::try_from(horizon.as_millis()).unwrap_or(u64::MAX).max(1);
         let mut pipe = redis::pipe();
-        pipe.cmd("ZADD").arg(&log).arg(published_at.as_millisecond()).arg(&sealed).ignore();
+        pipe.cmd("ZADD").arg(&log).arg(at).arg(&message.sealed).ignore();
         pipe.cmd("ZREMRANGEBYSCORE").arg(&log).arg("-inf").arg(format!("({oldest}")).ignore();
         pipe.cmd("ZREMRANGEBYRANK").arg(&log).arg(0).arg(-MAX_LOGGED - 1).ignore();
         pipe.cmd("PEXPIRE").arg(&log).arg(life).ignore();
-        pipe.cmd("PUBLISH").arg(&channel).arg(&sealed).ignore();
-        self.run(pipe).await
+        self.several_on_bus(pipe).await;
     }
 
     /// A sign of life that comes back to whoever listens, ourselves included.
     pub async fn tick(&self) -> bool {
-        let Some(sealed) = self.sealed(BusEvent::Tick, self.0.clock.now().wall) else { return false };
-        let mut pipe = redis::pipe();
-        pipe.cmd("PUBLISH").arg(self.channel()).arg(sealed).ignore();
-        self.run(pipe).await
+        match self.seal_message(BusEvent::Tick, self.0.clock.now().wall) {
+            Some(message) => self.publish(&message).await,
+            None => false,
+        }
     }
 
-    /// What was announced since `horizon` ago. `None` if Redis did not answer.
-    pub async fn announced(&self, horizon: Duration) -> Option<Vec<BusMessage>> {
+    /// What was announced since `horizon` ago, and whether that is all of it. `None` if Redis did not answer.
+    pub async fn announced(&self, horizon: Duration) -> Option<(Vec<BusMessage>, bool)> {
         let since = self.0.clock.now().minus(horizon).wall.as_millisecond();
-        let log = self.log();
-        let sealed = self.range_since(&log, since).await?;
-        Some(sealed.iter().filter_map(|sealed| self.opened(sealed)).collect())
+        let mut command = redis::cmd("ZRANGEBYSCORE");
+        command.arg(self.log_name()).arg(since).arg("+inf");
+        let sealed: Vec<Vec<u8>> = self.on_bus(command).await?;
+        let whole = isize::try_from(sealed.len()).is_ok_and(|count| count < MAX_LOGGED);
+        Some((sealed.iter().filter_map(|sealed| self.opened(sealed)).collect(), whole))
     }
 
     /// Begins to listen. `None` if Redis cannot be reached.
@@ -60,11 +81,6 @@ impl RedisLink {
             Some(Subscription { link: self.clone(), messages: pubsub.into_on_message() })
         };
         tokio::time::timeout(Duration::from_secs(2), begin).await.ok().flatten()
-    }
-
-    fn sealed(&self, event: BusEvent, published_at: Timestamp) -> Option<Vec<u8>> {
-        let message = BusMessage { replica: self.0.replica, published_at, event };
-        self.0.seal.seal(&self.channel(), &write_message(&message))
     }
 
     fn opened(&self, sealed: &[u8]) -> Option<BusMessage> {
@@ -79,7 +95,7 @@ impl RedisLink {
         self.name("bus", &[])
     }
 
-    fn log(&self) -> String {
+    fn log_name(&self) -> String {
         self.name("log", &[])
     }
 }

@@ -7,22 +7,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::io::tcp::TcpSettings;
 use redis::{
     Client, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo, RedisResult, Script,
     TlsCertificates,
 };
 
-use super::seal::{Seal, UnusableKey};
+use super::seal::{Seal, UnusableKey, name_of};
 use crate::directory::breaker::{Breaker, CallOutcome};
 use crate::directory::{Clock, SharedSettings};
 use crate::telemetry::Metrics;
 
-/// Writes a record unless a newer one is there, and gives the lease back. Dates are compared as text of one length.
+/// Writes a record unless a newer one is there, and gives the lease back. Dates are compared as text of one length; one
+/// ahead of the server's clock was written by a replica whose clock is wrong, and keeps nobody out.
 const WRITE: &str = "
 local known = redis.call('GETRANGE', KEYS[1], 0, 15)
-if #known < 16 or known <= ARGV[1] then redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'PX', ARGV[3]) end
+local clock = redis.call('TIME')
+local ahead = #known == 16 and (tonumber(known, 16) or math.huge) > clock[1] * 1000 + 2000
+if #known < 16 or ahead or known <= ARGV[1] then redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'PX', ARGV[3]) end
 if redis.call('GET', KEYS[2]) == ARGV[4] then redis.call('DEL', KEYS[2]) end
 return 1";
+/// Gives a lease back, if it is ours.
+const RELEASE: &str = "
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0";
+/// For one exchange of the bus, which no request waits for.
+const BUS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Length of the date in front of a record, by which `WRITE` compares. What is believed is the date inside.
 const DATE_LENGTH: usize = 16;
 
@@ -42,13 +52,17 @@ pub struct RedisLink(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub(super) client: Client,
     manager: ConnectionManager,
+    /// For the bus: its own connection, and patience.
+    bus: ConnectionManager,
     pub(super) seal: Seal,
     pub(super) prefix: String,
     scope: String,
+    pointers: String,
     pub(super) timeout: Duration,
     breaker: Breaker,
     pub(super) clock: Arc<dyn Clock>,
-    script: Script,
+    write: Script,
+    release: Script,
     /// Tells this replica's leases and messages from others'.
     pub(super) replica: u64,
 }
@@ -83,18 +97,24 @@ impl RedisLink {
             .set_response_timeout(Some(settings.timeout))
             .set_number_of_retries(1);
         let manager = ConnectionManager::new_lazy_with_config(client.clone(), config)?;
-        let mut scope = vec![settings.scope.clone()];
-        scope.extend(settings.claim_pointers.iter().cloned());
+        let patient = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(BUS_TIMEOUT))
+            .set_response_timeout(Some(BUS_TIMEOUT))
+            .set_number_of_retries(1);
+        let bus = ConnectionManager::new_lazy_with_config(client.clone(), patient)?;
         Ok(Self(Arc::new(Inner {
             client,
             manager,
+            bus,
             seal: Seal::new(&settings.key, settings.previous_key.as_ref())?,
             prefix: settings.prefix.clone(),
-            scope: scope.join("\n"),
+            scope: settings.scope.clone(),
+            pointers: settings.claim_pointers.join("\n"),
             timeout: settings.timeout,
             breaker: Breaker::new("redis", metrics.directory_breaker_state.with_label_values(&["redis"])),
             clock,
-            script: Script::new(WRITE),
+            write: Script::new(WRITE),
+            release: Script::new(RELEASE),
             replica: fastrand::u64(..),
         })))
     }
@@ -108,7 +128,12 @@ impl RedisLink {
     pub(super) fn name(&self, kind: &str, parts: &[&str]) -> String {
         let mut all = vec![kind, self.0.scope.as_str()];
         all.extend_from_slice(parts);
-        format!("{}:{{{}}}:{kind}", self.0.prefix, self.0.seal.name(&all))
+        format!("{}:{{{}}}:{kind}", self.0.prefix, name_of(&all))
+    }
+
+    /// As [`name`](Self::name), for what holds custom claims: records with others are not ours.
+    pub(super) fn name_with_claims(&self, kind: &str, parts: &[&str]) -> String {
+        self.name(kind, &[parts, &[self.0.pointers.as_str()]].concat())
     }
 
     pub(super) async fn read(&self, name: &str) -> Read {
@@ -138,7 +163,7 @@ impl RedisLink {
         }
         let date = format!("{:016x}", date.as_millisecond().max(0));
         let mut connection = self.0.manager.clone();
-        let mut call = self.0.script.prepare_invoke();
+        let mut call = self.0.write.prepare_invoke();
         call.key(name).key(lease_of(name)).arg(date).arg(sealed).arg(life).arg(self.0.replica);
         let exchange = async move { call.invoke_async::<i64>(&mut connection).await };
         self.exchange(exchange).await;
@@ -157,21 +182,41 @@ impl RedisLink {
     /// Gives the lease back without a record, so that others need not wait for one.
     pub(super) async fn release(&self, name: &str) {
         let mut connection = self.0.manager.clone();
+        let mut call = self.0.release.prepare_invoke();
+        call.key(lease_of(name)).arg(self.0.replica);
+        self.exchange(async move { call.invoke_async::<i64>(&mut connection).await }).await;
+    }
+
+    /// Takes a record away: what it said is not so any more.
+    pub(super) async fn remove(&self, name: &str) {
+        let mut connection = self.0.manager.clone();
         let mut command = redis::cmd("DEL");
-        command.arg(lease_of(name));
+        command.arg(name).arg(lease_of(name));
         self.exchange(async move { command.query_async::<i64>(&mut connection).await }).await;
     }
 
-    pub(super) async fn run(&self, pipe: redis::Pipeline) -> bool {
+    /// Whether some replica holds the lease of a name. `None` if Redis did not answer.
+    pub(super) async fn is_leased(&self, name: &str) -> Option<bool> {
         let mut connection = self.0.manager.clone();
-        self.exchange(async move { pipe.query_async::<redis::Value>(&mut connection).await }).await.is_some()
+        let mut command = redis::cmd("EXISTS");
+        command.arg(lease_of(name));
+        self.exchange(async move { command.query_async::<bool>(&mut connection).await }).await
     }
 
-    pub(super) async fn range_since(&self, name: &str, score: i64) -> Option<Vec<Vec<u8>>> {
-        let mut connection = self.0.manager.clone();
-        let mut command = redis::cmd("ZRANGEBYSCORE");
-        command.arg(name).arg(score).arg("+inf");
-        self.exchange(async move { command.query_async(&mut connection).await }).await
+    /// One command of the bus: no request waits for it, so it has more time, and no breaker of its own.
+    pub(super) async fn on_bus<T: redis::FromRedisValue>(&self, command: redis::Cmd) -> Option<T> {
+        let mut connection = self.0.bus.clone();
+        let exchange = async move { command.query_async(&mut connection).await };
+        tokio::time::timeout(BUS_TIMEOUT, exchange).await.ok()?.ok()
+    }
+
+    /// As `on_bus`, several commands of which nobody needs the answers.
+    pub(super) async fn several_on_bus(&self, pipe: redis::Pipeline) {
+        let mut connection = self.0.bus.clone();
+        let exchange = async move { pipe.query_async::<redis::Value>(&mut connection).await };
+        if let Ok(Err(error)) = tokio::time::timeout(BUS_TIMEOUT, exchange).await {
+            tracing::debug!(%error, "redis failed");
+        }
     }
 
     /// One exchange within the time allowed; nothing if it failed, took too long, or the breaker is open.
@@ -216,7 +261,11 @@ fn client(settings: &SharedSettings) -> RedisResult<Client> {
     if let Some(password) = &settings.password {
         redis = redis.set_password(password.expose());
     }
-    let info = address.into_connection_info()?.set_redis_settings(redis);
+    // A peer that is gone without a word is noticed, and its connection replaced.
+    let tcp = TcpSettings::default().set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let tcp = tcp.set_user_timeout(BUS_TIMEOUT * 2);
+    let info = address.into_connection_info()?.set_redis_settings(redis).set_tcp_settings(tcp);
     if settings.tls {
         let certificates = TlsCertificates { client_tls: None, root_cert: settings.ca_pem.clone() };
         Client::build_with_tls(info, certificates)

@@ -12,14 +12,16 @@ use std::time::Duration;
 
 use prometheus::IntCounterVec;
 
+use super::attempts::Attempts;
 use super::{
-    Answer, Clock, DirectoryError, KeyVault, SessionDirectory, SessionQuery, Spelling, TokenOwner, TokenQuery,
+    Answer, Clock, DirectoryError, Guard, KeyVault, MemorySettings, SessionDirectory, SessionQuery, Spelling,
+    TokenOwner, TokenQuery,
 };
 use crate::identity::Now;
 use crate::session::{ActiveSessions, Evidence, Revocation};
 use crate::telemetry::Metrics;
 
-pub use bus::Subscription;
+pub use bus::{SealedMessage, Subscription};
 pub use link::{RedisLink, SharedError};
 pub use record::{BusEvent, BusMessage};
 pub use seal::UnusableKey;
@@ -28,8 +30,9 @@ use link::Read;
 
 /// How often a record is looked for while another replica asks.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// What the dates of two replicas may be apart where Redis's own clock vouches for the age, and where it does not.
-const MARGIN: Duration = Duration::from_millis(100);
+/// The longest wait for another replica's lookup.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+/// What the dates of two replicas may be apart (section 4.3).
 const SKEW: Duration = Duration::from_secs(2);
 /// How long verification keys are kept for replicas that start during an outage.
 const KEEP_KEYS_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -47,27 +50,40 @@ struct Inner {
     binding_for: Duration,
     /// How long one lookup may take, and so how long others wait for it.
     deadline: Duration,
+    attempts: Arc<Attempts>,
     lookups: IntCounterVec,
 }
 
-/// What was found in Redis, with the margin of its date.
-struct Found {
-    list: ActiveSessions,
-    margin: Duration,
+/// What looking for a record came to.
+enum Look {
+    Fresh(ActiveSessions),
+    Nothing,
+    Unavailable,
 }
 
+/// Redis did not answer.
+struct Unavailable;
+
 impl Shared {
+    /// `guard` is the tier below. `memory` says how long what is shared may matter.
     pub fn new(
         link: RedisLink,
-        next: Arc<dyn SessionDirectory>,
+        guard: Guard,
         clock: Arc<dyn Clock>,
-        horizon: Duration,
-        binding_for: Duration,
-        deadline: Duration,
+        memory: &MemorySettings,
         metrics: &Metrics,
     ) -> Self {
-        let lookups = metrics.session_lookups.clone();
-        Self(Arc::new(Inner { link, next, clock, horizon, binding_for, deadline, lookups }))
+        let (attempts, deadline) = (guard.attempts(), guard.deadline());
+        Self(Arc::new(Inner {
+            link,
+            next: Arc::new(guard),
+            clock,
+            horizon: memory.horizon,
+            binding_for: memory.token_binding_for,
+            deadline,
+            attempts,
+            lookups: metrics.session_lookups.clone(),
+        }))
     }
 }
 
@@ -82,6 +98,17 @@ impl SessionDirectory for Shared {
         Answer::pending(async move { inner.owner(query).await })
     }
 
+    fn last_known(&self, query: &SessionQuery) -> Answer<Option<Evidence>> {
+        let (inner, query) = (Arc::clone(&self.0), query.clone());
+        Answer::pending(async move {
+            if query.spelling == Spelling::AsWritten {
+                return Ok(None);
+            }
+            let found = inner.found(&inner.name_of(&query), &query).await.unwrap_or_default();
+            Ok(found.map(|list| Evidence::Sessions(Arc::new(list))))
+        })
+    }
+
     /// Marks are held above and told over the bus; records older than a mark are not asked for any more.
     fn forget(&self, revocation: &Revocation) {
         self.0.next.forget(revocation);
@@ -94,92 +121,101 @@ impl Inner {
         if query.spelling == Spelling::AsWritten {
             return self.next.active_sessions(&query).wait().await;
         }
-        let member = &query.member;
-        let name = self.link.name("list", &[member.organization_id.as_str(), member.member_id.as_str()]);
-        match self.look(&name, &query).await {
-            Some(list) => return Ok(Evidence::Sessions(Arc::new(list))),
-            None => self.count("miss"),
-        }
-        // A lookup of another replica may be under way since before what is asked for here: then waiting is in vain.
+        let name = self.name_of(&query);
+        // What must be newer than a moment ago cannot be there, nor come of a lookup that began before.
         let now = self.clock.now().monotonic;
-        let may_wait = query.newer_than.is_none_or(|than| now.since(than) > self.deadline + MARGIN);
-        let leased = if may_wait { self.link.lease(&name, self.deadline).await } else { None };
-        if leased == Some(false)
-            && let Some(list) = self.wait_for_other(&name, &query).await
-        {
-            return Ok(Evidence::Sessions(Arc::new(list)));
+        let may_share = query.newer_than.is_none_or(|than| now.since(than) > SKEW);
+        let mut leased = None;
+        if may_share {
+            match self.look(&name, &query).await {
+                Look::Fresh(list) => return Ok(Evidence::Sessions(Arc::new(list))),
+                Look::Nothing => {
+                    leased = self.link.lease(&name, self.deadline).await;
+                    if leased == Some(false)
+                        && let Some(list) = self.wait_for_other(&name, &query).await
+                    {
+                        return Ok(Evidence::Sessions(Arc::new(list)));
+                    }
+                }
+                Look::Unavailable => {}
+            }
         }
         let answer = self.next.active_sessions(&query).wait().await;
         match &answer {
             Ok(Evidence::Sessions(list)) => self.keep(&name, list),
+            Ok(Evidence::NoSuchMember(_)) => self.remove(&name),
             _ if leased == Some(true) => self.let_go(&name),
             _ => {}
         }
-        match answer {
-            Err(error) if error.is_outage() => self.bridge(&name, &query).await.ok_or(error),
-            answer => answer,
-        }
+        answer
+    }
+
+    fn name_of(&self, query: &SessionQuery) -> String {
+        let member = &query.member;
+        self.link.name_with_claims("list", &[member.organization_id.as_str(), member.member_id.as_str()])
     }
 
     /// A record that is fresh enough to be served without asking.
-    async fn look(&self, name: &str, query: &SessionQuery) -> Option<ActiveSessions> {
-        let found = self.found(name, query).await?;
+    async fn look(&self, name: &str, query: &SessionQuery) -> Look {
+        let found = match self.found(name, query).await {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                self.count("miss");
+                return Look::Nothing;
+            }
+            Err(Unavailable) => return Look::Unavailable,
+        };
         let bound = query.freshness.fresh_for.min(query.freshness.max_staleness);
-        let young = found.list.age(self.clock.now().monotonic) <= bound;
-        young.then(|| {
-            self.count("hit");
-            found.list
-        })
+        if found.age(self.clock.now().monotonic) > bound {
+            self.count("miss");
+            return Look::Nothing;
+        }
+        self.count("hit");
+        Look::Fresh(found)
     }
 
-    /// Waits until another replica's lookup landed, at most as long as a lookup may take.
+    /// Waits until another replica's lookup landed, or was given up.
     async fn wait_for_other(&self, name: &str, query: &SessionQuery) -> Option<ActiveSessions> {
-        let patience = tokio::time::Instant::now() + self.deadline / 2;
+        let patience = tokio::time::Instant::now() + (self.deadline / 2).min(LONGEST_WAIT);
         let mut pause = LOOK_EVERY;
         while tokio::time::Instant::now() < patience {
             tokio::time::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
-            if let Some(list) = self.look(name, query).await {
+            let leased = self.link.is_leased(name).await?;
+            // Looked at after the lease: whoever writes a record gives the lease back with it.
+            if let Look::Fresh(list) = self.look(name, query).await {
                 return Some(list);
+            }
+            if !leased {
+                return None;
             }
             pause = (pause * 2).min(LOOK_EVERY * 8);
         }
         None
     }
 
-    /// While the directory fails: what a route still allows, though it is too old to be served otherwise.
-    async fn bridge(&self, name: &str, query: &SessionQuery) -> Option<Evidence> {
-        let found = self.found(name, query).await?;
-        let bound = query.freshness.max_staleness.saturating_add(query.freshness.stale_if_error);
-        let served = found.list.age(self.clock.now().monotonic) <= bound;
-        served.then(|| {
-            self.count("stale_error");
-            Evidence::Sessions(Arc::new(found.list))
-        })
-    }
-
     /// The record of that name, if it is about the member asked for and newer than asked for.
-    async fn found(&self, name: &str, query: &SessionQuery) -> Option<Found> {
+    async fn found(&self, name: &str, query: &SessionQuery) -> Result<Option<ActiveSessions>, Unavailable> {
         let opened = match self.link.read(name).await {
             Read::Found(opened) => opened,
-            Read::Nothing => return None,
+            Read::Nothing => return Ok(None),
             Read::Forged => {
                 tracing::warn!(
                     "a record in the shared tier was not sealed by this deployment; it is ignored"
                 );
                 self.count("forged");
-                return None;
+                return Ok(None);
             }
             Read::Unavailable => {
                 self.count("error");
-                return None;
+                return Err(Unavailable);
             }
         };
-        let margin = if opened.left.is_some() { MARGIN } else { SKEW };
-        let list = record::read_list(&opened.plain, opened.left, self.clock.now())?;
-        let found = Found { list, margin };
-        let new_enough =
-            query.newer_than.is_none_or(|than| found.list.fetched_at.monotonic > than.plus(found.margin));
-        (found.list.member == query.member && new_enough).then_some(found)
+        let list = record::read_list(&opened.plain, opened.left, self.clock.now());
+        Ok(list.filter(|list| {
+            // Two clocks dated the record and what it must be newer than.
+            let new_enough = query.newer_than.is_none_or(|than| list.fetched_at.monotonic > than.plus(SKEW));
+            list.member == query.member && new_enough
+        }))
     }
 
     /// Leaves a list for the others, behind the back of whoever waits for it here.
@@ -190,12 +226,23 @@ impl Inner {
         tokio::spawn(async move { link.write(&name, list.fetched_at.wall, &plain, life).await });
     }
 
+    fn remove(&self, name: &str) {
+        let (link, name) = (self.link.clone(), name.to_owned());
+        tokio::spawn(async move { link.remove(&name).await });
+    }
+
     fn let_go(&self, name: &str) {
         let (link, name) = (self.link.clone(), name.to_owned());
         tokio::spawn(async move { link.release(&name).await });
     }
 
     async fn owner(&self, query: TokenQuery) -> Result<TokenOwner, DirectoryError> {
+        // Junk is turned away before it costs anybody anything, Redis included.
+        if !query.seen_before {
+            self.attempts
+                .admit(query.peer, self.clock.now().monotonic)
+                .map_err(|retry_after| DirectoryError::TooManyUnknown { retry_after })?;
+        }
         let digest = query.digest.to_hex();
         let name = self.link.name("owner", &[&digest]);
         if let Read::Found(opened) = self.link.read(&name).await
@@ -231,8 +278,8 @@ impl KeyVault for RedisLink {
         let link = self.clone();
         tokio::spawn(async move {
             let now = link.0.clock.now();
-            let name = link.name("keys", &[]);
-            link.write(&name, now.wall, &key_set, KEEP_KEYS_FOR).await;
+            let plain = record::write_keys(&key_set, now.wall, KEEP_KEYS_FOR);
+            link.write(&link.name("keys", &[]), now.wall, &plain, KEEP_KEYS_FOR).await;
         });
     }
 
@@ -240,7 +287,7 @@ impl KeyVault for RedisLink {
         let link = self.clone();
         Answer::pending(async move {
             Ok(match link.read(&link.name("keys", &[])).await {
-                Read::Found(opened) => Some(opened.plain),
+                Read::Found(opened) => record::read_keys(&opened.plain, opened.left, link.0.clock.now()),
                 _ => None,
             })
         })

@@ -49,6 +49,23 @@ pub(super) fn write_owner(binding: &TokenBinding, life: Duration) -> Vec<u8> {
     writer.0
 }
 
+/// A key set as it is written, with the date it was fetched.
+pub(super) fn write_keys(key_set: &[u8], fetched_at: Timestamp, life: Duration) -> Vec<u8> {
+    let mut writer = Writer::dated(fetched_at, life);
+    writer.bytes(key_set);
+    writer.0
+}
+
+/// A key set that was read back, unless it is older than it was to be kept.
+pub(super) fn read_keys(written: &[u8], left: Option<Duration>, now: Now) -> Option<Vec<u8>> {
+    let mut reader = Reader(written);
+    let life = Duration::from_millis(u64::from_be_bytes(written.get(8..16)?.try_into().ok()?));
+    // The process may be younger than the record: only the wall clock can say how old it is.
+    let age = now.age_of(reader.date(left, now)?.wall, SKEW)?;
+    let keys = reader.bytes()?.to_vec();
+    (age <= life && reader.0.is_empty()).then_some(keys)
+}
+
 pub(super) fn read_owner(written: &[u8], left: Option<Duration>, now: Now) -> Option<TokenBinding> {
     let mut reader = Reader(written);
     let resolved_at = reader.date(left, now)?;
@@ -63,6 +80,8 @@ pub(super) fn read_owner(written: &[u8], left: Option<Duration>, now: Now) -> Op
 pub struct BusMessage {
     /// Who published it.
     pub replica: u64,
+    /// Tells one announcement from its copies.
+    pub id: u64,
     pub published_at: Timestamp,
     pub event: BusEvent,
 }
@@ -73,6 +92,8 @@ pub enum BusEvent {
     /// Nothing: a sign of life.
     Tick,
     Revoked(RevocationTarget),
+    /// Something about an organization changed that ends nothing.
+    Changed(OrganizationId),
     /// Something, and nobody knows to whom.
     ChangedSomewhere,
 }
@@ -80,6 +101,7 @@ pub enum BusEvent {
 pub(super) fn write_message(message: &BusMessage) -> Vec<u8> {
     let mut writer = Writer(Vec::new());
     writer.number(message.replica);
+    writer.number(message.id);
     writer.time(message.published_at);
     let (kind, id) = match &message.event {
         BusEvent::Tick => (0, ""),
@@ -87,6 +109,7 @@ pub(super) fn write_message(message: &BusMessage) -> Vec<u8> {
         BusEvent::Revoked(RevocationTarget::Member(id)) => (2, id.as_str()),
         BusEvent::Revoked(RevocationTarget::Organization(id)) => (3, id.as_str()),
         BusEvent::ChangedSomewhere => (4, ""),
+        BusEvent::Changed(id) => (5, id.as_str()),
     };
     writer.number(kind);
     writer.text(id);
@@ -95,7 +118,7 @@ pub(super) fn write_message(message: &BusMessage) -> Vec<u8> {
 
 pub(super) fn read_message(written: &[u8]) -> Option<BusMessage> {
     let mut reader = Reader(written);
-    let (replica, published_at) = (reader.number()?, reader.time()?);
+    let (replica, id_of_message, published_at) = (reader.number()?, reader.number()?, reader.time()?);
     let kind = reader.number()?;
     let id = reader.text()?;
     let event = match kind {
@@ -104,9 +127,10 @@ pub(super) fn read_message(written: &[u8]) -> Option<BusMessage> {
         2 => BusEvent::Revoked(RevocationTarget::Member(MemberId::parse(id).ok()?)),
         3 => BusEvent::Revoked(RevocationTarget::Organization(OrganizationId::parse(id).ok()?)),
         4 => BusEvent::ChangedSomewhere,
+        5 => BusEvent::Changed(OrganizationId::parse(id).ok()?),
         _ => return None,
     };
-    reader.0.is_empty().then_some(BusMessage { replica, published_at, event })
+    reader.0.is_empty().then_some(BusMessage { replica, id: id_of_message, published_at, event })
 }
 
 struct Writer(Vec<u8>);
@@ -238,8 +262,9 @@ mod tests {
             BusEvent::Revoked(RevocationTarget::Member(MemberId::parse("m").unwrap())),
             BusEvent::Revoked(RevocationTarget::Organization(OrganizationId::parse("o").unwrap())),
             BusEvent::ChangedSomewhere,
+            BusEvent::Changed(OrganizationId::parse("o").unwrap()),
         ] {
-            let message = BusMessage { replica: 7, published_at: now().wall, event };
+            let message = BusMessage { replica: 7, id: 9, published_at: now().wall, event };
             assert_eq!(read_message(&write_message(&message)), Some(message));
         }
         assert_eq!(read_message(b"junk"), None);

@@ -3,7 +3,7 @@
 //! Must not return a byte that was not sealed for exactly this name by a holder of the key.
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::{hmac, rand};
+use aws_lc_rs::{digest, hmac, rand};
 
 use crate::identity::Secret;
 
@@ -13,7 +13,6 @@ const VERSION: &[u8] = b"portcullis shared tier 1";
 /// The keys of a deployment: the first seals, all open.
 pub(super) struct Seal {
     keys: Vec<LessSafeKey>,
-    names: hmac::Key,
 }
 
 /// The keys cannot be made.
@@ -24,24 +23,11 @@ pub struct UnusableKey;
 impl Seal {
     pub(super) fn new(key: &Secret, previous: Option<&Secret>) -> Result<Self, UnusableKey> {
         let keys = std::iter::once(key).chain(previous).map(|secret| {
-            let derived = derive(secret, b"seal");
+            let derived = derive(secret);
             let key = UnboundKey::new(&AES_256_GCM_SIV, derived.as_ref()).map_err(|_| UnusableKey)?;
             Ok(LessSafeKey::new(key))
         });
-        let names = hmac::Key::new(hmac::HMAC_SHA256, derive(key, b"names").as_ref());
-        Ok(Self { keys: keys.collect::<Result<_, _>>()?, names })
-    }
-
-    /// What a record is called in Redis: nothing about whom it is can be read off it. `parts` are told apart by their
-    /// lengths, so that no two lists of parts make one name.
-    pub(super) fn name(&self, parts: &[&str]) -> String {
-        let mut context = hmac::Context::with_key(&self.names);
-        for part in parts {
-            context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-            context.update(part.as_bytes());
-        }
-        let tag = context.sign();
-        tag.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        Ok(Self { keys: keys.collect::<Result<_, _>>()? })
     }
 
     /// Nonce, ciphertext, tag.
@@ -66,9 +52,22 @@ impl Seal {
     }
 }
 
-fn derive(secret: &Secret, purpose: &[u8]) -> hmac::Tag {
+/// What a record is called: a digest, so that names are of one length and no id stands in them. `parts` are told apart
+/// by their lengths, so that no two lists of parts make one name. It does not depend on a key: replicas that change
+/// from one to another must still find each other.
+pub(super) fn name_of(parts: &[&str]) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(VERSION);
+    for part in parts {
+        context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    context.finish().as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn derive(secret: &Secret) -> hmac::Tag {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes());
-    hmac::sign(&key, &[VERSION, b" ", purpose].concat())
+    hmac::sign(&key, VERSION)
 }
 
 fn aad(name: &str) -> Aad<Vec<u8>> {
@@ -102,8 +101,7 @@ mod tests {
 
     #[test]
     fn names_tell_lists_of_parts_apart() {
-        let seal = seal("k", None);
-        assert_ne!(seal.name(&["ab", "c"]), seal.name(&["a", "bc"]));
-        assert_eq!(seal.name(&["a"]), seal.name(&["a"]));
+        assert_ne!(name_of(&["ab", "c"]), name_of(&["a", "bc"]));
+        assert_eq!(name_of(&["a"]), name_of(&["a"]));
     }
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
 
 use super::settings::SignOutSettings;
 use crate::engine::{AccessRequest, Engine};
@@ -20,8 +21,8 @@ use crate::policy::{CanonicalPath, HostName, Reason, Refusal};
 use crate::revocation::Revocations;
 use crate::telemetry::{RequestId, TraceContext};
 
-/// The most of a body of ours that is read.
-const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// Deliveries read at once: strangers can begin as many as they like.
+const MAX_DELIVERIES: usize = 16;
 
 /// What there is under the prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +91,7 @@ pub(super) struct OwnPages {
     engine: Arc<Engine>,
     revocations: Revocations,
     sign_out: SignOutSettings,
+    deliveries: Semaphore,
 }
 
 /// A refusal, and whether the engine counted and recorded it already.
@@ -106,7 +108,7 @@ impl From<Reason> for Refused {
 
 impl OwnPages {
     pub(super) fn new(engine: Arc<Engine>, revocations: Revocations, sign_out: SignOutSettings) -> Self {
-        Self { engine, revocations, sign_out }
+        Self { engine, revocations, sign_out, deliveries: Semaphore::new(MAX_DELIVERIES) }
     }
 
     pub(super) async fn answer(&self, own: OwnRequest<'_>) -> Result<Response<Bytes>, Refused> {
@@ -147,9 +149,9 @@ fn is_reserved(path: &CanonicalPath) -> bool {
 }
 
 /// The body, if it is no larger than one of ours may be.
-async fn read_body(request: Request<Incoming>) -> Result<Bytes, Reason> {
-    let limited = http_body_util::Limited::new(request.into_body(), MAX_BODY_BYTES);
-    let read = tokio::time::timeout(std::time::Duration::from_secs(10), limited.collect()).await;
+async fn read_body(request: Request<Incoming>, limit: usize) -> Result<Bytes, Reason> {
+    let limited = http_body_util::Limited::new(request.into_body(), limit);
+    let read = tokio::time::timeout(std::time::Duration::from_secs(5), limited.collect()).await;
     match read {
         Err(_) => Err(Reason::RequestTimeout),
         Ok(Ok(body)) => Ok(body.to_bytes()),

@@ -1,4 +1,5 @@
-//! `/.portcullis/sign-out`: ends the caller's own session at the API and everywhere here, and clears its cookies.
+//! `/.portcullis/sign-out`: ends every session the caller holds a credential of, at the API and everywhere here, and
+//! clears the cookies.
 //!
 //! Must not act on a request that a page of somebody else made, nor send anybody where the configuration does not.
 
@@ -6,9 +7,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
 
 use super::{OwnPages, OwnRequest, Refused, answer};
-use crate::identity::{Bound, CredentialSource};
-use crate::policy::{Decision, Reason, Remedy};
-use crate::revocation::{Revoked, Source};
+use crate::identity::CredentialSource;
+use crate::policy::Reason;
+use crate::revocation::Source;
 use crate::session::RevocationTarget;
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -26,20 +27,14 @@ impl OwnPages {
         if !self.is_own_doing(&own) {
             return Err(Reason::ForeignOrigin.into());
         }
-        let verdict = self.engine.check_own(&own.access()).await;
-        if let Decision::Refuse(refusal) = &verdict.decision
-            && verdict.principal.is_none()
-            && refusal.reason.remedy() == Remedy::Retry
-        {
-            // Whose session it is could not be found out: to say "signed out" would not be true.
-            return Err(Refused { refusal: refusal.clone(), recorded: true });
-        }
-        // A session that was found dead already is as good as ended; one that is alive must be ended at the API.
-        if let Some(Bound::Session(session_id)) = verdict.principal.as_ref().map(|caller| &caller.bound) {
-            let ended = self.revocations.revoke_upstream(Revoked::Session(session_id)).await;
+        // Whose session it is must be known: to say "signed out" would not be true otherwise.
+        let sessions = self.engine.sessions_of(&own.access()).await;
+        let sessions = sessions.map_err(|refusal| Refused { refusal, recorded: false })?;
+        for session_id in sessions {
+            let ended = self.revocations.end(RevocationTarget::Session(session_id), Source::SignOut).await;
             ended.map_err(|error| Refused { refusal: error.refusal(), recorded: false })?;
-            self.revocations.revoke(&RevocationTarget::Session(session_id.clone()), Source::SignOut);
         }
+        let snapshot = self.engine.snapshot();
         let mut response = match &self.sign_out.redirect_to {
             Some(place) => {
                 let mut response = answer(StatusCode::SEE_OTHER, HTML, "");
@@ -50,7 +45,7 @@ impl OwnPages {
             }
             None => with_policy(answer(StatusCode::OK, HTML, GOODBYE), ""),
         };
-        self.clear_cookies(response.headers_mut(), &verdict.snapshot.credentials, own.secure);
+        self.clear_cookies(response.headers_mut(), &snapshot.credentials, own.secure);
         Ok(response)
     }
 

@@ -1,41 +1,41 @@
 //! `POST /.portcullis/webhooks/stytch`: deliveries of Stytch's webhooks.
 //!
-//! Must not say more to a stranger than that no signature verified.
+//! Must not say more to a stranger than that no signature verified, nor read what no signature could be for.
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 
 use super::{OwnPages, OwnRequest, Refused, answer, read_body};
 use crate::policy::Reason;
-use crate::revocation::{Delivery, Signature, WebhookError};
+use crate::revocation::{Signature, WebhookError};
+
+/// The largest delivery read, in bytes: one entity and what is around it.
+const MAX_DELIVERY_BYTES: usize = 256 * 1024;
 
 impl OwnPages {
     pub(super) async fn webhook(&self, own: OwnRequest<'_>) -> Result<Response<Bytes>, Refused> {
         let headers = own.request.headers().clone();
-        let body = read_body(own.request).await.map_err(Refused::from)?;
         let signature = signature(&headers).ok_or(Reason::WebhookInvalid)?;
-        match self.revocations.deliver(&body, &signature) {
-            // What was delivered before is acknowledged, or it would be delivered for ever.
-            Ok(Delivery::Acted | Delivery::Duplicate | Delivery::Irrelevant) => {
-                Ok(answer(StatusCode::OK, "application/json", "{}"))
-            }
-            Err(error) => {
-                if !matches!(error, WebhookError::Signature) {
-                    tracing::warn!(%error, "a genuine webhook delivery was not taken");
-                }
-                Err(Reason::WebhookInvalid.into())
-            }
+        if !self.revocations.is_timely(&signature) {
+            return Err(Reason::WebhookInvalid.into());
         }
+        let _place = self.deliveries.acquire().await;
+        let body = read_body(own.request, MAX_DELIVERY_BYTES).await.map_err(Refused::from)?;
+        self.revocations.deliver(&body, &signature).map_err(|error| {
+            if error != WebhookError::Signature {
+                tracing::warn!(%error, "a genuine webhook delivery was not taken");
+            }
+            Refused::from(Reason::WebhookInvalid)
+        })?;
+        Ok(answer(StatusCode::OK, "application/json", "{}"))
     }
 }
 
 /// The three headers, under either of their names.
 fn signature(headers: &HeaderMap) -> Option<Signature<'_>> {
     let field = |name: &str| {
-        let mut values = headers.get_all(format!("svix-{name}")).iter();
-        let mut others = headers.get_all(format!("webhook-{name}")).iter();
-        let value = values.next().or_else(|| others.next())?;
-        value.to_str().ok()
+        let either = [format!("svix-{name}"), format!("webhook-{name}")];
+        either.iter().find_map(|name| headers.get(name))?.to_str().ok()
     };
     Some(Signature { id: field("id")?, timestamp: field("timestamp")?, signatures: field("signature")? })
 }

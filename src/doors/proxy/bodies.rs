@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
@@ -43,8 +43,17 @@ pub(super) enum Ending {
     Break,
 }
 
+/// `application/grpc`, alone or with a format behind it (gRPC over HTTP/2, requests).
+fn is_grpc(kind: &str) -> bool {
+    const GRPC: &str = "application/grpc";
+    let rest = kind.get(..GRPC.len()).filter(|start| start.eq_ignore_ascii_case(GRPC));
+    let rest = rest.and_then(|_| kind.get(GRPC.len()..));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';', ' ']))
+}
+
 impl Ending {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    /// Trailers reach a gRPC client over HTTP/2 alone; gRPC-Web has them in its body.
+    pub(super) fn of(headers: &HeaderMap, version: Version) -> Self {
         let kind =
             headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let is =
@@ -53,7 +62,7 @@ impl Ending {
             Self::Break
         } else if is("text/event-stream") {
             Self::Events
-        } else if is("application/grpc") {
+        } else if version == Version::HTTP_2 && is_grpc(kind) {
             Self::Grpc
         } else {
             Self::Break
@@ -69,6 +78,8 @@ pub struct RequestBody {
     bytes: Arc<AtomicU64>,
     limit: u64,
     patience: Patience,
+    /// The right of the request to go on; shared with its response, and kept until both are over.
+    lease: Option<Arc<Lease>>,
 }
 
 impl RequestBody {
@@ -91,7 +102,14 @@ impl RequestBody {
             bytes: Arc::clone(bytes),
             limit,
             patience: Patience::new(timeout),
+            lease: None,
         }
+    }
+
+    /// Passes nothing on any more once the lease has ended.
+    pub(super) fn under(mut self, lease: Option<&Arc<Lease>>) -> Self {
+        self.lease = lease.cloned();
+        self
     }
 
     /// No body at all, for a request that becomes a tunnel.
@@ -119,6 +137,10 @@ impl Body for RequestBody {
         }
         let arrived = ready!(this.patience.watch(cx, polled));
         let arrived = arrived.inspect_err(|_| this.progress.fail(UploadFailure::Stalled))?;
+        if let Some(reason) = this.lease.as_ref().and_then(|lease| lease.end_reason()) {
+            this.progress.fail(UploadFailure::Broken);
+            return Poll::Ready(Some(Err(BodyError::Ended(reason).into())));
+        }
         this.progress.note();
         let Some(arrived) = arrived else {
             this.progress.finish();
@@ -156,7 +178,7 @@ pub struct ResponseBody {
     account: Account,
     patience: Patience,
     /// Its right to go on, and how it ends without it.
-    lease: Option<(Lease, Ending)>,
+    lease: Option<(Arc<Lease>, Ending)>,
 }
 
 enum Source {
@@ -176,7 +198,7 @@ impl ResponseBody {
         managed: &Arc<ManagedNames>,
         account: Account,
         timeout: Duration,
-        lease: Option<(Lease, Ending)>,
+        lease: Option<(Arc<Lease>, Ending)>,
     ) -> Self {
         Self { lease, ..Self::new(Source::Origin(body), managed, account, timeout) }
     }

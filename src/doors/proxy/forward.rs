@@ -40,7 +40,7 @@ impl Inner {
         permit: &Permit,
         edits: &HeaderEdits,
         snapshot: &Snapshot,
-        lease: Option<Lease>,
+        lease: Option<Arc<Lease>>,
         mut account: Account,
     ) -> Response<ResponseBody> {
         let route = permit.route();
@@ -74,7 +74,8 @@ impl Inner {
             &account.request_bytes,
             settings.max_request_bytes,
             settings.body_timeout,
-        );
+        )
+        .under(lease.as_ref());
         let mut outbound = Request::new(if websocket { body.without_body() } else { body });
         *outbound.method_mut() = parts.method;
         *outbound.headers_mut() = parts.headers;
@@ -86,7 +87,7 @@ impl Inner {
         let began = Instant::now();
         let sent = tokio::select! {
             biased;
-            reason = ended(lease.as_ref()) => return self.refuse(&reason.into(), account),
+            reason = ended(lease.as_deref()) => return self.refuse(&reason.into(), account),
             sent = origin.send(outbound, &progress) => sent,
         };
         account.upstream_took = Some(began.elapsed());
@@ -131,7 +132,7 @@ impl Inner {
         snapshot: &Snapshot,
         mut account: Account,
         websocket: bool,
-        lease: Option<Lease>,
+        lease: Option<Arc<Lease>>,
     ) -> Response<ResponseBody> {
         let managed = &snapshot.managed_names;
         let headers = response.headers_mut();
@@ -145,7 +146,7 @@ impl Inner {
         headers.insert(REQUEST_ID, account.request_id.header());
         *response.version_mut() = Version::HTTP_11;
         account.status = Some(response.status());
-        let lease = lease.map(|lease| (lease, Ending::of(response.headers())));
+        let lease = lease.map(|lease| (lease, Ending::of(response.headers(), account.version)));
         response
             .map(|body| ResponseBody::from_origin(body, managed, account, self.settings.body_timeout, lease))
     }

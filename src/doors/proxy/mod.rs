@@ -113,7 +113,7 @@ impl Inner {
         };
         let verdict = self.engine.check(&asked).await;
         // Registered before it is sent on: from here on an event reaches it.
-        let lease = self.engine.lease(&asked, &verdict);
+        let lease = self.engine.lease(&asked, &verdict).map(Arc::new);
         account.route = verdict.route.as_ref().map(|route| Arc::clone(&route.name));
         match verdict.decision {
             Decision::Refuse(refusal) => {

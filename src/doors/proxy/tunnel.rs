@@ -3,6 +3,7 @@
 //!
 //! Must not look inside, nor outlive its silence or its lease.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
@@ -38,7 +39,7 @@ pub(super) async fn open_tunnel(
     origin: OnUpgrade,
     silence: Duration,
     drain: Drain,
-    lease: Option<Lease>,
+    lease: Option<Arc<Lease>>,
 ) {
     let switched =
         tokio::time::timeout(Duration::from_secs(10), async { tokio::try_join!(client, origin) }).await;
@@ -51,7 +52,7 @@ pub(super) async fn open_tunnel(
     let mut ended = Ended::Done;
     {
         let upward = copy(&mut from_client, &mut to_origin, &moved);
-        let downward = copy_leased(&mut from_origin, &mut to_client, &moved, lease.as_ref());
+        let downward = copy_leased(&mut from_origin, &mut to_client, &moved, lease.as_deref());
         let copying = async {
             let mut upward = std::pin::pin!(upward);
             let mut downward = std::pin::pin!(downward);

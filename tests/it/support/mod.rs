@@ -83,7 +83,9 @@ impl World {
 
     /// A call to the admin API.
     pub(crate) async fn admin(&self, body: Value) -> Answer {
-        let request = Ask::new("POST", "/admin/revoke").body(body.to_string());
+        let request = Ask::new("POST", "/admin/revoke")
+            .header("content-type", "application/json")
+            .body(body.to_string());
         ask(self.gateway.admin().unwrap(), request).await
     }
 

@@ -34,7 +34,10 @@ impl Redis {
         let began = Instant::now();
         while std::net::TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).is_err() {
             assert!(began.elapsed() < Duration::from_secs(10), "redis-server did not start");
-            #[expect(clippy::disallowed_methods, reason = "a server that comes up is waited for, on whatever thread")]
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a server that comes up is waited for, on whatever thread"
+            )]
             std::thread::sleep(Duration::from_millis(10));
         }
         Some(process)
