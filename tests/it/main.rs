@@ -28,4 +28,5 @@ mod protocols;
 mod shared_tier;
 mod streams;
 mod support;
+mod svix;
 mod tidy;

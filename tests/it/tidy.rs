@@ -128,7 +128,9 @@ impl Source {
 fn files(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
+        if path.ends_with("target") {
+            // What cargo built there.
+        } else if path.is_dir() {
             files(&path, ending, found);
         } else if path.to_str().unwrap().ends_with(ending) {
             found.push(path);
