@@ -9,6 +9,6 @@ mod refusal;
 mod settings;
 
 pub use own::refused_at_the_door;
-pub use proxy::{Origins, ProxyDoor};
+pub use proxy::{FrameTracker, Origins, ProxyDoor};
 pub use refusal::refusal_response;
 pub use settings::{ProxySettings, SignOutSettings};

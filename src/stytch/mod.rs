@@ -14,6 +14,6 @@ mod written;
 pub use client::{Revoked, StytchClient};
 pub use keys::{Keys, keys_from_json};
 pub use settings::StytchSettings;
-pub use webhook::{Signature, WebhookError, WebhookEvent, WebhookSecret, verify_webhook};
+pub use webhook::{Signature, WebhookError, WebhookEvent, WebhookSecret, read_webhook_event, verify_webhook};
 pub use wire::{read_session_list, read_token_owner};
 pub use written::WrittenList;

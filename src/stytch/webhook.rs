@@ -108,7 +108,7 @@ pub fn verify_webhook(
     if !signature.is_timely(now) {
         return Err(WebhookError::Expired);
     }
-    Ok(read_event(body, project_id))
+    Ok(read_webhook_event(body, project_id))
 }
 
 #[derive(Deserialize)]
@@ -121,8 +121,9 @@ struct WireEvent {
     rest: Value,
 }
 
-/// Told from the body alone: the event's type is not in it, and is written in more than one way elsewhere.
-fn read_event(body: &[u8], project_id: &ProjectId) -> WebhookEvent {
+/// Reads a genuine delivery, from the body alone: the event's type is not in it, and is written in more than one way
+/// elsewhere.
+pub fn read_webhook_event(body: &[u8], project_id: &ProjectId) -> WebhookEvent {
     let Ok(event) = serde_json::from_slice::<WireEvent>(body) else {
         return WebhookEvent::ChangedSomewhere;
     };
@@ -172,7 +173,7 @@ mod tests {
     }
 
     fn event(json: &str) -> WebhookEvent {
-        read_event(json.as_bytes(), &project())
+        read_webhook_event(json.as_bytes(), &project())
     }
 
     #[test]

@@ -21,6 +21,7 @@ use hyper::body::Incoming;
 
 use self::bodies::{RequestBody, ResponseBody};
 use self::intake::{Intake, Taken, take_in};
+pub use self::websocket::FrameTracker;
 use super::account::Account;
 use super::own::{OwnPage, OwnPages, OwnRequest, Refused};
 use super::refusal::refusal_response;

@@ -4,7 +4,7 @@
 
 /// Where in a stream of frames a tunnel is.
 #[derive(Debug, Default)]
-pub(super) struct FrameTracker {
+pub struct FrameTracker {
     /// The header of a frame that has not arrived whole.
     header: Vec<u8>,
     /// Payload of the frame still to come.
@@ -24,12 +24,12 @@ pub(super) fn close_frame(reason: &str) -> Vec<u8> {
 
 impl FrameTracker {
     /// Whether the next byte begins a frame.
-    pub(super) fn is_between_frames(&self) -> bool {
+    pub fn is_between_frames(&self) -> bool {
         self.left == 0 && self.header.is_empty()
     }
 
     /// Passes over `bytes` as far as the end of the first frame that ends in them. How many those are.
-    pub(super) fn pass_frame(&mut self, bytes: &[u8]) -> usize {
+    pub fn pass_frame(&mut self, bytes: &[u8]) -> usize {
         let mut passed = 0;
         let mut begun = !self.is_between_frames();
         while let Some(rest) = bytes.get(passed..).filter(|rest| !rest.is_empty()) {
@@ -54,7 +54,7 @@ impl FrameTracker {
     }
 
     /// Passes over all of `bytes`.
-    pub(super) fn pass(&mut self, bytes: &[u8]) {
+    pub fn pass(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while !rest.is_empty() {
             let passed = self.pass_frame(rest);
