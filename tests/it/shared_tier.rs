@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use portcullis::app::Gateway;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Ask, Redis, World, ask};
+use crate::support::{Answer, Ask, Redis, World, ask, free_port};
 
 const YAML: &str = r#"
 admin: { address: "127.0.0.1:0" }
@@ -270,4 +270,55 @@ async fn a_cold_replica_serves_during_an_outage_by_what_is_shared() {
     assert_eq!(get("VIEWER").await.status, 200, "by the list that another left");
     assert_eq!(get("ADMIN").await.status, 200, "by its own claims");
     assert_eq!(metric(cold.ops(), "portcullis_session_lookups_total{result=\"jwt_evidence\"").await, 1.0);
+}
+
+/// As `docs/revocation.md` tells operators to set it up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_under_tls_is_used_by_a_user_who_may_do_no_more_than_the_page_says() {
+    let page = std::fs::read_to_string("docs/revocation.md").unwrap();
+    let rules = page.lines().find_map(|line| line.strip_prefix("user portcullis ")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let file = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let certificate = file("redis.crt", certified.cert.pem());
+    let key = file("redis.key", certified.signing_key.serialize_pem());
+    let port = free_port().to_string();
+    let tls = ["--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key];
+    let options = [&tls[..], &["--tls-ca-cert-file", &certificate, "--tls-auth-clients", "no"]].concat();
+    let Some(redis) = Redis::start_with(&options) else { return };
+    let rules = rules.replace(">PASSWORD", ">a-password");
+    let words: Vec<&str> = ["acl", "setuser", "portcullis"].into_iter().chain(rules.split(' ')).collect();
+    assert_eq!(redis.command(&words).trim(), "OK");
+    redis.command(&["acl", "setuser", "default", "resetpass", "off"]);
+
+    let address = format!("rediss://localhost:{port}");
+    let more = [
+        ("sessions.shared.redis", address.as_str()),
+        ("sessions.shared.ca_file", &certificate),
+        ("sessions.shared.username", "portcullis"),
+        ("sessions.shared.password.value", "a-password"),
+    ];
+    let replicas = Replicas::start(&redis, &more).await;
+    for replica in 0..3 {
+        assert_eq!(replicas.get(replica, "VIEWER").await.status, 200);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(replicas.world.calls("list").await, 1, "the others read what the first one left");
+    let began = Instant::now();
+    assert_eq!(
+        replicas.world.admin(upstream(&replicas.world.persona("VIEWER").session_id)).await.status,
+        200
+    );
+    let took = replicas.refused_after(2, "VIEWER", began).await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    // What was announced is in the log for whoever comes later.
+    let own = redis.overrides();
+    let all: Vec<(&str, &str)> =
+        own.iter().map(|(key, value)| (key.as_str(), value.as_str())).chain(more).collect();
+    let late = replicas.world.replica(YAML, &all).await;
+    assert_eq!(metric(late.ops(), "portcullis_revocations_total{source=\"bus\"}").await, 1.0);
 }

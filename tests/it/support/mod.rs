@@ -16,7 +16,7 @@ pub(crate) use origin::{Origin, Reply};
 use portcullis::app::Gateway;
 use portcullis::config::{Config, LoadOptions, SecretPolicy, load};
 use portcullis::emulator::{EchoOrigin, Emulator, EmulatorSettings, Persona};
-pub(crate) use redis::Redis;
+pub(crate) use redis::{Redis, free_port};
 use serde_json::{Value, json};
 pub(crate) use stream::{End, OpenStream, WebSocket};
 

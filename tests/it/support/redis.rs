@@ -15,8 +15,13 @@ pub(crate) struct Redis {
 impl Redis {
     /// Nothing, and the reason printed, where Redis is not installed; a failure where peers are required.
     pub(crate) fn start() -> Option<Self> {
-        let port = std::net::TcpListener::bind(super::ANY).unwrap().local_addr().unwrap().port();
-        let process = Self::spawn(port);
+        Self::start_with(&[])
+    }
+
+    /// With more of Redis's own options.
+    pub(crate) fn start_with(options: &[&str]) -> Option<Self> {
+        let port = free_port();
+        let process = Self::spawn(port, options);
         if process.is_none() {
             assert!(std::env::var_os("PORTCULLIS_REQUIRE_PEERS").is_none(), "redis-server is not installed");
             println!("skipped: redis-server is not installed");
@@ -24,9 +29,10 @@ impl Redis {
         Some(Self { process: process?, port })
     }
 
-    fn spawn(port: u16) -> Option<Child> {
+    fn spawn(port: u16, options: &[&str]) -> Option<Child> {
         let process = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(options)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -58,7 +64,7 @@ impl Redis {
 
     /// Empty, on the same port.
     pub(crate) fn restart(&mut self) {
-        self.process = Self::spawn(self.port).unwrap();
+        self.process = Self::spawn(self.port, &[]).unwrap();
     }
 
     /// Stops it where it stands: connections stay open and nothing answers.
@@ -82,6 +88,11 @@ impl Redis {
         let run = Command::new("redis-cli").args(["-p", &port]).args(words).output().unwrap();
         String::from_utf8_lossy(&run.stdout).into_owned()
     }
+}
+
+/// A port of loopback that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind(super::ANY).unwrap().local_addr().unwrap().port()
 }
 
 impl Drop for Redis {
