@@ -160,6 +160,18 @@ fn introduce(places: &Places, emulator: &Emulator, exported: Option<&Path>) {
             session = session("VIEWER"),
         ),
     );
+    show(
+        "who am I: what is known about the caller, as JSON",
+        format!("curl -s {gateway}/.portcullis/whoami -b stytch_session={}", token("STALE_FACTOR")),
+    );
+    show(
+        "sign out: ended at the API and refused here at once, JWT and token alike",
+        format!(
+            "curl -s -o /dev/null -w '%{{http_code}}\\n' -X POST {gateway}/.portcullis/sign-out -H 'Authorization: Bearer {token}'\n\
+             curl -i {gateway}/ -b stytch_session={token}",
+            token = token("STALE_FACTOR"),
+        ),
+    );
     match exported {
         Some(file) => {
             say(&format!("variables for scripts are in {} (JWTs live for five minutes)", file.display()));
