@@ -17,10 +17,10 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
 use jiff::Timestamp;
 use portcullis::directory::{
-    Answer, Clock, DirectoryError, KeySource, Memory, MemorySettings, SessionDirectory, SessionQuery,
-    SystemClock, TokenOwner, TokenQuery,
+    Answer, Attempts, Clock, DirectoryError, KeySource, Memory, MemorySettings, SessionDirectory,
+    SessionQuery, SystemClock, TokenOwner, TokenQuery, UnknownTokenSettings,
 };
-use portcullis::engine::{AccessRequest, Engine, EngineSettings, ManagedNames, Snapshot};
+use portcullis::engine::{AccessRequest, Engine, EngineSettings, ManagedNames, Snapshot, Sources};
 use portcullis::identity::{
     CredentialSource, JwtRules, KeySet, SessionId, VerificationKey, verify_session_jwt,
 };
@@ -119,7 +119,9 @@ fn world(members: usize) -> World {
         horizon: Duration::from_secs(36_000),
     };
     let shared: Arc<dyn Clock> = clock.clone();
-    let memory = Memory::new(Arc::new(Answering(Arc::clone(&clock))), shared, settings, &metrics);
+    let attempts = Arc::new(Attempts::new(UnknownTokenSettings { per_peer: 2, in_total: 50 }));
+    let next = Arc::new(Answering(Arc::clone(&clock)));
+    let memory = Memory::new(next, shared, settings, Arc::clone(&attempts), &metrics);
     let snapshot = Snapshot {
         routes: RouteTable::new([route(freshness)]),
         credentials: vec![
@@ -134,10 +136,18 @@ fn world(members: usize) -> World {
         jwt_evidence: false,
         claim_pointers: Arc::from([]),
     };
-    let settings = EngineSettings { max_tokens: 200_000, recheck_every: Duration::from_secs(30) };
+    let settings =
+        EngineSettings { max_tokens: 200_000, recheck_every: Duration::from_secs(30), max_rechecks: 16 };
     let lines = LineWriter::off(metrics.log_lines_dropped.clone());
     let source: Arc<dyn KeySource> = Arc::new(FixedKeys(Arc::clone(&keys)));
-    let engine = Engine::new(snapshot, Arc::new(memory), source, clock, settings, metrics, lines);
+    let engine = Engine::new(
+        snapshot,
+        Sources { directory: Arc::new(memory), keys: source, attempts },
+        clock,
+        settings,
+        metrics,
+        lines,
+    );
     let tokens = (0..members).map(|number| bearer(&pair, number)).collect();
     World { engine, keys, rules, tokens }
 }

@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use portcullis::directory::{
-    Answer, Clock, Guard, GuardSettings, ManualClock, Memory, MemorySettings, RedisLink, SessionDirectory,
-    SessionQuery, Shared, SharedSettings, Spelling, SystemClock, TokenOwner, TokenQuery,
+    Answer, Attempts, Clock, Guard, GuardSettings, ManualClock, Memory, MemorySettings, RedisLink,
+    SessionDirectory, SessionQuery, Shared, SharedSettings, Spelling, SystemClock, TokenOwner, TokenQuery,
     UnknownTokenSettings,
 };
 use portcullis::identity::{MemberId, MemberRef, Now, OrganizationId, Secret};
@@ -126,12 +126,7 @@ fn tiers(
     metrics: &Metrics,
 ) -> Memory {
     let deadline = Duration::from_secs(2);
-    let guard = GuardSettings {
-        deadline,
-        max_in_flight: 64,
-        max_waiting: 100_000,
-        unknown_tokens: UnknownTokenSettings { per_peer: 2, in_total: 50 },
-    };
+    let guard = GuardSettings { deadline, max_in_flight: 64, max_waiting: 100_000 };
     let guard = Guard::new(Arc::new(api), Arc::clone(clock), &guard, metrics);
     let settings = MemorySettings {
         max_entries,
@@ -160,10 +155,11 @@ fn tiers(
                 claim_pointers: Vec::new(),
             };
             let link = RedisLink::new(&shared, Arc::clone(clock), metrics).unwrap();
-            Arc::new(Shared::new(link, guard, Arc::clone(clock), &settings, metrics))
+            Arc::new(Shared::new(link, Arc::new(guard), deadline, Arc::clone(clock), &settings, metrics))
         }
     };
-    Memory::new(next, Arc::clone(clock), settings, metrics)
+    let attempts = Attempts::new(UnknownTokenSettings { per_peer: 2, in_total: 50 });
+    Memory::new(next, Arc::clone(clock), settings, Arc::new(attempts), metrics)
 }
 
 /// Draws members as a Zipf distribution of exponent 1 has them.

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
-use support::{ANY, Connection, KEY, Replica, Stage, milliseconds, percentile};
+use support::{ADMIN, ANY, Connection, KEY, Replica, Stage, milliseconds, percentile};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -151,10 +151,7 @@ async fn revoke(way: Way, stage: &Stage, told: &Replica, session: &Session, numb
             let mut admin = Connection::open(told.admin, None).await;
             let body = json!({ "member_session_id": session.id, "upstream": true }).to_string();
             began = Instant::now();
-            assert_eq!(
-                admin.send("POST", "/admin/revoke", "content-type: application/json", &body).await.0,
-                200
-            );
+            assert_eq!(admin.send("POST", "/admin/revoke", ADMIN, &body).await.0, 200);
         }
         Way::SignOut => {
             let mut browser = Connection::open(told.address, None).await;

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
-use support::{Connection, Process, Replica, Stage};
+use support::{ADMIN, Connection, Process, Replica, Stage};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -132,10 +132,7 @@ async fn run() {
             let began = Instant::now();
             let body = json!({ "member_session_id": last, "upstream": true }).to_string();
             let mut admin = Connection::open(replica.admin, None).await;
-            assert_eq!(
-                admin.send("POST", "/admin/revoke", "content-type: application/json", &body).await.0,
-                200
-            );
+            assert_eq!(admin.send("POST", "/admin/revoke", ADMIN, &body).await.0, 200);
             while replica.metric("portcullis_streams_closed_total").await < 10.0 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }

@@ -16,11 +16,11 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::admin::{AdminDoor, OpsDoor, Readiness};
 use crate::config::Config;
 use crate::directory::{
-    Clock, Guard, KeySource, KeyVault, Memory, RedisLink, SessionDirectory, Shared, SharedError, Spelling,
+    Attempts, Clock, Guard, KeyVault, Memory, RedisLink, SessionDirectory, Shared, SharedError, Spelling,
     SystemClock,
 };
 use crate::doors::{self, Origins, ProxyDoor};
-use crate::engine::{Engine, EngineSettings, ManagedNames, Snapshot};
+use crate::engine::{Engine, EngineSettings, ManagedNames, Snapshot, Sources};
 use crate::policy::{Access, CanonicalPath, Reason, Requirement, Route, RouteMatch, RouteTable};
 use crate::revocation::Revocations;
 use crate::server::{BindError, Drain, Listener, ListenerSettings, ServerLimits, server_tls};
@@ -45,6 +45,15 @@ pub enum StartError {
     Log(io::Error),
 }
 
+/// Why rules cannot be put in force without a restart.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RulesError {
+    #[error("the upstream `{0}` is not there")]
+    Upstream(Arc<str>),
+    #[error("evidence may be {wanted:?} old by them, and what is forgotten is remembered for {kept:?} only")]
+    Horizon { wanted: Duration, kept: Duration },
+}
+
 /// A gateway that serves.
 pub struct Gateway {
     drain: Drain,
@@ -53,7 +62,9 @@ pub struct Gateway {
     traffic: Vec<(SocketAddr, bool)>,
     ops: SocketAddr,
     admin: Option<SocketAddr>,
-    keys: Keys,
+    core: Core,
+    revocations: Revocations,
+    upstreams: Vec<Arc<str>>,
     lines: LineWriter,
 }
 
@@ -63,6 +74,8 @@ struct Core {
     client: StytchClient,
     link: Option<RedisLink>,
     memory: Memory,
+    /// How long what is forgotten is remembered.
+    horizon: Duration,
     keys: Keys,
     tls: Arc<ClientConfig>,
 }
@@ -115,7 +128,7 @@ impl Gateway {
         if let Some(settings) = config.admin {
             let listener = Listener::bind(small_listener("admin", settings.address), metrics.clone()).await?;
             admin = Some(listener.address());
-            tokio::spawn(listener.run(AdminDoor::new(revocations, settings), ops_drain.clone()));
+            tokio::spawn(listener.run(AdminDoor::new(revocations.clone(), settings), ops_drain.clone()));
         }
 
         let traffic = listeners.iter().map(|listener| (listener.address(), listener.is_secure())).collect();
@@ -139,7 +152,9 @@ impl Gateway {
             traffic,
             ops,
             admin,
-            keys: core.keys,
+            core,
+            revocations,
+            upstreams: config.upstreams.into_iter().map(|settings| settings.name).collect(),
             lines,
         })
     }
@@ -160,9 +175,32 @@ impl Gateway {
 
     /// Waits until the verification keys were loaded once, at most `patience`.
     pub async fn ready(&self, patience: Duration) -> bool {
-        let mut loaded = self.keys.loaded();
+        let mut loaded = self.core.keys.loaded();
         let waited = tokio::time::timeout(patience, loaded.wait_for(|loaded| *loaded)).await;
         matches!(waited, Ok(Ok(_)))
+    }
+
+    /// Puts the rules of `config` in force: routes and what they ask, credentials, header names. What the gateway was
+    /// built with stays. Open streams are asked about again; lists without the custom claims that are asked about now
+    /// are asked for again as their members come.
+    pub fn replace_rules(&self, config: &Config) -> Result<(), RulesError> {
+        let unknown = config.routes.iter().find(|route| !self.upstreams.contains(&route.upstream));
+        if let Some(route) = unknown {
+            return Err(RulesError::Upstream(Arc::clone(&route.upstream)));
+        }
+        let (wanted, kept) = (config.memory.horizon, self.core.horizon);
+        if wanted > kept {
+            return Err(RulesError::Horizon { wanted, kept });
+        }
+        let claims = &config.stytch.claim_pointers;
+        if self.core.client.keep_claims(claims) {
+            if let Some(link) = &self.core.link {
+                link.keep_claims(claims);
+            }
+            self.core.memory.soften();
+        }
+        self.core.engine.replace(rules(config));
+        Ok(())
     }
 
     /// Leaves: readiness off, no new connections, what runs may finish within the configured time. True if nothing
@@ -170,6 +208,7 @@ impl Gateway {
     pub async fn shut_down(self) -> bool {
         tracing::info!("leaving: no new connections are taken");
         let clean = self.drain.finish(self.drain_timeout).await;
+        self.revocations.finish_announcing(Duration::from_secs(1)).await;
         // Probes and metrics are answered to the end.
         self.ops_drain.finish(Duration::from_secs(1)).await;
         let lines = self.lines;
@@ -208,7 +247,9 @@ pub async fn build_to_explain(
     let spelling = if as_written { Spelling::AsWritten } else { Spelling::Canonical };
     let pointers = Arc::clone(&config.stytch.claim_pointers);
     let directory = WrittenList::new(body, spelling, Arc::new(core.memory), Arc::clone(&clock), pointers);
-    let engine = build_engine(config, Arc::new(directory), Arc::new(core.keys), clock, &metrics, &lines);
+    let attempts = Arc::new(Attempts::new(config.unknown_tokens));
+    let sources = Sources { directory: Arc::new(directory), keys: Arc::new(core.keys), attempts };
+    let engine = build_engine(config, sources, clock, &metrics, &lines);
     Ok(Some(Arc::new(engine)))
 }
 
@@ -243,26 +284,40 @@ fn build_core(
     let vault = link.clone().map(|link| Arc::new(link) as Arc<dyn KeyVault>);
     let keys = Keys::new(&client, &config.stytch, vault, metrics.clone());
     let guard = Guard::new(Arc::new(client.clone()), Arc::clone(&clock), &config.guard, metrics);
-    let tiers: Arc<dyn SessionDirectory> = match link.clone() {
-        Some(link) => Arc::new(Shared::new(link, guard, Arc::clone(&clock), &config.memory, metrics)),
-        None => Arc::new(guard),
-    };
-    let memory = Memory::new(tiers, Arc::clone(&clock), config.memory.clone(), metrics);
-    let engine =
-        build_engine(config, Arc::new(memory.clone()), Arc::new(keys.clone()), clock, metrics, lines);
-    Ok(Core { engine: Arc::new(engine), client, link, memory, keys, tls })
+    let mut tiers: Arc<dyn SessionDirectory> = Arc::new(guard);
+    if let Some(link) = link.clone() {
+        let deadline = config.guard.deadline;
+        tiers = Arc::new(Shared::new(link, tiers, deadline, Arc::clone(&clock), &config.memory, metrics));
+    }
+    let attempts = Arc::new(Attempts::new(config.unknown_tokens));
+    let settings = config.memory.clone();
+    let memory = Memory::new(tiers, Arc::clone(&clock), settings, Arc::clone(&attempts), metrics);
+    let sources = Sources { directory: Arc::new(memory.clone()), keys: Arc::new(keys.clone()), attempts };
+    let engine = build_engine(config, sources, clock, metrics, lines);
+    let horizon = config.memory.horizon;
+    Ok(Core { engine: Arc::new(engine), client, link, memory, horizon, keys, tls })
 }
 
 /// Builds the decision point over any directory.
 fn build_engine(
     config: &Config,
-    directory: Arc<dyn SessionDirectory>,
-    keys: Arc<dyn KeySource>,
+    sources: Sources,
     clock: Arc<dyn Clock>,
     metrics: &Metrics,
     lines: &LineWriter,
 ) -> Engine {
-    let snapshot = Snapshot {
+    let settings = EngineSettings {
+        max_tokens: config.memory.max_entries,
+        recheck_every: config.recheck_every,
+        max_rechecks: config.guard.max_in_flight.div_ceil(4),
+    };
+    let (metrics, lines) = (metrics.clone(), lines.clone());
+    Engine::new(rules(config), sources, clock, settings, metrics, lines)
+}
+
+/// Everything of the configuration that a decision depends on.
+fn rules(config: &Config) -> Snapshot {
+    Snapshot {
         routes: RouteTable::new(config.routes.iter().cloned()),
         credentials: config.credentials.clone().into(),
         jwt_rules: config.jwt_rules.clone(),
@@ -271,10 +326,7 @@ fn build_engine(
         own_route: Arc::new(own_route(config)),
         jwt_evidence: config.jwt_evidence,
         claim_pointers: Arc::clone(&config.stytch.claim_pointers),
-    };
-    let settings =
-        EngineSettings { max_tokens: config.memory.max_entries, recheck_every: config.recheck_every };
-    Engine::new(snapshot, directory, keys, clock, settings, metrics.clone(), lines.clone())
+    }
 }
 
 /// What the gateway's own pages require: any member session, as fresh as routes want it that say nothing.

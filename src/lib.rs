@@ -11,9 +11,10 @@
 //! | [`directory`] | asking for active sessions: the trait and its tiers |
 //! | [`stytch`] | the upstream API |
 //! | [`engine`] | the decision point |
+//! | [`revocation`] | who is told that a session ended |
 //! | [`server`], [`upstream`] | listeners and origins |
 //! | [`doors`] | enforcement points |
-//! | [`admin`] | metrics and probes |
+//! | [`admin`] | metrics, probes, the admin API |
 //! | [`config`] | from a file to settings |
 //! | [`emulator`] | a stand-in of the API; shares no code with the rest |
 //! | [`app`] | builds and wires everything |

@@ -14,6 +14,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
 pub const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+const ADMIN_TOKEN: &str = "a-token-of-the-benches";
+/// The header fields of a call to the admin API.
+pub const ADMIN: &str = "content-type: application/json\r\nauthorization: Bearer a-token-of-the-benches";
 pub const KEY: &str = "a key that only the benches have 0123456789";
 
 /// A process that ends with the bench.
@@ -103,7 +106,7 @@ impl Stage {
         let (address, ops, admin) = (at(free_port()), at(free_port()), at(free_port()));
         let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
         let text = format!(
-            "listeners: [ {{ address: \"{address}\" }} ]\nadmin: {{ address: \"{admin}\" }}\nlog: {{ access: false, level: warn }}\n{yaml}"
+            "listeners: [ {{ address: \"{address}\" }} ]\nadmin: {{ address: \"{admin}\", token: {{ value: {ADMIN_TOKEN} }} }}\nlog: {{ access: false, level: warn }}\n{yaml}"
         );
         std::fs::write(file.path(), text).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));

@@ -1,8 +1,7 @@
 //! The admin API: `POST /admin/revoke`.
 //!
-//! Must not answer a page in somebody's browser, nor anybody without the token where one is configured.
+//! Must not answer a page in somebody's browser, nor anybody without the token.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -77,7 +76,7 @@ impl Serve for AdminDoor {
 
 impl Inner {
     async fn answer(&self, request: Request<Incoming>) -> Result<serde_json::Value, Failure> {
-        self.admit(request.headers(), request.uri().authority().map(http::uri::Authority::as_str))?;
+        self.admit(request.headers())?;
         match (request.method(), request.uri().path()) {
             (&Method::POST, "/admin/revoke") => self.revoke(request).await,
             (_, "/admin/revoke") => Err((StatusCode::METHOD_NOT_ALLOWED, "use POST".to_owned())),
@@ -85,37 +84,22 @@ impl Inner {
         }
     }
 
-    /// Whoever holds the token; without one, whoever is on this machine and no page of a browser.
-    fn admit(&self, headers: &HeaderMap, authority: Option<&str>) -> Result<(), Failure> {
-        let refuse = |status, why: &str| Err((status, why.to_owned()));
+    /// Whoever holds the token, and no page of a browser.
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Failure> {
         if headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site") {
-            return refuse(StatusCode::FORBIDDEN, "pages of a browser are not answered");
+            return Err((StatusCode::FORBIDDEN, "pages of a browser are not answered".to_owned()));
         }
-        if let Some(token) = &self.settings.token {
-            let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-            let given = given
-                .and_then(|value| value.split_once(' '))
-                .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-            // By digest, so that the time it takes says nothing about either length.
-            let same = given.is_some_and(|(_, given)| {
-                let digests = [given.trim(), token.expose()].map(|text| CredentialDigest::of(text).to_hex());
-                let [given, token] = &digests;
-                verify_slices_are_equal(given.as_bytes(), token.as_bytes()).is_ok()
-            });
-            return if same { Ok(()) } else { refuse(StatusCode::UNAUTHORIZED, "the admin token is needed") };
-        }
-        // A name that was made to point here is no name of ours (DNS rebinding).
-        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).or(authority);
-        let host = host.and_then(|host| host.parse::<http::uri::Authority>().ok());
-        let is_loopback = host.is_some_and(|host| {
-            let host = host.host().trim_matches(['[', ']']);
-            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let given = given
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        // By digest, so that the time it takes says nothing about either length.
+        let same = given.is_some_and(|(_, given)| {
+            let token = self.settings.token.expose();
+            let [given, token] = [given.trim(), token].map(|text| CredentialDigest::of(text).to_hex());
+            verify_slices_are_equal(given.as_bytes(), token.as_bytes()).is_ok()
         });
-        if is_loopback {
-            Ok(())
-        } else {
-            refuse(StatusCode::MISDIRECTED_REQUEST, "ask by a loopback address")
-        }
+        if same { Ok(()) } else { Err((StatusCode::UNAUTHORIZED, "the admin token is needed".to_owned())) }
     }
 
     async fn revoke(&self, request: Request<Incoming>) -> Result<serde_json::Value, Failure> {
@@ -141,11 +125,12 @@ impl Inner {
             let why = "the API revokes sessions and members; an organization can only be forgotten here";
             return Err(bad(why.to_owned()));
         }
-        // Forgotten here whatever the API says.
-        let done = self.revocations.end(target, Source::Admin).await;
-        done.map_err(|error| {
-            (StatusCode::BAD_GATEWAY, format!("forgotten here, but not revoked upstream: {error}"))
-        })?;
+        if let Err(error) = self.revocations.end(target.clone(), Source::Admin).await {
+            // Here, whatever the API says.
+            self.revocations.forget(&target, Source::Admin);
+            let why = format!("forgotten here, but not revoked upstream: {error}");
+            return Err((StatusCode::BAD_GATEWAY, why));
+        }
         Ok(serde_json::json!({ "forgotten": true, "revoked_upstream": true }))
     }
 }

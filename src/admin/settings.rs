@@ -10,6 +10,6 @@ use crate::identity::Secret;
 #[derive(Debug, Clone)]
 pub struct AdminSettings {
     pub address: SocketAddr,
-    /// What a caller must show as a bearer token. Without one, only loopback is answered.
-    pub token: Option<Secret>,
+    /// What a caller must show as a bearer token.
+    pub token: Secret,
 }

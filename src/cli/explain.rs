@@ -159,6 +159,7 @@ fn tell_refusal(refusal: &Refusal, why: &str) {
         Remedy::StepUp => "prove the factor named here, then repeat the request",
         Remedy::AskForAccess => "ask for access",
         Remedy::Retry => "try again later; this is not the caller's fault",
+        Remedy::SlowDown => "wait, then try again",
     };
     say(&format!("remedy    {remedy}"));
     if let Some(challenge) = &refusal.challenge {

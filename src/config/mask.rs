@@ -44,9 +44,22 @@ impl Path {
             Step::Index(_) => None,
         };
         let names_a_place = self.0.last().and_then(key).is_some_and(|last| last == "env" || last == "file");
-        !names_a_place && self.0.iter().filter_map(key).any(|key| sounds_secret(&key))
+        let is_value = self.last_key() == Some("value");
+        !names_a_place
+            && (is_value
+                || HOLD_SECRETS.iter().any(|path| self.starts_with_keys(path))
+                || self.0.iter().filter_map(key).any(|key| sounds_secret(&key)))
+    }
+
+    fn starts_with_keys(&self, keys: &[&str]) -> bool {
+        self.0.len() >= keys.len()
+            && self.0.iter().zip(keys).all(|(step, key)| matches!(step, Step::Key(step) if step == key))
     }
 }
+
+/// Keys of secrets that do not sound like one. A key of claims to compare with, `value` stands nowhere else.
+const HOLD_SECRETS: [&[&str]; 3] =
+    [&["admin", "token"], &["sessions", "shared", "key"], &["sessions", "shared", "previous_key"]];
 
 fn sounds_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
@@ -92,6 +105,14 @@ mod tests {
         );
         let block = "stytch:\n  secert:\n    env: X\n    vaule: hush\n";
         assert!(!mask(block, &Places::of_yaml(block), &[]).contains("hush"));
+        for bare in [
+            "admin:\n  token: hush\n",
+            "admin: { token: { value: hush } }\n",
+            "sessions:\n  shared:\n    key: hush\n    previous_key: { value: hush }\n",
+            "webhooks: { secrets: [ { value: hush } ] }\n",
+        ] {
+            assert!(!mask(bare, &Places::of_yaml(bare), &[]).contains("hush"), "{bare}");
+        }
         let unknown = "stytch:\n  key: hush\n";
         let path = Path::default().key("stytch").key("key");
         assert!(!mask(unknown, &Places::of_yaml(unknown), &[&path]).contains("hush"));

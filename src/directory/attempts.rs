@@ -3,7 +3,7 @@
 //! Must not count a token that turned out to be good, nor let one address's junk use up what others need.
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -15,18 +15,25 @@ use crate::identity::Monotonic;
 const MAX_PEERS: u64 = 10_000;
 /// How long an address that sent unknown tokens is remembered.
 const REMEMBER_FOR: Duration = Duration::from_secs(60);
+/// How long an address that showed something genuine is remembered for it.
+const PROVEN_FOR: Duration = Duration::from_secs(3_600);
 /// Seconds' worth that may be spent at once.
 const BURST: f64 = 20.0;
 
-/// The budgets.
-pub(super) struct Attempts {
+/// The budgets of unknown tokens.
+pub struct Attempts {
     settings: UnknownTokenSettings,
-    peers: Cache<IpAddr, std::sync::Arc<Mutex<Budget>>>,
-    /// For addresses that sent unknown tokens before.
-    known: Mutex<Budget>,
-    /// For addresses that did not, so that a flood from many does not shut out the first token of a new one.
-    new: Mutex<Budget>,
+    /// Addresses that sent unknown tokens lately.
+    suspects: Peers,
+    /// Addresses that showed something genuine lately: whoever floods us from elsewhere takes nothing from them.
+    proven: Peers,
+    for_suspects: Mutex<Budget>,
+    /// For addresses nothing is known of, so that a flood from suspects does not shut out the first token of a new one.
+    for_strangers: Mutex<Budget>,
+    for_proven: Mutex<Budget>,
 }
+
+type Peers = Cache<IpAddr, Arc<Mutex<Budget>>>;
 
 /// Tokens left, and when that was so.
 struct Budget {
@@ -36,37 +43,98 @@ struct Budget {
 }
 
 impl Attempts {
-    pub(super) fn new(settings: UnknownTokenSettings) -> Self {
-        let half = f64::from(settings.in_total) / 2.0;
+    pub fn new(settings: UnknownTokenSettings) -> Self {
+        let share = |of: f64| Mutex::new(Budget::full(f64::from(settings.in_total) / of));
         Self {
-            peers: Cache::builder().max_capacity(MAX_PEERS).time_to_idle(REMEMBER_FOR).build(),
-            known: Mutex::new(Budget::full(half)),
-            new: Mutex::new(Budget::full(half)),
+            suspects: Cache::builder().max_capacity(MAX_PEERS).time_to_idle(REMEMBER_FOR).build(),
+            proven: Cache::builder().max_capacity(MAX_PEERS).time_to_live(PROVEN_FOR).build(),
+            for_suspects: share(4.0),
+            for_strangers: share(4.0),
+            for_proven: share(2.0),
             settings,
         }
     }
 
-    /// Whether a token that nothing is known of may be asked about. The wait until one may, if not.
-    pub(super) fn admit(&self, peer: Option<IpAddr>, now: Monotonic) -> Result<(), Duration> {
-        let own = peer.and_then(|peer| self.peers.get(&network(peer)));
-        let wait = match own {
-            Some(own) => lock(&own).wait(now).or_else(|| lock(&self.known).wait(now)),
-            None => lock(&self.new).wait(now),
-        };
-        wait.map_or(Ok(()), Err)
+    /// Notes that somebody at `peer` showed a genuine credential that was not seen before.
+    pub fn vouch(&self, peer: IpAddr) {
+        // Many people may sit behind one address that is known for good.
+        let share = f64::from(self.settings.in_total) / 4.0;
+        self.proven.get_with(network(peer), || Arc::new(Mutex::new(Budget::full(share))));
     }
 
-    /// Counts a token the directory does not know.
-    pub(super) fn charge(&self, peer: Option<IpAddr>, now: Monotonic) {
-        let Some(peer) = peer else {
-            lock(&self.new).take(now);
-            return;
-        };
-        let network = network(peer);
-        let common = if self.peers.contains_key(&network) { &self.known } else { &self.new };
-        lock(common).take(now);
-        let full = || std::sync::Arc::new(Mutex::new(Budget::full(f64::from(self.settings.per_peer))));
-        lock(&self.peers.get_with(network, full)).take(now);
+    /// Leave to ask about a token that nothing is known of, or how long to wait for it.
+    pub(super) fn admit(self: &Arc<Self>, peer: Option<IpAddr>, now: Monotonic) -> Result<Attempt, Duration> {
+        let (standing, own) = self.standing(peer.map(network));
+        let wait = own.as_ref().and_then(|own| lock(own).wait(now));
+        if let Some(wait) = wait.or_else(|| lock(self.pool(standing)).wait(now)) {
+            return Err(wait);
+        }
+        let attempt = Attempt { attempts: Arc::clone(self), standing, own, spent: false };
+        // Taken before the answer is there: many at once must not all find the same one left.
+        attempt.take(1.0);
+        Ok(attempt)
+    }
+
+    fn standing(&self, network: Option<IpAddr>) -> (Standing, Option<Arc<Mutex<Budget>>>) {
+        let Some(network) = network else { return (Standing::Stranger, None) };
+        if let Some(own) = self.proven.get(&network) {
+            return (Standing::Proven, Some(own));
+        }
+        if let Some(own) = self.suspects.get(&network) {
+            return (Standing::Suspect, Some(own));
+        }
+        // The first of a stranger; a second one before it is answered for is no stranger's any more.
+        let full = || Arc::new(Mutex::new(Budget::full(f64::from(self.settings.per_peer))));
+        (Standing::Stranger, Some(self.suspects.get_with(network, full)))
+    }
+
+    fn pool(&self, standing: Standing) -> &Mutex<Budget> {
+        match standing {
+            Standing::Suspect => &self.for_suspects,
+            Standing::Stranger => &self.for_strangers,
+            Standing::Proven => &self.for_proven,
+        }
+    }
+}
+
+/// What is known of an address.
+#[derive(Debug, Clone, Copy)]
+enum Standing {
+    /// It sent unknown tokens lately, or is about to have.
+    Suspect,
+    /// Nothing.
+    Stranger,
+    /// It showed something genuine lately.
+    Proven,
+}
+
+/// Leave to ask about one token. Given back when it is dropped, unless the token turned out to be nobody's.
+pub(super) struct Attempt {
+    attempts: Arc<Attempts>,
+    standing: Standing,
+    own: Option<Arc<Mutex<Budget>>>,
+    spent: bool,
+}
+
+impl Attempt {
+    /// The token was nobody's.
+    pub(super) fn spend(mut self) {
+        self.spent = true;
+    }
+
+    fn take(&self, count: f64) {
+        lock(self.attempts.pool(self.standing)).take(count);
+        if let Some(own) = &self.own {
+            lock(own).take(count);
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if !self.spent {
+            self.take(-1.0);
+        }
     }
 }
 
@@ -88,10 +156,8 @@ impl Budget {
         })
     }
 
-    /// May go below nothing: calls under way at once are only counted when they come back.
-    fn take(&mut self, now: Monotonic) {
-        self.refill(now);
-        self.left -= 1.0;
+    fn take(&mut self, count: f64) {
+        self.left = (self.left - count).min(self.per_second * BURST);
     }
 }
 
@@ -115,20 +181,17 @@ mod tests {
     use super::*;
 
     fn at(seconds: u64) -> Monotonic {
-        Monotonic::after_start(Duration::from_secs(seconds))
+        Monotonic::at(Duration::from_secs(seconds))
     }
 
-    fn asked(attempts: &Attempts, peer: &str, times: usize, now: Monotonic) -> usize {
+    fn asked(attempts: &Arc<Attempts>, peer: &str, times: usize, now: Monotonic) -> usize {
         let peer = Some(peer.parse().unwrap());
-        (0..times)
-            .filter(|_| attempts.admit(peer, now).is_ok())
-            .inspect(|_| attempts.charge(peer, now))
-            .count()
+        (0..times).filter(|_| attempts.admit(peer, now).map(Attempt::spend).is_ok()).count()
     }
 
     #[test]
     fn one_address_is_bounded_and_its_neighbour_is_not() {
-        let attempts = Attempts::new(UnknownTokenSettings { per_peer: 1, in_total: 50 });
+        let attempts = Arc::new(Attempts::new(UnknownTokenSettings { per_peer: 1, in_total: 50 }));
         assert_eq!(asked(&attempts, "192.0.2.1", 1_000, at(100)), 20);
         assert_eq!(asked(&attempts, "192.0.2.1", 1_000, at(105)), 5);
         assert_eq!(asked(&attempts, "192.0.2.2", 3, at(105)), 3);
@@ -138,8 +201,8 @@ mod tests {
 
     #[test]
     fn all_together_are_bounded_and_a_new_address_still_gets_its_first_try() {
-        let attempts = Attempts::new(UnknownTokenSettings { per_peer: 10, in_total: 10 });
-        // Half of the total is for addresses never seen with an unknown token, half for the rest.
+        let attempts = Arc::new(Attempts::new(UnknownTokenSettings { per_peer: 10, in_total: 20 }));
+        // A quarter of the total is for addresses nothing is known of, a quarter for those that sent unknown tokens.
         let few: usize = (0..10).map(|n| asked(&attempts, &format!("10.0.0.{n}"), 1_000, at(100))).sum();
         assert_eq!(few, 10 + 100);
         assert_eq!(asked(&attempts, "192.0.2.9", 1, at(100)), 1);
@@ -147,5 +210,16 @@ mod tests {
             |now| -> usize { (0..=255).map(|n| asked(&attempts, &format!("10.1.0.{n}"), 1, at(now))).sum() };
         assert_eq!(many(100), 100 - 11);
         assert!(many(101) <= 10);
+    }
+
+    #[test]
+    fn an_address_known_for_good_keeps_its_own_share_whatever_others_send() {
+        let attempts = Arc::new(Attempts::new(UnknownTokenSettings { per_peer: 10, in_total: 20 }));
+        attempts.vouch("192.0.2.1".parse().unwrap());
+        for n in 0..=255 {
+            asked(&attempts, &format!("10.0.0.{n}"), 1_000, at(100));
+        }
+        assert!(attempts.admit(Some("192.0.2.2".parse().unwrap()), at(100)).is_err());
+        assert_eq!(asked(&attempts, "192.0.2.1", 1_000, at(100)), 100, "and no more than that");
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use prometheus::IntGauge;
 
+use super::DirectoryError;
 use crate::identity::Monotonic;
 
 /// Failures in a row that open it.
@@ -22,16 +23,45 @@ const RECOVERED: u32 = 64;
 
 /// What became of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CallOutcome {
+pub enum CallOutcome {
     Success,
     Failure,
     /// The far end asked to be left alone for so long.
     HoldOff(Duration),
 }
 
+impl CallOutcome {
+    /// What a call says about the far end; nothing if it never got there.
+    pub fn of<T>(result: &Result<T, DirectoryError>) -> Option<Self> {
+        match result {
+            Ok(_) | Err(DirectoryError::Refused { .. } | DirectoryError::Mismatched) => Some(Self::Success),
+            Err(DirectoryError::RateLimited { retry_after }) => {
+                // Limits are counted in fixed windows: without a word from the far end, the next second is a new one.
+                Some(Self::HoldOff(retry_after.unwrap_or(PAUSE)))
+            }
+            Err(DirectoryError::Failed { retry_after: Some(wait), .. }) => Some(Self::HoldOff(*wait)),
+            Err(
+                DirectoryError::Unreachable
+                | DirectoryError::Timeout
+                | DirectoryError::Failed { retry_after: None, .. }
+                | DirectoryError::Malformed(_),
+            ) => Some(Self::Failure),
+            // Our own rejected credentials are probed for by themselves; a list past all bounds is one member's.
+            Err(
+                DirectoryError::CredentialsRejected
+                | DirectoryError::Oversized { .. }
+                | DirectoryError::CircuitOpen { .. }
+                | DirectoryError::TooManyUnknown { .. }
+                | DirectoryError::Busy
+                | DirectoryError::NoKeys,
+            ) => None,
+        }
+    }
+}
+
 /// A breaker. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Breaker(Arc<Inner>);
+pub struct Breaker(Arc<Inner>);
 
 struct Inner {
     name: &'static str,
@@ -59,7 +89,7 @@ struct Window {
 }
 
 /// Leave to make one call. Dropped without an outcome it gives its place back and says nothing.
-pub(super) struct Admission {
+pub struct Admission {
     breaker: Breaker,
     generation: u64,
     settled: bool,
@@ -67,14 +97,14 @@ pub(super) struct Admission {
 
 impl Breaker {
     /// `gauge` shows 0 while closed, 1 while open, 2 while recovering.
-    pub(super) fn new(name: &'static str, gauge: IntGauge) -> Self {
+    pub fn new(name: &'static str, gauge: IntGauge) -> Self {
         gauge.set(0);
         let state = State::Closed { in_a_row: 0, window: Window::default() };
         Self(Arc::new(Inner { name, state: Mutex::new(Standing { state, generation: 0 }), gauge }))
     }
 
     /// Lets a call through, or says how long to wait.
-    pub(super) fn admit(&self, now: Monotonic) -> Result<Admission, Duration> {
+    pub fn admit(&self, now: Monotonic) -> Result<Admission, Duration> {
         let mut standing = self.lock();
         match &mut standing.state {
             State::Closed { .. } => {}
@@ -93,7 +123,7 @@ impl Breaker {
     }
 
     /// How long no call will be let through, if that is known now.
-    pub(super) fn refuses(&self, now: Monotonic) -> Option<Duration> {
+    pub fn refuses(&self, now: Monotonic) -> Option<Duration> {
         match &self.lock().state {
             State::Open { until } if now < *until => Some(until.since(now)),
             State::Recovering { allowed, under_way } if under_way >= allowed => Some(PAUSE),
@@ -107,7 +137,8 @@ impl Breaker {
 }
 
 impl Admission {
-    pub(super) fn settle(mut self, outcome: CallOutcome, now: Monotonic) {
+    /// Tells what became of the call.
+    pub fn settle(mut self, outcome: CallOutcome, now: Monotonic) {
         self.settled = true;
         let inner = &self.breaker.0;
         let mut standing = self.breaker.lock();
@@ -196,7 +227,7 @@ mod tests {
     use super::*;
 
     fn at(milliseconds: u64) -> Monotonic {
-        Monotonic::after_start(Duration::from_millis(milliseconds))
+        Monotonic::at(Duration::from_millis(milliseconds))
     }
 
     fn breaker() -> Breaker {

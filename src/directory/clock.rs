@@ -14,6 +14,10 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Now;
 }
 
+/// What the monotonic clock shows when the process starts. Evidence out of a shared cache, and a token made before, are
+/// older than the process and need a moment of their own on it.
+const AT_START: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// The clocks of the machine.
 #[derive(Debug)]
 pub struct SystemClock {
@@ -28,7 +32,7 @@ impl SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> Now {
-        Now { wall: Timestamp::now(), monotonic: Monotonic::after_start(self.started.elapsed()) }
+        Now { wall: Timestamp::now(), monotonic: Monotonic::at(AT_START + self.started.elapsed()) }
     }
 }
 
@@ -38,7 +42,7 @@ pub struct ManualClock(Mutex<Now>);
 
 impl ManualClock {
     pub fn at(wall: Timestamp) -> Self {
-        Self(Mutex::new(Now { wall, monotonic: Monotonic::after_start(Duration::from_secs(3600)) }))
+        Self(Mutex::new(Now { wall, monotonic: Monotonic::at(Duration::from_secs(3600)) }))
     }
 
     pub fn advance(&self, span: Duration) {

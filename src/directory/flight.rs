@@ -139,6 +139,6 @@ impl<K: Eq + Hash, V> Place<K, V> {
 impl<K: Eq + Hash, V> Drop for Place<K, V> {
     fn drop(&mut self) {
         // Landed already, unless the task was dropped or panicked: nobody must wait for it for ever.
-        self.land(Err(DirectoryError::Failed { status: 0 }));
+        self.land(Err(DirectoryError::Failed { status: 0, retry_after: None }));
     }
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::attempts::Attempts;
 use super::breaker::{Breaker, CallOutcome};
 use super::{
     Answer, Clock, DirectoryError, GuardSettings, SessionDirectory, SessionQuery, TokenOwner, TokenQuery,
@@ -27,7 +26,6 @@ pub struct Guard {
     next: Arc<dyn SessionDirectory>,
     list: Gate,
     authenticate: Gate,
-    attempts: Arc<Attempts>,
     clock: Arc<dyn Clock>,
 }
 
@@ -58,24 +56,7 @@ impl Guard {
             retries: safe.then(|| Arc::new(Mutex::new(MAX_SAVED))),
             clock: Arc::clone(&clock),
         };
-        Self {
-            next,
-            list: gate("list", true),
-            authenticate: gate("authenticate", false),
-            attempts: Arc::new(Attempts::new(settings.unknown_tokens)),
-            clock,
-        }
-    }
-}
-
-impl Guard {
-    /// The budget of unknown tokens, for a tier above that costs something as well.
-    pub(super) fn attempts(&self) -> Arc<Attempts> {
-        Arc::clone(&self.attempts)
-    }
-
-    pub(super) fn deadline(&self) -> Duration {
-        self.list.deadline
+        Self { next, list: gate("list", true), authenticate: gate("authenticate", false), clock }
     }
 }
 
@@ -90,29 +71,9 @@ impl SessionDirectory for Guard {
 
     fn resolve(&self, query: &TokenQuery) -> Answer<TokenOwner> {
         let (next, query, clock) = (Arc::clone(&self.next), query.clone(), Arc::clone(&self.clock));
-        let attempts = Arc::clone(&self.attempts);
-        // Junk is turned away before it takes a place from a token that may be good.
-        if let Err(retry_after) = attempts.admit(query.peer, clock.now().monotonic)
-            && !query.seen_before
-        {
-            return Answer::Ready(Err(DirectoryError::TooManyUnknown { retry_after }));
-        }
         self.authenticate.pass(move || {
-            let (next, query, clock, attempts) =
-                (Arc::clone(&next), query.clone(), Arc::clone(&clock), Arc::clone(&attempts));
-            async move {
-                // Looked at again: more junk may have been counted while this waited for its turn.
-                if !query.seen_before {
-                    attempts
-                        .admit(query.peer, clock.now().monotonic)
-                        .map_err(|retry_after| DirectoryError::TooManyUnknown { retry_after })?;
-                }
-                let owner = next.resolve(&query).wait().await?;
-                if matches!(owner, TokenOwner::Nobody { .. }) {
-                    attempts.charge(query.peer, clock.now().monotonic);
-                }
-                Ok(owner)
-            }
+            let answer = next.resolve(&TokenQuery { now: clock.now(), ..query.clone() });
+            async move { answer.wait().await }
         })
     }
 
@@ -144,7 +105,10 @@ impl Gate {
             };
             let first = gate.call(&call, deadline).await;
             match &first {
-                Err(DirectoryError::Unreachable | DirectoryError::Failed { .. }) if gate.may_retry() => {
+                // One that asks to be left alone is.
+                Err(DirectoryError::Unreachable | DirectoryError::Failed { retry_after: None, .. })
+                    if gate.breaker.refuses(gate.clock.now().monotonic).is_none() && gate.may_retry() =>
+                {
                     let pause = Duration::from_millis(fastrand::u64(20..100));
                     if tokio::time::timeout_at(deadline, tokio::time::sleep(pause)).await.is_err() {
                         return first;
@@ -172,7 +136,7 @@ impl Gate {
         let result = tokio::time::timeout_at(deadline, call()).await.unwrap_or(Err(DirectoryError::Timeout));
         // A call that had little time left after it waited for its turn says nothing about the far end.
         let too_short = matches!(result, Err(DirectoryError::Timeout)) && began.elapsed() < self.deadline / 2;
-        if let Some(outcome) = outcome_of(&result).filter(|_| !too_short) {
+        if let Some(outcome) = CallOutcome::of(&result).filter(|_| !too_short) {
             admission.settle(outcome, self.clock.now().monotonic);
         }
         self.save();
@@ -195,33 +159,5 @@ impl Gate {
             *left -= 1.0;
         }
         enough
-    }
-}
-
-/// What a call says about the far end; nothing if it never got there.
-fn outcome_of<T>(result: &Result<T, DirectoryError>) -> Option<CallOutcome> {
-    match result {
-        Ok(_) | Err(DirectoryError::Refused { .. } | DirectoryError::Mismatched) => {
-            Some(CallOutcome::Success)
-        }
-        Err(DirectoryError::RateLimited { retry_after }) => {
-            // Limits are counted in fixed windows: without a word from the far end, the next second is a new one.
-            Some(CallOutcome::HoldOff(retry_after.unwrap_or(Duration::from_secs(1))))
-        }
-        Err(
-            DirectoryError::Unreachable
-            | DirectoryError::Timeout
-            | DirectoryError::Failed { .. }
-            | DirectoryError::Malformed(_),
-        ) => Some(CallOutcome::Failure),
-        // Our own rejected credentials are probed for by themselves; a list past all bounds is one member's.
-        Err(
-            DirectoryError::CredentialsRejected
-            | DirectoryError::Oversized { .. }
-            | DirectoryError::CircuitOpen { .. }
-            | DirectoryError::TooManyUnknown { .. }
-            | DirectoryError::Busy
-            | DirectoryError::NoKeys,
-        ) => None,
     }
 }

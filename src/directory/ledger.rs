@@ -2,9 +2,10 @@
 //!
 //! Must not read a clock or ask anybody: dates come with the evidence.
 
-use super::marks::Marks;
 use std::collections::HashMap;
+use std::time::Duration;
 
+use super::marks::Marks;
 use super::sync::{AtomicBool, AtomicU64, Ordering, PoisonError, RwLock};
 use crate::identity::{MemberRef, Monotonic, OrganizationId};
 use crate::session::{Evidence, Revocation};
@@ -22,7 +23,7 @@ pub(super) struct Ledger<L, U> {
     /// Members the directory does not know, apart so that they cannot push out those it does.
     unknown: U,
     pub(super) marks: Marks,
-    /// Nanoseconds after the start: what was asked for until then is served no longer than it takes to ask again.
+    /// Nanoseconds on the monotonic clock: what was asked for until then is served no longer than it takes to ask again.
     soft: AtomicU64,
     /// The same of single organizations.
     soft_organizations: RwLock<HashMap<OrganizationId, Monotonic>>,
@@ -65,14 +66,15 @@ impl<L: Shelf, U: Shelf> Ledger<L, U> {
         if newer_than.is_some_and(|than| sent <= than) {
             return None;
         }
-        self.marks.salvage(member, evidence)
+        self.marks.salvage(member, evidence, Duration::ZERO)
     }
 
-    /// Keeps `evidence`, unless a mark outranks any of it. True if it was kept.
+    /// Keeps `evidence`, unless a mark outranks any of it. True if it was kept. `margin` is what the clock that dated
+    /// it may be ahead of the one that dates marks.
     ///
     /// A mark left between the look and the keeping is met by [`remembered`](Self::remembered), which looks again.
-    pub(super) fn keep(&self, member: &MemberRef, evidence: &Evidence) -> bool {
-        if self.marks.filter(member, evidence.clone()).is_none() {
+    pub(super) fn keep(&self, member: &MemberRef, evidence: &Evidence, margin: Duration) -> bool {
+        if self.marks.outrank(member, evidence, margin) {
             return false;
         }
         // What was learnt since stays: a tier below may come back with something older.
@@ -122,17 +124,31 @@ impl<L: Shelf, U: Shelf> Ledger<L, U> {
         self.any_soft_organization.store(true, Ordering::Release);
     }
 
+    /// What a lookup must be newer than: the newest that is kept about the member, the marks over them, and whatever
+    /// made them soft.
+    pub(super) fn floor(&self, member: &MemberRef) -> Option<Monotonic> {
+        let known = self.marks.floor(member).max(self.newest(member));
+        known.max(self.soft_at(&member.organization_id))
+    }
+
     pub(super) fn is_soft(&self, evidence: &Evidence) -> bool {
         let sent = evidence.fetched_at().monotonic;
-        let soft = self.soft.load(Ordering::Acquire);
-        if soft > 0 && sent.since(Monotonic::default()).as_nanos() <= u128::from(soft) {
-            return true;
-        }
+        let of = evidence.list().map(|list| &list.member.organization_id);
+        let at = of.map_or_else(|| self.all_soft_at(), |organization_id| self.soft_at(organization_id));
+        at.is_some_and(|at| sent <= at)
+    }
+
+    fn soft_at(&self, organization_id: &OrganizationId) -> Option<Monotonic> {
+        let all = self.all_soft_at();
         if !self.any_soft_organization.load(Ordering::Acquire) {
-            return false;
+            return all;
         }
         let organizations = self.soft_organizations.read().unwrap_or_else(PoisonError::into_inner);
-        let of = evidence.list().and_then(|list| organizations.get(&list.member.organization_id));
-        of.is_some_and(|at| sent <= *at)
+        all.max(organizations.get(organization_id).copied())
+    }
+
+    fn all_soft_at(&self) -> Option<Monotonic> {
+        let soft = self.soft.load(Ordering::Acquire);
+        (soft > 0).then(|| Monotonic::at(Duration::from_nanos(soft)))
     }
 }

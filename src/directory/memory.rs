@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
-use prometheus::IntCounterVec;
+use prometheus::IntCounter;
 use tokio::sync::Semaphore;
 
 use super::flight::{Flight, Flights};
@@ -15,8 +15,8 @@ use super::marks::Marks;
 use super::owners::Owners;
 use super::shelf::{Lists, Unknown, bounded};
 use super::{
-    Answer, Clock, DirectoryError, MemorySettings, SessionDirectory, SessionQuery, Spelling, TokenOwner,
-    TokenQuery,
+    Answer, Attempts, Clock, DirectoryError, MemorySettings, SessionDirectory, SessionQuery, Spelling,
+    TokenOwner, TokenQuery,
 };
 use crate::identity::{MemberRef, Monotonic, OrganizationId};
 use crate::session::{Evidence, Revocation};
@@ -47,9 +47,37 @@ struct Inner {
     owners: Arc<Owners>,
     flights: Flights<MemberRef, Evidence>,
     refreshes: Arc<Semaphore>,
-    lookups: IntCounterVec,
+    lookups: Lookups,
     /// Sets this replica's moments of refreshing apart from others'.
     jitter: u64,
+}
+
+/// How lookups ended, counted.
+struct Lookups {
+    hit: IntCounter,
+    stale: IntCounter,
+    stale_error: IntCounter,
+    jwt_evidence: IntCounter,
+    miss: IntCounter,
+    coalesced: IntCounter,
+    negative: IntCounter,
+    error: IntCounter,
+}
+
+impl Lookups {
+    fn new(metrics: &Metrics) -> Self {
+        let result = |result| metrics.session_lookups.with_label_values(&["memory", result]);
+        Self {
+            hit: result("hit"),
+            stale: result("stale"),
+            stale_error: result("stale_error"),
+            jwt_evidence: result("jwt_evidence"),
+            miss: result("miss"),
+            coalesced: result("coalesced"),
+            negative: result("negative"),
+            error: result("error"),
+        }
+    }
 }
 
 /// The ledger as it is kept here.
@@ -75,6 +103,7 @@ impl Memory {
         next: Arc<dyn SessionDirectory>,
         clock: Arc<dyn Clock>,
         settings: MemorySettings,
+        attempts: Arc<Attempts>,
         metrics: &Metrics,
     ) -> Self {
         let few = (settings.max_entries / 10).max(1_000);
@@ -86,10 +115,10 @@ impl Memory {
             ledger: Arc::new(LedgerOnMoka(ledger)),
             aliases: bounded(few, list_life),
             failed: bounded(few, CONFIRM_EVERY * 2),
-            owners: Arc::new(Owners::new(&settings, few)),
+            owners: Arc::new(Owners::new(&settings, attempts, few)),
             flights: Flights::new(),
             refreshes: Arc::new(Semaphore::new(settings.max_refreshes)),
-            lookups: metrics.session_lookups.clone(),
+            lookups: Lookups::new(metrics),
             jitter: fastrand::u64(..),
             next,
             clock,
@@ -125,15 +154,15 @@ impl SessionDirectory for Memory {
         if let Some(evidence) = inner.remembered(query) {
             let is_list = matches!(evidence, Evidence::Sessions(_));
             if inner.is_fresh(&evidence, query) {
-                inner.count(if is_list { "hit" } else { "negative" });
+                if is_list { &inner.lookups.hit } else { &inner.lookups.negative }.inc();
                 if is_list && inner.is_nearly_stale(&evidence, query) {
                     inner.refresh(query, &evidence);
                 }
                 return Answer::Ready(Ok(evidence));
             }
-            let settled = query.settled && inner.ledger.0.is_soft(&evidence);
-            if is_list && !settled && evidence.age(query.now.monotonic) <= query.freshness.max_staleness {
-                inner.count("stale");
+            if is_list && !query.settled && evidence.age(query.now.monotonic) <= query.freshness.max_staleness
+            {
+                inner.lookups.stale.inc();
                 inner.refresh(query, &evidence);
                 return Answer::Ready(Ok(evidence));
             }
@@ -195,13 +224,14 @@ impl Inner {
         }
         for _ in 0..MAX_LANDINGS {
             let (flight, joined) = self.start(&member, &query);
-            self.count(if joined { "coalesced" } else { "miss" });
+            if joined { &self.lookups.coalesced } else { &self.lookups.miss }.inc();
             let evidence = match flight.await {
                 Ok(evidence) => evidence,
                 Err(error) => return self.fall_back(&query, error).await,
             };
             let sent = evidence.fetched_at().monotonic;
-            let new_enough = query.newer_than.is_none_or(|than| sent > than);
+            let new_enough = query.newer_than.is_none_or(|than| sent > than)
+                && !(query.settled && self.ledger.0.is_soft(&evidence));
             let evidence = self.ledger.0.marks.filter(&query.member, evidence).filter(|_| new_enough);
             let Some(evidence) = evidence else {
                 continue;
@@ -225,37 +255,42 @@ impl Inner {
         let bound = query.freshness.max_staleness.saturating_add(query.freshness.stale_if_error);
         let now = self.clock.now().monotonic;
         if error.is_outage() {
-            if let Some(vouched) = self.vouched(query, bound, now) {
-                self.count("jwt_evidence");
-                return Ok(vouched);
-            }
             let mut known = self.ledger.0.salvaged(&self.canonical(query), query.newer_than);
-            if known.is_none() && !bound.is_zero() {
-                // Another replica may have left something, or an earlier process.
-                let newer_than = query.newer_than.max(self.ledger.0.newest(&query.member));
-                let newer_than = newer_than.max(self.ledger.0.marks.floor(&query.member));
-                let wanted = SessionQuery { newer_than, now: self.clock.now(), ..query.clone() };
-                if let Ok(Some(left)) = self.next.last_known(&wanted).wait().await {
-                    self.ledger.0.keep(&query.member, &left);
-                    known = self.ledger.0.marks.salvage(&query.member, left);
-                }
+            if (known.is_none() || query.vouched.is_some()) && !bound.is_zero() {
+                known = self.left_by_others(query).await.or(known);
+            }
+            if let Some(vouched) = self.vouched(query, bound, now) {
+                self.lookups.jwt_evidence.inc();
+                return Ok(vouched);
             }
             if let Some(evidence) = known
                 && evidence.age(now) <= bound
             {
-                self.count("stale_error");
+                self.lookups.stale_error.inc();
                 return Ok(evidence);
             }
         }
-        self.count("error");
+        self.lookups.error.inc();
         Err(error)
+    }
+
+    /// What another replica left about the member, or an earlier process, if it is newer than what is known here.
+    ///
+    /// What is from before something changed bridges an outage all the same; what is outranked does not.
+    async fn left_by_others(&self, query: &SessionQuery) -> Option<Evidence> {
+        let newer_than = query.newer_than.max(self.ledger.0.newest(&query.member));
+        let newer_than = newer_than.max(self.ledger.0.marks.floor(&query.member));
+        let wanted = SessionQuery { newer_than, now: self.clock.now(), ..query.clone() };
+        let left = self.next.last_known(&wanted).wait().await.ok()??;
+        self.ledger.0.keep(&query.member, &left, SKEW);
+        self.ledger.0.marks.salvage(&query.member, left, SKEW)
     }
 
     /// What the caller's own token says, if nothing known is dated after it was made (section 4.8).
     fn vouched(&self, query: &SessionQuery, bound: Duration, now: Monotonic) -> Option<Evidence> {
         let vouched = query.vouched.as_ref()?;
         let made = vouched.fetched_at.monotonic;
-        let least = Monotonic::after_start(made.since(Monotonic::default()).saturating_sub(SKEW));
+        let least = made.minus(SKEW);
         let marks = &self.ledger.0.marks;
         let ended = marks.outrank_member(&vouched.member, least)
             || vouched.ids().any(|session_id| marks.outrank_session(&session_id, least));
@@ -303,9 +338,9 @@ impl Inner {
         }
         for _ in 0..MAX_LANDINGS {
             query.now = self.clock.now();
-            // A tier below must not answer with what a mark outranks here, or what is older than what is known.
-            let known = self.ledger.0.marks.floor(&query.member).max(self.ledger.0.newest(&query.member));
-            query.newer_than = query.newer_than.max(known);
+            // A tier below must not answer with what a mark outranks here, what is older than what is known, or what
+            // is from before something changed.
+            query.newer_than = query.newer_than.max(self.ledger.0.floor(&query.member));
             let evidence = match self.next.active_sessions(&query).wait().await {
                 Ok(evidence) => evidence,
                 Err(error) => {
@@ -318,7 +353,10 @@ impl Inner {
                 Evidence::Sessions(list) | Evidence::Vouched(list) => list.member.clone(),
                 Evidence::NoSuchMember(_) => query.member.clone(),
             };
-            if !self.ledger.0.keep(&member, &evidence) {
+            // What was not asked for just now was dated by another replica's clock.
+            let from_others = evidence.fetched_at().monotonic < query.now.monotonic;
+            let margin = if from_others { SKEW } else { Duration::ZERO };
+            if !self.ledger.0.keep(&member, &evidence, margin) {
                 query.newer_than = query.newer_than.max(self.ledger.0.marks.newest_over(&member, &evidence));
                 continue;
             }
@@ -349,10 +387,6 @@ impl Inner {
         let mixed = (sent.as_nanos() as u64 ^ self.jitter).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let share = 0.75 + 0.2 * f64::from((mixed >> 32) as u32) / f64::from(u32::MAX);
         evidence.age(query.now.monotonic) > bound.mul_f64(share)
-    }
-
-    fn count(&self, result: &str) {
-        self.lookups.with_label_values(&["memory", result]).inc();
     }
 }
 

@@ -28,12 +28,14 @@ use crate::identity::{CredentialDigest, KeySet, MemberRef, Monotonic, Now, Secre
 use crate::policy::{Freshness, Reason, Refusal};
 use crate::session::{ActiveSessions, Evidence, Revocation};
 
+pub use attempts::Attempts;
+pub use breaker::{Breaker, CallOutcome};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use guard::Guard;
 pub use memory::Memory;
 pub use settings::{GuardSettings, MemorySettings, SharedSettings, UnknownTokenSettings};
 pub use shared::{
-    BusEvent, BusMessage, RedisLink, SealedMessage, Shared, SharedError, Subscription, UnusableKey,
+    BusEvent, BusMessage, Heard, RedisLink, SealedMessage, Shared, SharedError, Subscription, UnusableKey,
 };
 
 /// A tier of the directory, or the directory itself.
@@ -98,7 +100,7 @@ pub struct SessionQuery {
     pub freshness: Freshness,
     /// Evidence must be newer than this: set when older evidence would refuse.
     pub newer_than: Option<Monotonic>,
-    /// Nothing will do that is only kept until it was asked for again: for whoever asks because something changed.
+    /// Nothing will do that is only served while it is asked for again: for whoever asks because something changed.
     pub settled: bool,
     /// What the caller's own verified token says, dated when it was made: counts only while the directory fails.
     pub vouched: Option<Arc<ActiveSessions>>,
@@ -124,8 +126,6 @@ pub struct TokenQuery {
     pub peer: Option<IpAddr>,
     /// What is known must be newer than this: set once a mark outranked it.
     pub newer_than: Option<Monotonic>,
-    /// It was good once: it is not counted among the unknown ones.
-    pub seen_before: bool,
     pub now: Now,
 }
 
@@ -156,7 +156,7 @@ pub enum DirectoryError {
     #[error("the session directory did not answer in time")]
     Timeout,
     #[error("the session directory failed with status {status}")]
-    Failed { status: u16 },
+    Failed { status: u16, retry_after: Option<Duration> },
     #[error("the session directory is limiting requests")]
     RateLimited { retry_after: Option<Duration> },
     #[error("the session directory rejects our credentials")]
@@ -223,6 +223,7 @@ impl DirectoryError {
     pub fn refusal(&self) -> Refusal {
         let retry_after = match self {
             Self::RateLimited { retry_after: Some(wait) }
+            | Self::Failed { retry_after: Some(wait), .. }
             | Self::CircuitOpen { retry_after: wait }
             | Self::TooManyUnknown { retry_after: wait } => *wait,
             Self::CredentialsRejected => Duration::from_secs(5),
@@ -237,3 +238,6 @@ impl DirectoryError {
         code.strip_prefix("directory_").unwrap_or(code)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,34 +7,46 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
+use super::attempts::{Attempt, Attempts};
 use super::flight::Flights;
 use super::marks::Marks;
 use super::shelf::bounded;
 use super::{
     Answer, Clock, DirectoryError, MemorySettings, SessionDirectory, TokenBinding, TokenOwner, TokenQuery,
 };
-use crate::identity::CredentialDigest;
+use crate::identity::{CredentialDigest, Now};
 
+/// A token that was nobody's twice stays so: one that is made later is another. How much longer that is believed.
+const STILL_NOBODY: u32 = 30;
 /// Lookups one question may start because revocations kept landing in between.
 const MAX_LANDINGS: usize = 3;
 
 /// What is remembered of tokens.
 pub(super) struct Owners {
     known: Cache<CredentialDigest, Arc<TokenBinding>>,
-    nobodies: Cache<CredentialDigest, TokenOwner>,
+    nobodies: Cache<CredentialDigest, Nobody>,
     flights: Flights<CredentialDigest, TokenOwner>,
+    attempts: Arc<Attempts>,
     negative_for: Duration,
     binding_for: Duration,
 }
 
+/// A token the directory did not know.
+#[derive(Clone, Copy)]
+struct Nobody {
+    asked_at: Now,
+    believed_for: Duration,
+}
+
 impl Owners {
-    pub(super) fn new(settings: &MemorySettings, few: u64) -> Self {
+    pub(super) fn new(settings: &MemorySettings, attempts: Arc<Attempts>, few: u64) -> Self {
         let second = Duration::from_secs(1);
         Self {
             // Longer than it is believed: a token that was good once is not counted among the unknown ones.
             known: bounded(settings.max_entries, settings.token_binding_for * 4 + second),
-            nobodies: bounded(few, settings.negative_for + second),
+            nobodies: bounded(few, settings.negative_for * STILL_NOBODY + second),
             flights: Flights::new(),
+            attempts,
             negative_for: settings.negative_for,
             binding_for: settings.token_binding_for,
         }
@@ -49,9 +61,9 @@ impl Owners {
                 && !is_outranked(&binding, marks);
             return valid.then_some(TokenOwner::Session(binding));
         }
-        let nobody = self.nobodies.get(&query.digest)?;
-        let TokenOwner::Nobody { asked_at } = nobody else { return None };
-        (now.monotonic.since(asked_at.monotonic) <= self.negative_for).then_some(nobody)
+        let Nobody { asked_at, believed_for } = self.nobodies.get(&query.digest)?;
+        let believed = now.monotonic.since(asked_at.monotonic) <= believed_for;
+        believed.then_some(TokenOwner::Nobody { asked_at })
     }
 
     /// Asks the next tier, one call per token however many ask.
@@ -62,11 +74,21 @@ impl Owners {
         next: &Arc<dyn SessionDirectory>,
         clock: &Arc<dyn Clock>,
     ) -> Answer<TokenOwner> {
+        // Junk is turned away before it costs anybody anything. One that was good once is none.
+        let attempt = if owners.known.contains_key(&query.digest) {
+            None
+        } else {
+            match owners.attempts.admit(query.peer, clock.now().monotonic) {
+                Ok(attempt) => Some(attempt),
+                Err(retry_after) => {
+                    return Answer::Ready(Err(DirectoryError::TooManyUnknown { retry_after }));
+                }
+            }
+        };
         let fetch = {
-            let (owners, mut query, next, clock) =
+            let (owners, query, next, clock) =
                 (Arc::clone(owners), query.clone(), Arc::clone(next), Arc::clone(clock));
-            query.seen_before = owners.known.contains_key(&query.digest);
-            || async move { owners.fetch(query, marks.as_ref(), &next, &clock).await }
+            || async move { owners.fetch(query, attempt, marks.as_ref(), &next, &clock).await }
         };
         let (flight, _) = owners.flights.join(&query.digest, fetch, |lookup| drop(tokio::spawn(lookup)));
         Answer::pending(flight)
@@ -75,6 +97,7 @@ impl Owners {
     async fn fetch(
         &self,
         mut query: TokenQuery,
+        attempt: Option<Attempt>,
         marks: &Marks,
         next: &Arc<dyn SessionDirectory>,
         clock: &Arc<dyn Clock>,
@@ -85,7 +108,16 @@ impl Owners {
             if let Some(owner) = self.remembered(&query, marks) {
                 return Ok(owner);
             }
-            let owner = next.resolve(&query).wait().await?;
+            let owner = match next.resolve(&query).wait().await {
+                Ok(owner) => owner,
+                Err(error) => {
+                    // What the directory will not even look at is as strange as what it does not know.
+                    if let (DirectoryError::Refused { .. }, Some(attempt)) = (&error, attempt) {
+                        attempt.spend();
+                    }
+                    return Err(error);
+                }
+            };
             match &owner {
                 // The session ended while the directory was being asked: what it said is from before.
                 TokenOwner::Session(binding) if is_outranked(binding, marks) => {
@@ -96,9 +128,14 @@ impl Owners {
                     self.nobodies.invalidate(&query.digest);
                     self.known.insert(query.digest, Arc::clone(binding));
                 }
-                TokenOwner::Nobody { .. } => {
+                TokenOwner::Nobody { asked_at } => {
                     self.known.invalidate(&query.digest);
-                    self.nobodies.insert(query.digest, owner.clone());
+                    let again = self.nobodies.contains_key(&query.digest);
+                    let believed_for = self.negative_for * if again { STILL_NOBODY } else { 1 };
+                    self.nobodies.insert(query.digest, Nobody { asked_at: *asked_at, believed_for });
+                    if let Some(attempt) = attempt {
+                        attempt.spend();
+                    }
                 }
             }
             return Ok(owner);

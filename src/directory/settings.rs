@@ -32,8 +32,6 @@ pub struct GuardSettings {
     pub max_in_flight: usize,
     /// Calls of one operation that may wait for a place.
     pub max_waiting: usize,
-    /// Unknown opaque tokens asked about per second, from one address and from all together.
-    pub unknown_tokens: UnknownTokenSettings,
 }
 
 /// How many unknown opaque tokens the directory is asked about.

@@ -15,7 +15,7 @@ use crate::identity::{MemberRef, OrganizationId};
 use crate::session::{ActiveSessions, Evidence};
 
 /// What an entry takes besides its record: moka's node and place, the key, the allocator's share. Measured by
-/// `benches/memory.rs`.
+/// `benches/directory.rs`.
 const ENTRY_BYTES: u64 = 360;
 
 /// Session lists, bounded by their number and by what they take.

@@ -53,7 +53,7 @@ pub fn refusal_response(refusal: &Refusal, method: &Method, request_id: &Request
     }
     if let Some(wait) = refusal.retry_after {
         put(headers, header::RETRY_AFTER, wait.as_secs().max(1).to_string());
-    } else if reason.remedy() == Remedy::Retry {
+    } else if matches!(reason.remedy(), Remedy::Retry | Remedy::SlowDown) {
         put(headers, header::RETRY_AFTER, "1".to_owned());
     }
     if reason == Reason::MethodNotAllowed {
@@ -66,7 +66,7 @@ pub fn refusal_response(refusal: &Refusal, method: &Method, request_id: &Request
 /// `WWW-Authenticate` for a 401 or a 403 that a better token would mend.
 fn challenge(refusal: &Refusal) -> Option<String> {
     let reason = refusal.reason;
-    if !matches!(reason.status().as_u16(), 401 | 403) {
+    if reason.status() != http::StatusCode::UNAUTHORIZED && reason.remedy() != Remedy::AskForAccess {
         return None;
     }
     let mut text = "Bearer realm=\"portcullis\"".to_owned();
@@ -93,6 +93,7 @@ fn detail(remedy: Remedy) -> &'static str {
         }
         Remedy::AskForAccess => "Ask whoever manages access to this application.",
         Remedy::Retry => "This is not the caller's fault; try again later.",
+        Remedy::SlowDown => "Wait for as long as `Retry-After` says, then try again.",
     }
 }
 
@@ -127,11 +128,11 @@ mod tests {
             assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
             assert_eq!(
                 response.headers().contains_key(header::WWW_AUTHENTICATE),
-                matches!(response.status().as_u16(), 401 | 403)
+                response.status() == 401 || reason.remedy() == Remedy::AskForAccess
             );
             assert_eq!(
                 response.headers().contains_key(header::RETRY_AFTER),
-                reason.remedy() == Remedy::Retry
+                matches!(reason.remedy(), Remedy::Retry | Remedy::SlowDown)
             );
             let problem: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
             assert_eq!(problem["reason"], reason.code());

@@ -4,15 +4,32 @@
 
 use std::time::Duration;
 
+use http::HeaderValue;
+
 /// What signing out does besides ending the session.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct SignOutSettings {
     /// A path, or a URL; a page of ours if there is none.
-    pub redirect_to: Option<String>,
+    pub redirect_to: Option<HeaderValue>,
+    /// The content security policy of the form: browsers hold the redirect after it to the same list.
+    pub form_policy: HeaderValue,
     /// The domain the session cookies were set for, besides the host itself.
     pub cookie_domain: Option<String>,
     /// Origins besides our own whose pages may sign out.
     pub origins: Vec<String>,
+}
+
+impl Default for SignOutSettings {
+    fn default() -> Self {
+        Self {
+            redirect_to: None,
+            form_policy: HeaderValue::from_static(
+                "default-src 'none'; form-action 'self'; frame-ancestors 'none'",
+            ),
+            cookie_domain: None,
+            origins: Vec::new(),
+        }
+    }
 }
 
 /// Limits of the proxy door.

@@ -14,11 +14,11 @@ use super::identify::{Identified, VerifiedToken};
 use super::leases::Leases;
 use super::snapshot::Snapshot;
 use super::{AccessRequest, EngineSettings};
-use crate::directory::{Clock, DirectoryError, KeySource, SessionDirectory, SessionQuery, Spelling};
-use crate::identity::{Bound, CredentialDigest, Now, Principal, carries_session_jwt};
-use crate::policy::{
-    Access, CanonicalPath, Decision, Freshness, HostName, Reason, Refusal, Route, RouteMiss, decide,
+use crate::directory::{
+    Attempts, Clock, DirectoryError, KeySource, SessionDirectory, SessionQuery, Spelling,
 };
+use crate::identity::{Bound, CredentialDigest, Now, Principal, carries_session_jwt};
+use crate::policy::{Access, CanonicalPath, Decision, HostName, Reason, Refusal, Route, RouteMiss, decide};
 use crate::session::{ActiveSessions, Evidence};
 use crate::telemetry::{DecisionRecord, LineWriter, Metrics, RequestId, TraceContext, milliseconds};
 
@@ -26,6 +26,14 @@ use crate::telemetry::{DecisionRecord, LineWriter, Metrics, RequestId, TraceCont
 const SKEW: Duration = Duration::from_secs(2);
 /// How long a verified token is remembered; its own dates are checked on every use.
 const REMEMBER_TOKEN_FOR: Duration = Duration::from_secs(600);
+
+/// What decisions rest on.
+pub struct Sources {
+    pub directory: Arc<dyn SessionDirectory>,
+    pub keys: Arc<dyn KeySource>,
+    /// Told which addresses showed something genuine.
+    pub attempts: Arc<Attempts>,
+}
 
 /// Decides requests.
 pub struct Engine {
@@ -38,6 +46,7 @@ pub struct Engine {
     records: LineWriter,
     pub(super) leases: Leases,
     pub(super) settings: EngineSettings,
+    pub(super) attempts: Arc<Attempts>,
 }
 
 /// A decision with what it rests on and what it does to the request.
@@ -58,18 +67,21 @@ pub struct Verdict {
 impl Engine {
     pub fn new(
         snapshot: Snapshot,
-        directory: Arc<dyn SessionDirectory>,
-        keys: Arc<dyn KeySource>,
+        sources: Sources,
         clock: Arc<dyn Clock>,
         settings: EngineSettings,
         metrics: Metrics,
         records: LineWriter,
     ) -> Self {
-        let tokens =
-            Cache::builder().max_capacity(settings.max_tokens).time_to_live(REMEMBER_TOKEN_FOR).build();
+        let Sources { directory, keys, attempts } = sources;
+        let tokens = Cache::builder()
+            .max_capacity(settings.max_tokens.saturating_mul(u64::from(VerifiedToken::LEAST_BYTES)))
+            .weigher(|_, token: &VerifiedToken| token.weight())
+            .time_to_live(REMEMBER_TOKEN_FOR)
+            .build();
         let leases = Leases::new(metrics.streams_open.clone());
         let snapshot = ArcSwap::from_pointee(snapshot);
-        Self { snapshot, directory, keys, tokens, clock, metrics, records, leases, settings }
+        Self { snapshot, directory, keys, tokens, clock, metrics, records, leases, settings, attempts }
     }
 
     /// The rules in force.
@@ -80,6 +92,8 @@ impl Engine {
     /// Puts other rules in force, and asks again about every open stream under them.
     pub fn replace(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
+        // Verified under the rules of before.
+        self.tokens.invalidate_all();
         self.leases.revisit_all();
     }
 
@@ -192,11 +206,11 @@ impl Engine {
                 Bound::Session(_) => Spelling::Canonical,
                 Bound::AnySession => Spelling::AsWritten,
             },
-            freshness: if course.again { only_fresh(route.freshness) } else { route.freshness },
-            settled: course.again,
+            freshness: route.freshness,
+            settled: course.asked_again.is_some(),
             newer_than: None,
             vouched: course.vouched.clone(),
-            now: self.clock.now(),
+            now: course.asked_again.unwrap_or_else(|| self.clock.now()),
         };
         let evidence = self.directory.active_sessions(&query).wait().await.map_err(refused)?;
         let now = self.clock.now();
@@ -313,8 +327,9 @@ pub(super) struct Course {
     pub(super) evidence: Option<Evidence>,
     pub(super) vouched: Option<Arc<ActiveSessions>>,
     pub(super) by_bearer: bool,
-    /// An open stream is asked about again: what was true when it was opened will not do.
-    pub(super) again: bool,
+    /// When it was that an open stream's turn came to be asked about again: what was learnt before will not do unless
+    /// it is fresh, and one answer will do for all streams of a member.
+    pub(super) asked_again: Option<Now>,
 }
 
 impl Course {
@@ -379,15 +394,4 @@ fn missed(miss: RouteMiss) -> Refusal {
 
 fn refused(error: DirectoryError) -> Refusal {
     error.refusal()
-}
-
-/// A freshness that waits for fresh evidence where there is any to be had, and bridges an outage as long as before.
-fn only_fresh(freshness: Freshness) -> Freshness {
-    let Freshness { fresh_for, max_staleness, stale_if_error } = freshness;
-    let least = fresh_for.min(max_staleness);
-    Freshness {
-        fresh_for,
-        max_staleness: least,
-        stale_if_error: stale_if_error.saturating_add(max_staleness.saturating_sub(least)),
-    }
 }

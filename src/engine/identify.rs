@@ -33,6 +33,16 @@ pub(super) struct VerifiedToken {
     vouched: Option<Arc<ActiveSessions>>,
 }
 
+impl VerifiedToken {
+    /// What one takes at least, in bytes; a token's own word about its session counts by its size.
+    pub(super) const LEAST_BYTES: u32 = 512;
+
+    pub(super) fn weight(&self) -> u32 {
+        let vouched = self.vouched.as_ref().map_or(0, |vouched| vouched.weight());
+        u32::try_from(vouched).unwrap_or(u32::MAX).saturating_add(Self::LEAST_BYTES)
+    }
+}
+
 /// Why one candidate is no credential.
 enum Unfit {
     Jwt(JwtError),
@@ -56,7 +66,7 @@ impl Engine {
         for (source, credential) in &found.candidates {
             let may_wait = winner.is_none();
             let verified = match credential {
-                Credential::SessionJwt(token) => self.verify(token, snapshot, may_wait).await,
+                Credential::SessionJwt(token) => self.verify(token, peer, snapshot, may_wait).await,
                 Credential::SessionToken(token) => {
                     self.resolve(token, peer, may_wait).await.map(|principal| (principal, None))
                 }
@@ -91,10 +101,7 @@ impl Engine {
         let mut sessions: Vec<SessionId> = Vec::new();
         for (_, credential) in find_credentials(request.headers, &snapshot.credentials).candidates {
             let session_id = match credential {
-                Credential::SessionJwt(token) => {
-                    let jwt = verify_ended_or_not(token, &self.keys.keys(), &snapshot.jwt_rules);
-                    jwt.ok().map(|jwt| jwt.session_id)
-                }
+                Credential::SessionJwt(token) => self.session_of(token, &snapshot).await?,
                 Credential::SessionToken(token) => match self.resolve(token, request.peer, true).await {
                     Ok(Principal { bound: Bound::Session(session_id), .. }) => Some(session_id),
                     Err(Unfit::Directory(error)) => return Err(error.refusal()),
@@ -106,9 +113,21 @@ impl Engine {
         Ok(sessions)
     }
 
+    /// The session of a JWT, whether or not it expired; nothing if it is not genuine.
+    async fn session_of(&self, token: &str, snapshot: &Snapshot) -> Result<Option<SessionId>, Refusal> {
+        let rules = &snapshot.jwt_rules;
+        let mut verified = verify_ended_or_not(token, &self.keys.keys(), rules);
+        if let Err(JwtError::UnknownKey(key_id)) = &verified {
+            let keys = self.keys.refetch_for(key_id).wait().await.map_err(|error| error.refusal())?;
+            verified = verify_ended_or_not(token, &keys, rules);
+        }
+        Ok(verified.ok().map(|jwt| jwt.session_id))
+    }
+
     async fn verify(
         &self,
         token: &str,
+        peer: Option<IpAddr>,
         snapshot: &Snapshot,
         may_wait: bool,
     ) -> Result<(Principal, Option<Arc<ActiveSessions>>), Unfit> {
@@ -132,6 +151,7 @@ impl Engine {
         let known = VerifiedToken { jwt, generation: keys.generation(), vouched };
         let (principal, vouched) = (known.jwt.principal(), known.vouched.clone());
         self.tokens.insert(digest, known);
+        self.vouch(peer);
         Ok((principal, vouched))
     }
 
@@ -148,10 +168,17 @@ impl Engine {
     async fn resolve(&self, token: &str, peer: Option<IpAddr>, may_wait: bool) -> Result<Principal, Unfit> {
         let now = self.clock.now();
         let (token, digest) = (Secret::new(token.to_owned()), CredentialDigest::of(token));
-        let query = TokenQuery { token, digest, peer, newer_than: None, seen_before: false, now };
+        let query = TokenQuery { token, digest, peer, newer_than: None, now };
         let owner = match self.directory.resolve(&query) {
             Answer::Pending(_) if !may_wait => return Err(Unfit::NotLookedAt),
-            answer => answer.wait().await.map_err(Unfit::Directory)?,
+            Answer::Pending(answer) => {
+                let owner = answer.await.map_err(Unfit::Directory)?;
+                if matches!(owner, TokenOwner::Session(_)) {
+                    self.vouch(peer);
+                }
+                owner
+            }
+            Answer::Ready(known) => known.map_err(Unfit::Directory)?,
         };
         match owner {
             TokenOwner::Session(binding) => Ok(Principal {
@@ -161,6 +188,15 @@ impl Engine {
                 seen_at: Some(binding.resolved_at.monotonic),
             }),
             TokenOwner::Nobody { .. } => Err(Unfit::Unknown),
+        }
+    }
+}
+
+impl Engine {
+    /// Something genuine that was not seen before came from there.
+    fn vouch(&self, peer: Option<IpAddr>) {
+        if let Some(peer) = peer {
+            self.attempts.vouch(peer);
         }
     }
 }

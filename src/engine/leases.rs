@@ -2,7 +2,7 @@
 //!
 //! Must not ask or decide anything: it says who is due, and `recheck` does the asking.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -21,7 +21,8 @@ use crate::session::{ActiveSessions, RevocationTarget};
 use crate::telemetry::RequestId;
 
 /// When those are due whom an event about many touches: at once, after those whom an event names.
-const AFTER_SINGLE_EVENTS: Monotonic = Monotonic::after_start(std::time::Duration::from_nanos(1));
+const AFTER_SINGLE_EVENTS: Monotonic = Monotonic::at(std::time::Duration::from_nanos(1));
+const NEVER: Monotonic = Monotonic::at(std::time::Duration::MAX);
 
 /// All open streams. Cheap to clone.
 #[derive(Clone)]
@@ -44,6 +45,8 @@ struct Open {
     sessions: HashMap<SessionId, (MemberId, usize)>,
     /// One moment per member, however many streams they have.
     due: BTreeSet<(Monotonic, MemberId)>,
+    /// When whoever looks after them will be back by themselves; unknown while they are at it.
+    back_at: Option<Monotonic>,
 }
 
 struct MemberStreams {
@@ -164,7 +167,7 @@ impl Leases {
         open.sessions.entry(stream.session_id.clone()).or_insert_with(|| (member_id.clone(), 0)).1 += 1;
         let known = open.members.entry(member_id.clone()).or_insert_with(|| MemberStreams {
             member: member.clone(),
-            due: Monotonic::after_start(std::time::Duration::MAX),
+            due: NEVER,
             streams: HashMap::new(),
         });
         known.streams.insert(number, Arc::clone(&stream));
@@ -182,44 +185,46 @@ impl Leases {
     /// Makes everybody due whom `target` touches.
     pub(super) fn revisit(&self, target: &RevocationTarget) {
         self.0.generation.fetch_add(1, Ordering::AcqRel);
-        let mut due = Monotonic::default();
-        let mut open = self.lock();
-        let touched: Vec<MemberId> = match target {
+        let open = self.lock();
+        let one = |id: Option<&MemberId>| id.cloned().into_iter().collect::<Vec<_>>();
+        let (touched, due) = match target {
             RevocationTarget::Session(id) => {
-                open.sessions.get(id).map(|(id, _)| id.clone()).into_iter().collect()
+                (one(open.sessions.get(id).map(|(id, _)| id)), Monotonic::default())
             }
-            RevocationTarget::Member(id) => {
-                open.members.get_key_value(id).into_iter().map(|(id, _)| id.clone()).collect()
-            }
+            RevocationTarget::Member(id) => (vec![id.clone()], Monotonic::default()),
             RevocationTarget::Organization(id) => {
-                due = AFTER_SINGLE_EVENTS;
                 let of = open.members.iter().filter(|(_, known)| known.member.organization_id == *id);
-                of.map(|(id, _)| id.clone()).collect()
+                (of.map(|(id, _)| id.clone()).collect(), AFTER_SINGLE_EVENTS)
             }
         };
-        for member_id in &touched {
-            open.bring_forward(member_id, due);
-        }
         drop(open);
-        if !touched.is_empty() {
-            self.0.sooner.notify_one();
-        }
+        self.bring_forward(&touched, due);
     }
 
     /// Makes everybody due.
     pub(super) fn revisit_all(&self) {
         self.0.generation.fetch_add(1, Ordering::AcqRel);
-        let mut open = self.lock();
-        let all: HashSet<MemberId> = open.members.keys().cloned().collect();
-        for member_id in &all {
-            open.bring_forward(member_id, AFTER_SINGLE_EVENTS);
+        let all: Vec<MemberId> = self.lock().members.keys().cloned().collect();
+        self.bring_forward(&all, AFTER_SINGLE_EVENTS);
+    }
+
+    /// A few at a time: every request takes the lock as well.
+    fn bring_forward(&self, members: &[MemberId], due: Monotonic) {
+        for few in members.chunks(128) {
+            let mut open = self.lock();
+            let mut sooner = false;
+            for id in few {
+                sooner |= open.bring_forward(id, due);
+            }
+            drop(open);
+            if sooner {
+                self.0.sooner.notify_one();
+            }
         }
-        drop(open);
-        self.0.sooner.notify_one();
     }
 
     /// Members due at `now`, each due again at `again` unless told otherwise; and when the next one is, if nobody is
-    /// now. At most so many whom an event names, and so many in all others.
+    /// now: whoever asked will be back by then. At most so many whom an event names, and so many in all others.
     pub(super) fn take_due(
         &self,
         now: Monotonic,
@@ -227,14 +232,18 @@ impl Leases {
         (urgent, ordinary): (usize, usize),
     ) -> Result<Vec<DueStreams>, Option<Monotonic>> {
         let mut open = self.lock();
+        open.back_at = None;
         let mut taken = Vec::new();
         loop {
             match open.due.first() {
                 Some((at, _)) if *at == Monotonic::default() && taken.len() < urgent => {}
                 Some((at, _)) if *at <= now && taken.len() < ordinary => {}
                 Some((at, _)) if *at <= now => break,
-                Some((at, _)) if taken.is_empty() => return Err(Some(*at)),
-                None if taken.is_empty() => return Err(None),
+                next if taken.is_empty() => {
+                    let next = next.map(|(at, _)| *at);
+                    open.back_at = Some(next.unwrap_or(NEVER));
+                    return Err(next);
+                }
                 _ => break,
             }
             let Some((_, member_id)) = open.due.pop_first() else { break };
@@ -284,7 +293,7 @@ impl Leases {
 }
 
 impl Open {
-    /// True if the member is due before everybody else now.
+    /// True if the member is due before whoever looks after them is back.
     fn bring_forward(&mut self, member_id: &MemberId, due: Monotonic) -> bool {
         let Some(known) = self.members.get_mut(member_id) else { return false };
         if known.due <= due {
@@ -292,9 +301,8 @@ impl Open {
         }
         self.due.remove(&(known.due, member_id.clone()));
         known.due = due;
-        let sooner = self.due.first().is_none_or(|(first, _)| due < *first);
         self.due.insert((due, member_id.clone()));
-        sooner
+        self.back_at.is_none_or(|at| due < at)
     }
 }
 

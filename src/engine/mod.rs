@@ -12,7 +12,7 @@ mod settings;
 mod snapshot;
 
 pub use access_request::AccessRequest;
-pub use check::{Engine, Verdict};
+pub use check::{Engine, Sources, Verdict};
 pub use header_edits::{HeaderEdits, ManagedNames, encode_value};
 pub use leases::Lease;
 pub use settings::EngineSettings;

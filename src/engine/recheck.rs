@@ -15,9 +15,6 @@ use crate::policy::{Access, Decision, Reason, Refusal, decide};
 use crate::session::RevocationTarget;
 use crate::telemetry::TraceContext;
 
-/// Members asked about at once, and of those places, how many are kept for whom an event names.
-const AT_ONCE: usize = 128;
-const FOR_SINGLE_EVENTS: usize = 64;
 /// When a member is asked about again whose answer could not be had for our own crowd.
 const SOON: Duration = Duration::from_secs(1);
 /// Answers that could not be had for our own crowd before the streams end.
@@ -47,15 +44,16 @@ impl Engine {
 
     /// Looks after open streams; ends only with the runtime.
     pub async fn keep_leases(self: Arc<Self>) {
-        let places = Arc::new(Semaphore::new(AT_ONCE));
+        let (at_once, for_single_events) = (self.settings.max_rechecks * 2, self.settings.max_rechecks);
+        let places = Arc::new(Semaphore::new(at_once));
         loop {
             let now = self.clock.now();
             let free = places.available_permits();
-            let limits = (free, free.saturating_sub(FOR_SINGLE_EVENTS));
+            let limits = (free, free.saturating_sub(for_single_events));
             match self.leases.take_due(now.monotonic, || self.next_look(now), limits) {
                 Ok(due) if due.is_empty() => {
                     // All places are taken: go on when enough are free, or somebody more urgent is due.
-                    let wanted = u32::try_from(FOR_SINGLE_EVENTS + 1).unwrap_or(1);
+                    let wanted = u32::try_from(for_single_events + 1).unwrap_or(1);
                     tokio::select! {
                         () = self.leases.sooner() => {}
                         place = places.acquire_many(wanted) => drop(place),
@@ -91,8 +89,10 @@ impl Engine {
     async fn recheck(&self, member_id: MemberId, streams: Vec<Arc<Stream>>) {
         for attempt in 1..=PATIENCE {
             let mut crowded = false;
+            // One reading for all of them, so that the first one's answer is new enough for the rest.
+            let now = self.clock.now();
             for stream in &streams {
-                match self.ask_again(stream).await {
+                match self.ask_again(stream, now).await {
                     Ok(until) => self.leases.look_by(&member_id, until),
                     Err(refusal) if refusal.reason == Reason::DirectoryBusy && attempt < PATIENCE => {
                         crowded = true;
@@ -108,11 +108,11 @@ impl Engine {
     }
 
     /// Until when the stream may go on for now, or why it may not.
-    async fn ask_again(&self, stream: &Stream) -> Result<Monotonic, Refusal> {
+    async fn ask_again(&self, stream: &Stream, now: Now) -> Result<Monotonic, Refusal> {
         let snapshot = self.snapshot();
         let route = find_route(&snapshot, &stream.host, &stream.path, &stream.method)?;
         let mut course =
-            Course { principal: Some(stream.principal.clone()), again: true, ..Course::default() };
+            Course { principal: Some(stream.principal.clone()), asked_again: Some(now), ..Course::default() };
         course.vouched.clone_from(&stream.vouched);
         let decision = if matches!(route.access, Access::Public) {
             decide(route, None, self.clock.now())

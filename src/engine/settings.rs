@@ -11,4 +11,7 @@ pub struct EngineSettings {
     pub max_tokens: u64,
     /// How often the streams of a member are looked at again without any event.
     pub recheck_every: Duration,
+    /// Members whose streams are looked at at once, and as many again whom an event names: more would keep requests
+    /// waiting.
+    pub max_rechecks: usize,
 }

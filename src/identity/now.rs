@@ -15,18 +15,22 @@ pub struct Now {
     pub monotonic: Monotonic,
 }
 
-/// A moment on the monotonic clock, counted from the start of the process.
+/// A moment on the monotonic clock, counted from one that lies before everything there is a date of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Monotonic(Duration);
 
 impl Monotonic {
-    pub const fn after_start(elapsed: Duration) -> Self {
-        Self(elapsed)
+    pub const fn at(passed: Duration) -> Self {
+        Self(passed)
     }
 
     /// Time passed since `earlier`; zero if `earlier` lies ahead.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
+    }
+
+    pub fn minus(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(span))
     }
 
     pub fn plus(self, span: Duration) -> Self {
@@ -47,7 +51,7 @@ impl Now {
     pub fn minus(self, span: Duration) -> Self {
         Self {
             wall: self.wall.saturating_sub(span).unwrap_or(self.wall),
-            monotonic: Monotonic(self.monotonic.0.saturating_sub(span)),
+            monotonic: self.monotonic.minus(span),
         }
     }
 

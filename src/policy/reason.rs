@@ -17,6 +17,8 @@ pub enum Remedy {
     AskForAccess,
     /// The fault is not the caller's; try again later.
     Retry,
+    /// Too much came from the caller's side; wait and try again.
+    SlowDown,
 }
 
 macro_rules! reasons {
@@ -65,12 +67,13 @@ reasons! {
     ReservedPath "reserved_path" NOT_FOUND ChangeRequest "the path belongs to the gateway and nothing is there";
     ForeignOrigin "foreign_origin" FORBIDDEN ChangeRequest "the request was not made by a page of this application";
     WebhookInvalid "webhook_invalid" BAD_REQUEST ChangeRequest "the webhook delivery is not genuine, too old, or no event";
+    WebhookBusy "webhook_busy" SERVICE_UNAVAILABLE Retry "too many webhook deliveries are arriving at once";
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED ChangeRequest "the route does not take this method";
     CredentialMissing "credential_missing" UNAUTHORIZED SignIn "a session is required";
     CredentialInvalid "credential_invalid" UNAUTHORIZED SignIn "the session credential is not valid";
     CredentialExpired "credential_expired" UNAUTHORIZED SignIn "the session credential expired";
     CredentialKind "credential_kind" UNAUTHORIZED SignIn "the token is of a kind this route does not take";
-    CredentialAttempts "credential_attempts" TOO_MANY_REQUESTS Retry "too many unknown session tokens came from here";
+    CredentialAttempts "credential_attempts" TOO_MANY_REQUESTS SlowDown "too many unknown session tokens came from here";
     CredentialsDisagree "credentials_disagree" UNAUTHORIZED SignIn "the request carries credentials of different sessions";
     MemberNotFound "member_not_found" UNAUTHORIZED SignIn "the member no longer exists";
     SessionNotFound "session_not_found" UNAUTHORIZED SignIn "the session was ended";
@@ -138,7 +141,7 @@ impl Reason {
             Self::CredentialMissing => None,
             _ if self.remedy() == Remedy::StepUp => Some("insufficient_user_authentication"),
             _ if self.status() == StatusCode::UNAUTHORIZED => Some("invalid_token"),
-            _ if self.status() == StatusCode::FORBIDDEN => Some("insufficient_scope"),
+            _ if self.remedy() == Remedy::AskForAccess => Some("insufficient_scope"),
             _ => None,
         }
     }

@@ -7,9 +7,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::{MAX_WAITING, Revocations, Source};
-use crate::directory::{BusEvent, BusMessage, RedisLink, SealedMessage, Subscription};
+use crate::directory::{BusEvent, BusMessage, Heard, RedisLink, SealedMessage, Subscription};
 use crate::identity::Now;
 
 /// How often a sign of life is sent.
@@ -18,6 +19,8 @@ const TICK_EVERY: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_millis(3_500);
 /// The pause before announcements are tried again, or the log.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// The most often that what cannot be read makes everything be looked at again.
+const SOFTEN_EVERY: Duration = Duration::from_secs(10);
 /// What the wall clocks of two replicas may be apart (section 4.3).
 const SKEW: Duration = Duration::from_secs(2);
 
@@ -29,6 +32,7 @@ pub(super) async fn announce(
 ) {
     let horizon = revocations.0.settings.horizon;
     let mut pending: VecDeque<SealedMessage> = VecDeque::new();
+    let mut taken = 0;
     loop {
         let next = if pending.is_empty() {
             waiting.recv().await
@@ -43,6 +47,7 @@ pub(super) async fn announce(
         while let Ok(event) = waiting.try_recv() {
             events.push(event);
         }
+        taken += events.len();
         if pending.len() + events.len() > MAX_WAITING {
             revocations.0.overflowed.store(true, Ordering::Release);
             pending.clear();
@@ -57,13 +62,13 @@ pub(super) async fn announce(
         let sealed = events.into_iter().filter_map(|(event, at)| link.seal_message(event, at.wall));
         pending.extend(sealed);
         while let Some(message) = pending.front() {
-            if !link.publish(message).await {
+            if !link.announce(message, horizon).await {
                 break;
             }
-            if let Some(message) = pending.pop_front() {
-                let link = link.clone();
-                tokio::spawn(async move { link.log(&message, horizon).await });
-            }
+            pending.pop_front();
+        }
+        if pending.is_empty() {
+            revocations.0.outstanding.fetch_sub(std::mem::take(&mut taken), Ordering::AcqRel);
         }
     }
 }
@@ -88,24 +93,37 @@ pub(super) async fn listen(link: RedisLink, revocations: Revocations) {
                 tracing::info!("what may have been missed on the revocation bus is looked at again");
                 revocations.soften();
             }
-            first = false;
             pause = Duration::from_millis(100);
             connected.set(1);
             hear(&mut subscription, &revocations).await;
             connected.set(0);
             tracing::warn!("the revocation bus is lost; until it is back, ages bound what the others did");
         }
+        // From the first failure on, something may have been missed.
+        first = false;
         tokio::time::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
         pause = (pause * 2).min(Duration::from_secs(2));
     }
 }
 
 async fn hear(subscription: &mut Subscription, revocations: &Revocations) {
-    while let Ok(Some(message)) = tokio::time::timeout(SILENCE, subscription.next()).await {
+    let mut softened: Option<Instant> = None;
+    while let Ok(Some(heard)) = tokio::time::timeout(SILENCE, subscription.next()).await {
         let now = revocations.0.clock.now();
-        let passed = now.age_of(message.published_at, SKEW).unwrap_or_default();
-        if passed <= revocations.0.settings.horizon && heed(&message, now, revocations) {
-            revocations.0.metrics.revocation_propagation.observe(passed.as_secs_f64());
+        match heard {
+            // As of now, whatever the date: the clock of whoever said it decides nothing.
+            Heard::Message(message) => {
+                if heed(&message, now, revocations) {
+                    let passed = now.age_of(message.published_at, SKEW).unwrap_or_default();
+                    revocations.0.metrics.revocation_propagation.observe(passed.as_secs_f64());
+                }
+            }
+            // It may have been a revocation. Not for every one: anybody who reaches Redis can say something.
+            Heard::Unreadable if softened.is_none_or(|at| at.elapsed() >= SOFTEN_EVERY) => {
+                softened = Some(Instant::now());
+                revocations.soften();
+            }
+            Heard::Unreadable => {}
         }
     }
 }
@@ -118,11 +136,13 @@ async fn catch_up(link: &RedisLink, revocations: &Revocations) -> bool {
             tokio::time::sleep(TRY_AGAIN_AFTER).await;
             continue;
         };
+        let mut news = 0;
         for message in &logged {
             let now = revocations.0.clock.now();
             let passed = now.age_of(message.published_at, SKEW).unwrap_or_default();
-            heed(message, now.minus(passed.saturating_sub(SKEW)), revocations);
+            news += usize::from(heed(message, now.minus(passed.saturating_sub(SKEW)), revocations));
         }
+        tracing::info!(news, whole, "the log of revocations is read");
         return whole;
     }
     false

@@ -6,7 +6,7 @@ mod bus;
 mod settings;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -14,10 +14,10 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::directory::{BusEvent, Clock, DirectoryError, Memory, RedisLink, SessionDirectory as _};
 use crate::engine::Engine;
-use crate::identity::{Now, OrganizationId};
+use crate::identity::{Now, OrganizationId, SessionId};
 use crate::session::{Revocation, RevocationTarget};
 use crate::stytch::{Revoked, StytchClient, WebhookEvent, WebhookSecret, verify_webhook};
-use crate::telemetry::Metrics;
+use crate::telemetry::{DecisionRecord, Metrics};
 
 pub use crate::stytch::{Signature, WebhookError};
 pub use settings::RevocationSettings;
@@ -25,6 +25,9 @@ pub use settings::RevocationSettings;
 /// How long a delivery's id is remembered: longer than a copy of it could be replayed.
 const REMEMBER_DELIVERIES_FOR: Duration = Duration::from_secs(900);
 const MAX_DELIVERIES: u64 = 100_000;
+/// How long a session that was ended is remembered for it. Its id is never given to another.
+const REMEMBER_ENDED_FOR: Duration = Duration::from_secs(3_600);
+const MAX_ENDED: u64 = 10_000;
 /// Calls to end something at the API at once.
 const MAX_UPSTREAM: usize = 16;
 /// Announcements that wait for Redis.
@@ -67,8 +70,12 @@ struct Inner {
     announcements: Option<mpsc::Sender<(BusEvent, Now)>>,
     /// Something was to be announced and there was no place for it.
     overflowed: AtomicBool,
+    /// Announcements that Redis did not take yet.
+    outstanding: AtomicUsize,
+    /// Sessions that were ended at the API from here: ending one again costs nobody anything.
+    ended: Cache<SessionId, ()>,
     /// Calls to end something at the API under way at once.
-    upstream: Semaphore,
+    upstream: Arc<Semaphore>,
     /// Announcements acted on, so that a copy of one is not acted on again.
     heard: Cache<u64, ()>,
     metrics: Metrics,
@@ -102,7 +109,9 @@ impl Revocations {
                 .build(),
             announcements: link.is_some().then_some(sender),
             overflowed: AtomicBool::new(false),
-            upstream: Semaphore::new(MAX_UPSTREAM),
+            outstanding: AtomicUsize::new(0),
+            ended: Cache::builder().max_capacity(MAX_ENDED).time_to_live(REMEMBER_ENDED_FOR).build(),
+            upstream: Arc::new(Semaphore::new(MAX_UPSTREAM)),
             heard: Cache::builder()
                 .max_capacity(MAX_DELIVERIES)
                 .time_to_live(REMEMBER_DELIVERIES_FOR)
@@ -132,25 +141,46 @@ impl Revocations {
     /// Ends a session, or all of a member's, at the API, and forgets what is known about them before and after: before,
     /// because the API may do it and not live to say so; after, because a lookup in between may still have found them.
     ///
-    /// Goes on if whoever asked leaves.
+    /// Goes on if whoever asked leaves. Nothing is done where too many are under way.
     pub async fn end(&self, target: RevocationTarget, source: Source) -> Result<(), DirectoryError> {
+        if matches!(&target, RevocationTarget::Session(id) if self.0.ended.contains_key(id)) {
+            return Ok(());
+        }
+        let Ok(place) = Arc::clone(&self.0.upstream).try_acquire_owned() else {
+            return Err(DirectoryError::Busy);
+        };
         let revocations = self.clone();
         let ending = tokio::spawn(async move {
+            let _place = place;
             let inner = &revocations.0;
             inner.memory.forget(&Revocation { target: target.clone(), at: inner.clock.now() });
-            let ended = match (&target, inner.upstream.try_acquire()) {
-                (_, Err(_)) => Err(DirectoryError::Busy),
-                (RevocationTarget::Session(id), Ok(_place)) => {
-                    inner.client.revoke(Revoked::Session(id)).await
-                }
-                (RevocationTarget::Member(id), Ok(_place)) => inner.client.revoke(Revoked::Member(id)).await,
+            let ended = match &target {
+                RevocationTarget::Session(id) => inner.client.revoke(Revoked::Session(id)).await,
+                RevocationTarget::Member(id) => inner.client.revoke(Revoked::Member(id)).await,
                 // The API has no such call.
-                (RevocationTarget::Organization(_), Ok(_place)) => Ok(()),
+                RevocationTarget::Organization(_) => Ok(()),
             };
             revocations.forget(&target, source);
+            if let (RevocationTarget::Session(id), Ok(())) = (target, &ended) {
+                inner.ended.insert(id, ());
+            }
             ended
         });
-        ending.await.unwrap_or(Err(DirectoryError::Failed { status: 0 }))
+        ending.await.unwrap_or(Err(DirectoryError::Failed { status: 0, retry_after: None }))
+    }
+
+    /// Waits until everything that was to be announced was, at most `patience`.
+    pub async fn finish_announcing(&self, patience: Duration) {
+        let told = async {
+            while self.0.outstanding.load(Ordering::Acquire) > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(patience, told).await.is_err() {
+            tracing::warn!(
+                "not every revocation could be told to the other replicas; they learn of the rest by age"
+            );
+        }
     }
 
     /// Whether a delivery is worth reading: dated near now.
@@ -196,11 +226,15 @@ impl Revocations {
         inner.engine.revisit(target);
         self.count(source);
         let (kind, id) = match target {
-            RevocationTarget::Session(id) => ("session", id.as_str()),
+            // Whole, it would be all it takes to revoke another's session.
+            RevocationTarget::Session(id) => ("session", DecisionRecord::session_tail(id.as_str())),
             RevocationTarget::Member(id) => ("member", id.as_str()),
             RevocationTarget::Organization(id) => ("organization", id.as_str()),
         };
-        tracing::info!(kind, id, source = source.label(), "what was known is forgotten");
+        if source != Source::Bus {
+            // The replica that told us of it wrote the line.
+            tracing::info!(kind, id, source = source.label(), "what was known is forgotten");
+        }
     }
 
     fn count(&self, source: Source) {
@@ -221,7 +255,9 @@ impl Revocations {
 
     fn announce(&self, event: BusEvent, at: Now) {
         let Some(announcements) = &self.0.announcements else { return };
+        self.0.outstanding.fetch_add(1, Ordering::AcqRel);
         if announcements.try_send((event, at)).is_err() {
+            self.0.outstanding.fetch_sub(1, Ordering::AcqRel);
             // Told all at once instead, when the queue is worked off.
             self.0.overflowed.store(true, Ordering::Release);
         }

@@ -201,7 +201,7 @@ mod tests {
     }
 
     fn now(wall: &str, elapsed: u64) -> Now {
-        Now { wall: wall.parse().unwrap(), monotonic: Monotonic::after_start(Duration::from_secs(elapsed)) }
+        Now { wall: wall.parse().unwrap(), monotonic: Monotonic::at(Duration::from_secs(elapsed)) }
     }
 
     #[test]

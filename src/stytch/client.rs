@@ -5,16 +5,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header};
-use jiff::Timestamp;
+use http::{Method, StatusCode};
 
 use super::credentials::OwnCredentials;
 use super::exchange::{ApiAnswer, Exchange, Operation};
 use super::settings::StytchSettings;
 use super::wire::{ApiError, read_session_list, read_token_owner};
 use crate::directory::{
-    Answer, Clock, DirectoryError, SessionDirectory, SessionQuery, TokenOwner, TokenQuery,
+    Answer, Breaker, CallOutcome, Clock, DirectoryError, SessionDirectory, SessionQuery, TokenOwner,
+    TokenQuery,
 };
 use crate::identity::{MemberId, Now, SessionId};
 use crate::session::{Evidence, Revocation};
@@ -34,8 +35,10 @@ pub struct StytchClient {
     exchange: Exchange,
     credentials: OwnCredentials,
     clock: Arc<dyn Clock>,
-    pointers: Arc<[Arc<str>]>,
+    /// The custom claims that are kept of an answer. They change with the rules.
+    pointers: Arc<ArcSwap<Vec<Arc<str>>>>,
     deadline: Duration,
+    revoking: Breaker,
 }
 
 impl StytchClient {
@@ -46,15 +49,35 @@ impl StytchClient {
         metrics: Metrics,
     ) -> Self {
         let exchange = Exchange::new(settings, tls, metrics.clone());
+        let state = metrics.directory_breaker_state.with_label_values(&["revoke"]);
+        let revoking = Breaker::new("revoke", state);
         let credentials = OwnCredentials::new(exchange.clone(), settings.deadline, metrics);
-        let (pointers, deadline) = (Arc::clone(&settings.claim_pointers), settings.deadline);
-        Self { exchange, credentials, clock, pointers, deadline }
+        let pointers = Arc::new(ArcSwap::from_pointee(settings.claim_pointers.to_vec()));
+        Self { exchange, credentials, clock, pointers, deadline: settings.deadline, revoking }
+    }
+
+    /// Keeps other custom claims from now on. True if they are others.
+    pub fn keep_claims(&self, pointers: &[Arc<str>]) -> bool {
+        let before = self.pointers.swap(Arc::new(pointers.to_vec()));
+        before.as_slice() != pointers
     }
 
     /// Ends one session, or all of a member's, at the API. Revoking what is revoked already is no error.
     ///
     /// Source: `POST /v1/b2b/sessions/revoke`.
     pub async fn revoke(&self, target: Revoked<'_>) -> Result<(), DirectoryError> {
+        let admission = self
+            .revoking
+            .admit(self.clock.now().monotonic)
+            .map_err(|retry_after| DirectoryError::CircuitOpen { retry_after })?;
+        let ended = self.try_revoke(target).await;
+        if let Some(outcome) = CallOutcome::of(&ended) {
+            admission.settle(outcome, self.clock.now().monotonic);
+        }
+        ended
+    }
+
+    async fn try_revoke(&self, target: Revoked<'_>) -> Result<(), DirectoryError> {
         let body = match target {
             Revoked::Session(id) => serde_json::json!({ "member_session_id": id.as_str() }),
             Revoked::Member(id) => serde_json::json!({ "member_id": id.as_str() }),
@@ -79,6 +102,10 @@ impl StytchClient {
         &self.exchange
     }
 
+    pub(super) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
     async fn list(self, query: SessionQuery) -> Result<Evidence, DirectoryError> {
         // Identifiers are made of characters that stand for themselves in a query, save `|` and `:`.
         let encode = |id: &str| id.replace('|', "%7C").replace(':', "%3A");
@@ -90,7 +117,8 @@ impl StytchClient {
         let sent = self.clock.now();
         let answer = self.call(Operation::List, Method::GET, &path, None).await?;
         if answer.status.is_success() {
-            return read_session_list(&answer.body, &query.member, query.spelling, sent, &self.pointers)
+            let pointers = self.pointers.load();
+            return read_session_list(&answer.body, &query.member, query.spelling, sent, &pointers)
                 .map(Evidence::Sessions);
         }
         let error = ApiError::read(&answer.body);
@@ -158,11 +186,7 @@ impl StytchClient {
         );
         match answer.status {
             StatusCode::UNAUTHORIZED if self.credentials.doubt().await => DirectoryError::CredentialsRejected,
-            StatusCode::TOO_MANY_REQUESTS => {
-                DirectoryError::RateLimited { retry_after: retry_after(&answer.headers, now.wall) }
-            }
-            status if status.is_server_error() => DirectoryError::Failed { status: status.as_u16() },
-            _ => DirectoryError::Refused { status },
+            _ => answer.fault(now.wall),
         }
     }
 }
@@ -177,36 +201,4 @@ impl SessionDirectory for StytchClient {
     }
 
     fn forget(&self, _revocation: &Revocation) {}
-}
-
-/// Seconds or a date (RFC 9110 section 10.2.3), at most a minute.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let date = Timestamp::try_from(httpdate::parse_http_date(text).ok()?).ok()?;
-            Duration::try_from(date.duration_since(now)).unwrap_or_default()
-        }
-    };
-    Some(wait.min(Duration::from_secs(60)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_after_is_read_in_both_forms_and_capped() {
-        let now = Timestamp::from_second(784_111_777).unwrap();
-        let wait = |text: &'static str| {
-            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, http::HeaderValue::from_static(text))]);
-            retry_after(&headers, now)
-        };
-        assert_eq!(wait("7"), Some(Duration::from_secs(7)));
-        assert_eq!(wait("86400"), Some(Duration::from_secs(60)));
-        assert_eq!(wait("Sun, 06 Nov 1994 08:49:47 GMT"), Some(Duration::from_secs(10)));
-        assert_eq!(wait("Sun, 06 Nov 1994 08:49:27 GMT"), Some(Duration::ZERO));
-        assert_eq!(wait("soon"), None);
-    }
 }

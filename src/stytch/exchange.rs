@@ -14,6 +14,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use jiff::Timestamp;
 
 use super::settings::{MAX_ANSWER_BYTES, StytchSettings};
 use crate::directory::DirectoryError;
@@ -55,6 +56,19 @@ pub(super) struct Exchange {
     base_url: Uri,
     authorization: HeaderValue,
     metrics: Metrics,
+}
+
+impl ApiAnswer {
+    /// What an answer that is neither good nor a clear "no such" means.
+    pub(super) fn fault(&self, now: Timestamp) -> DirectoryError {
+        let status = self.status.as_u16();
+        let retry_after = retry_after(&self.headers, now);
+        match self.status {
+            StatusCode::TOO_MANY_REQUESTS => DirectoryError::RateLimited { retry_after },
+            error if error.is_server_error() => DirectoryError::Failed { status, retry_after },
+            _ => DirectoryError::Refused { status },
+        }
+    }
 }
 
 impl Exchange {
@@ -189,4 +203,36 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// Seconds or a date (RFC 9110 section 10.2.3), at most a minute.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let date = Timestamp::try_from(httpdate::parse_http_date(text).ok()?).ok()?;
+            Duration::try_from(date.duration_since(now)).unwrap_or_default()
+        }
+    };
+    Some(wait.min(Duration::from_secs(60)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_in_both_forms_and_capped() {
+        let now = Timestamp::from_second(784_111_777).unwrap();
+        let wait = |text: &'static str| {
+            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_static(text))]);
+            retry_after(&headers, now)
+        };
+        assert_eq!(wait("7"), Some(Duration::from_secs(7)));
+        assert_eq!(wait("86400"), Some(Duration::from_secs(60)));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:47 GMT"), Some(Duration::from_secs(10)));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:27 GMT"), Some(Duration::ZERO));
+        assert_eq!(wait("soon"), None);
+    }
 }

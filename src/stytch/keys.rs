@@ -15,9 +15,9 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use super::client::StytchClient;
-use super::exchange::{Exchange, Operation};
+use super::exchange::{ApiAnswer, Exchange, Operation};
 use super::settings::StytchSettings;
-use crate::directory::{Answer, DirectoryError, KeySource, KeyVault};
+use crate::directory::{Answer, Breaker, CallOutcome, Clock, DirectoryError, KeySource, KeyVault};
 use crate::identity::{KeySet, VerificationKey};
 use crate::telemetry::Metrics;
 
@@ -45,6 +45,8 @@ struct Inner {
     vault: Option<Arc<dyn KeyVault>>,
     /// Where the current set is from: what is fetched outranks what was kept, and that outranks the seed.
     origin: std::sync::Mutex<Option<KeyOrigin>>,
+    breaker: Breaker,
+    clock: Arc<dyn Clock>,
     metrics: Metrics,
 }
 
@@ -74,6 +76,8 @@ impl Keys {
             refetched: Mutex::new(None),
             vault,
             origin: std::sync::Mutex::new(None),
+            breaker: Breaker::new("keys", metrics.directory_breaker_state.with_label_values(&["keys"])),
+            clock: Arc::clone(client.clock()),
             metrics,
         }));
         if let Some(seed) = &settings.seed_keys {
@@ -179,12 +183,15 @@ impl Inner {
     async fn fetch(&self) -> Result<(), DirectoryError> {
         // One at a time, so that an older answer never replaces a newer one.
         let _turn = self.fetching.lock().await;
-        let call = self.exchange.call(Operation::Keys, Method::GET, &self.path, None);
-        let answer =
-            tokio::time::timeout(self.deadline, call).await.map_err(|_| DirectoryError::Timeout)??;
-        if !answer.status.is_success() {
-            return Err(DirectoryError::Refused { status: answer.status.as_u16() });
+        let admission = self
+            .breaker
+            .admit(self.clock.now().monotonic)
+            .map_err(|retry_after| DirectoryError::CircuitOpen { retry_after })?;
+        let answer = self.ask().await;
+        if let Some(outcome) = CallOutcome::of(&answer) {
+            admission.settle(outcome, self.clock.now().monotonic);
         }
+        let answer = answer?;
         let keys = keys_from_json(&answer.body)?;
         if let Some(vault) = &self.vault {
             vault.keep(answer.body.to_vec());
@@ -192,6 +199,13 @@ impl Inner {
         self.install(keys, KeyOrigin::Fetched);
         self.metrics.jwks_last_success.set(jiff::Timestamp::now().as_second() as f64);
         Ok(())
+    }
+
+    async fn ask(&self) -> Result<ApiAnswer, DirectoryError> {
+        let call = self.exchange.call(Operation::Keys, Method::GET, &self.path, None);
+        let answer =
+            tokio::time::timeout(self.deadline, call).await.map_err(|_| DirectoryError::Timeout)??;
+        if answer.status.is_success() { Ok(answer) } else { Err(answer.fault(self.clock.now().wall)) }
     }
 }
 

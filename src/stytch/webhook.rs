@@ -153,7 +153,8 @@ pub fn read_webhook_event(body: &[u8], project_id: &ProjectId) -> WebhookEvent {
             }
         }),
         // Roles that come with a connection end with it; a new one has given none yet.
-        connection if connection.ends_with("_connection") && action != "CREATE" => {
+        // How these are written is not certain, only what they end in.
+        connection if connection.ends_with("connection") && action != "CREATE" => {
             organization().map_or(WebhookEvent::ChangedSomewhere, WebhookEvent::Changed)
         }
         _ => WebhookEvent::Irrelevant,
@@ -229,7 +230,7 @@ mod tests {
         }
         // A new name or slug ends nobody's session.
         assert_eq!(event(&json("organization", "UPDATE", "")), WebhookEvent::Changed(id("x-1")));
-        for kind in ["saml_connection", "oidc_connection", "scim_connection"] {
+        for kind in ["saml_connection", "oidc_connection", "scim_connection", "SAMLConnection"] {
             let entity = format!(r#","{kind}":{{"organization_id":"o-1"}}"#);
             assert_eq!(event(&json(kind, "UPDATE", &entity)), WebhookEvent::Changed(id("o-1")));
             assert_eq!(event(&json(kind, "DELETE", "")), WebhookEvent::ChangedSomewhere);

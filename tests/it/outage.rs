@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use portcullis::directory::{
-    Answer, Clock, DirectoryError, Guard, GuardSettings, ManualClock, Memory, MemorySettings,
+    Answer, Attempts, Clock, DirectoryError, Guard, GuardSettings, ManualClock, Memory, MemorySettings,
     SessionDirectory, SessionQuery, Spelling, TokenOwner, TokenQuery, UnknownTokenSettings,
 };
 use portcullis::identity::{MemberId, MemberRef, OrganizationId};
@@ -68,12 +68,7 @@ impl Simulation {
         let (down, calls) = (AtomicBool::new(false), AtomicU64::new(0));
         let directory = Arc::new(Directory { clock: Arc::clone(&clock), down, calls });
         let metrics = Metrics::new().unwrap();
-        let guard = GuardSettings {
-            deadline: Duration::from_secs(2),
-            max_in_flight: 64,
-            max_waiting: 1024,
-            unknown_tokens: UnknownTokenSettings { per_peer: 2, in_total: 50 },
-        };
+        let guard = GuardSettings { deadline: Duration::from_secs(2), max_in_flight: 64, max_waiting: 1024 };
         let next: Arc<dyn SessionDirectory> = directory.clone();
         let guard = Guard::new(next, Arc::clone(&shared), &guard, &metrics);
         let settings = MemorySettings {
@@ -84,7 +79,8 @@ impl Simulation {
             token_binding_for: Duration::from_secs(900),
             horizon: Duration::from_secs(330),
         };
-        let memory = Memory::new(Arc::new(guard), shared, settings, &metrics);
+        let attempts = Attempts::new(UnknownTokenSettings { per_peer: 2, in_total: 50 });
+        let memory = Memory::new(Arc::new(guard), shared, settings, Arc::new(attempts), &metrics);
         Self { clock, directory, memory, step: 0 }
     }
 

@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use crate::support::{End, OpenStream, Origin, Reply, WebSocket, World, eventually};
 
 const YAML: &str = r#"
-admin: { address: "127.0.0.1:0" }
+admin: { address: "127.0.0.1:0", token: { value: a-token-of-some-length } }
 sessions: { fresh_for: 500ms, stale_while_revalidate: 500ms, stale_if_error: 1s, deadline: 1s }
 streams: { recheck: 600s }
 routes:

@@ -19,7 +19,7 @@ use super::diagnostics::Problem;
 use super::raw::RawConfig;
 use super::tree::Path;
 use crate::admin::AdminSettings;
-use crate::directory::{GuardSettings, MemorySettings, SharedSettings};
+use crate::directory::{GuardSettings, MemorySettings, SharedSettings, UnknownTokenSettings};
 use crate::doors::ProxySettings;
 use crate::identity::{CredentialSource, JwtRules};
 use crate::policy::{Access, Freshness, Route};
@@ -44,6 +44,7 @@ pub struct Config {
     pub credentials: Vec<CredentialSource>,
     pub memory: MemorySettings,
     pub guard: GuardSettings,
+    pub unknown_tokens: UnknownTokenSettings,
     /// How old evidence may be where no route says.
     pub freshness: Freshness,
     /// Whether a valid JWT's own claims count while the directory fails.
@@ -120,6 +121,7 @@ pub(super) fn check(
         credentials,
         memory,
         guard: sessions.guard,
+        unknown_tokens: sessions.unknown_tokens,
         freshness: sessions.freshness,
         jwt_evidence: sessions.jwt_evidence,
         shared,

@@ -1,10 +1,10 @@
 //! Checking the gateway's own ends: admin API, webhooks, signing out, open streams.
 //!
-//! Must not let the admin API be reached from elsewhere without a token.
+//! Must not let the admin API be used without a token: what shares a machine, or a pod, is not to be trusted with it.
 
 use std::time::Duration;
 
-use http::Uri;
+use http::{HeaderValue, Uri};
 
 use super::checker::Checker;
 use super::project::is_origin;
@@ -19,18 +19,13 @@ impl Checker<'_> {
     pub(super) fn admin(&mut self, raw: Option<&RawAdmin>, path: &Path) -> Option<AdminSettings> {
         let raw = raw?;
         let address = self.address(raw.address.as_deref(), "127.0.0.1:9181", &path.key("address"));
-        let token = raw.token.as_ref().and_then(|raw| self.secret(Some(raw), &path.key("token")));
+        let token = self.secret(raw.token.as_ref(), &path.key("token"));
         if token.as_ref().is_some_and(|token| token.expose().len() < 16) && self.secrets_are_needed() {
             let message = "a token of fewer than 16 characters can be guessed";
             let hint = "`openssl rand -base64 32` makes one";
             self.note(Code::InvalidValue, &path.key("token"), message, Some(hint));
         }
-        if raw.token.is_none() && !address.ip().is_loopback() {
-            let message = format!("the admin API on `{address}` could be used by anybody who reaches it");
-            let hint = "add `token: { env: NAME }`, or listen on `127.0.0.1`";
-            self.note(Code::Missing, path, message, Some(hint));
-        }
-        Some(AdminSettings { address, token })
+        Some(AdminSettings { address, token: token? })
     }
 
     pub(super) fn webhook_secrets(&mut self, raw: Option<&RawWebhooks>, path: &Path) -> Vec<Secret> {
@@ -52,15 +47,18 @@ impl Checker<'_> {
 
     pub(super) fn sign_out(&mut self, raw: Option<&RawSignOut>, path: &Path) -> SignOutSettings {
         let Some(raw) = raw else { return SignOutSettings::default() };
+        let mut settings = SignOutSettings::default();
         if let Some(place) = &raw.redirect_to {
-            let is_path = place.starts_with('/') && !place.starts_with("//") && !place.contains('\\');
-            let uri = place.parse::<Uri>().ok();
-            let is_url =
-                uri.as_ref().is_some_and(|uri| uri.scheme_str() == Some("https") && uri.host().is_some());
-            if !(is_path && uri.is_some() || is_url) {
-                let message = format!("`{place}` is no place to go to");
-                let hint = "a path such as `/goodbye`, or an `https` URL";
-                self.note(Code::InvalidValue, &path.key("redirect_to"), message, Some(hint));
+            match destination(place) {
+                Some((location, policy)) => {
+                    settings.redirect_to = Some(location);
+                    settings.form_policy = policy;
+                }
+                None => {
+                    let message = format!("`{place}` is no place to go to");
+                    let hint = "a path such as `/goodbye`, or an `https` URL";
+                    self.note(Code::InvalidValue, &path.key("redirect_to"), message, Some(hint));
+                }
             }
         }
         if let Some(domain) = &raw.cookie_domain {
@@ -73,25 +71,60 @@ impl Checker<'_> {
             }
         }
         for (index, origin) in raw.origins.iter().flatten().enumerate() {
-            let well_formed =
-                origin.parse::<Uri>().is_ok_and(|uri| is_origin(&uri)) && !origin.ends_with('/');
-            if !well_formed {
-                let message = format!("`{origin}` is no origin");
-                let hint = Some("scheme and host alone, such as `https://app.example.com`");
-                self.note(Code::InvalidValue, &path.key("origins").index(index), message, hint);
+            let path = path.key("origins").index(index);
+            let uri = origin.parse::<Uri>().ok().filter(is_origin);
+            match uri.as_ref().and_then(as_sent) {
+                None => {
+                    let message = format!("`{origin}` is no origin");
+                    let hint = Some("scheme and host alone, such as `https://app.example.com`");
+                    self.note(Code::InvalidValue, &path, message, hint);
+                }
+                Some(sent) if sent != *origin => {
+                    let message = format!("no browser calls it `{origin}`");
+                    self.note(Code::InvalidValue, &path, message, Some(&format!("write `{sent}`")));
+                }
+                Some(sent) => settings.origins.push(sent),
             }
         }
-        SignOutSettings {
-            redirect_to: raw.redirect_to.clone(),
-            cookie_domain: raw.cookie_domain.clone(),
-            origins: raw.origins.clone().unwrap_or_default(),
-        }
+        settings.cookie_domain.clone_from(&raw.cookie_domain);
+        settings
     }
 
     pub(super) fn recheck(&mut self, raw: Option<&RawStreams>, path: &Path) -> Duration {
         let text = raw.and_then(|raw| raw.recheck.as_deref());
-        self.timeout(text, Duration::from_secs(30), &path.key("recheck"))
+        let every = self.timeout(text, Duration::from_secs(30), &path.key("recheck"));
+        if every < Duration::from_millis(100) {
+            let message = "looking at every stream that often leaves no time for anything else";
+            self.note(Code::InvalidValue, &path.key("recheck"), message, Some("some `30s`"));
+        }
+        every
     }
+}
+
+/// Where the browser goes, and the content security policy of the form that sends it there.
+fn destination(place: &str) -> Option<(HeaderValue, HeaderValue)> {
+    let uri: Uri = place.parse().ok()?;
+    let location = HeaderValue::try_from(place).ok()?;
+    let target = match (uri.scheme_str(), uri.authority()) {
+        (Some("https"), Some(authority)) => format!(" https://{authority}"),
+        (None, None) if place.starts_with('/') && !place.starts_with("//") && !place.contains('\\') => {
+            String::new()
+        }
+        _ => return None,
+    };
+    let policy = format!("default-src 'none'; form-action 'self'{target}; frame-ancestors 'none'");
+    Some((location, HeaderValue::try_from(policy).ok()?))
+}
+
+/// An origin as browsers write it: in lower case, without the port that its scheme has anyway (RFC 6454 section 6.2).
+fn as_sent(uri: &Uri) -> Option<String> {
+    let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
+    let host = authority.host().to_ascii_lowercase();
+    let usual = if scheme == "https" { 443 } else { 80 };
+    Some(match authority.port_u16() {
+        Some(port) if port != usual => format!("{scheme}://{host}:{port}"),
+        _ => format!("{scheme}://{host}"),
+    })
 }
 
 /// `whsec_` and the base64 of at least 16 bytes.

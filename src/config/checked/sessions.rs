@@ -20,6 +20,7 @@ const LEAST_KEY: usize = 32;
 pub(super) struct Sessions {
     pub(super) memory: MemorySettings,
     pub(super) guard: GuardSettings,
+    pub(super) unknown_tokens: UnknownTokenSettings,
     pub(super) freshness: Freshness,
     pub(super) jwt_evidence: bool,
     pub(super) shared: Option<SharedSettings>,
@@ -81,11 +82,8 @@ impl Checker<'_> {
                 deadline,
                 max_in_flight,
                 max_waiting: self.count(raw.max_waiting, 1024, &path.key("max_waiting")),
-                unknown_tokens: UnknownTokenSettings {
-                    per_peer: number(per_peer),
-                    in_total: number(in_total),
-                },
             },
+            unknown_tokens: UnknownTokenSettings { per_peer: number(per_peer), in_total: number(in_total) },
             jwt_evidence,
             shared: raw.shared.as_ref().and_then(|raw| self.shared(raw, &path.key("shared"))),
         }

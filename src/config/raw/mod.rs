@@ -91,9 +91,9 @@ pub(super) struct RawOps {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawAdmin {
-    /// Address and port. Default: `127.0.0.1:9181`. Anywhere but on loopback it needs a token.
+    /// Address and port. Default: `127.0.0.1:9181`. It speaks plain HTTP: elsewhere, keep it on a network of your own.
     pub(super) address: Option<String>,
-    /// What callers must show as a bearer token.
+    /// What callers must show as a bearer token: at least 16 characters.
     pub(super) token: Option<RawSecret>,
 }
 

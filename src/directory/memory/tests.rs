@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::directory::{ManualClock, Spelling};
+use crate::directory::{ManualClock, Spelling, UnknownTokenSettings};
 use crate::identity::{MemberId, Now, OrganizationId, SessionId};
 use crate::policy::Freshness;
 use crate::session::{ActiveSessions, MemberSession, RevocationTarget};
@@ -66,7 +66,8 @@ fn world() -> World {
         horizon: Duration::from_secs(330),
     };
     let shared: Arc<dyn Clock> = clock.clone();
-    let memory = Memory::new(next.clone(), shared, settings, &Metrics::new().unwrap());
+    let attempts = Arc::new(Attempts::new(UnknownTokenSettings { per_peer: 2, in_total: 50 }));
+    let memory = Memory::new(next.clone(), shared, settings, attempts, &Metrics::new().unwrap());
     World { clock, next, memory }
 }
 
@@ -197,7 +198,7 @@ async fn a_route_that_wants_fresher_evidence_gets_it() {
 async fn a_failing_directory_is_bridged_up_to_the_bound_and_no_further() {
     let world = world();
     world.ask().await.unwrap();
-    let failure = DirectoryError::Failed { status: 500 };
+    let failure = DirectoryError::Failed { status: 500, retry_after: None };
     world.answer(Err(failure.clone()));
     world.advance(330);
     assert_eq!(world.ask().await.unwrap(), ["s1"]);

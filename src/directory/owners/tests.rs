@@ -6,15 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use jiff::Timestamp;
 
 use super::*;
-use crate::directory::{ManualClock, SessionQuery};
+use crate::directory::{ManualClock, SessionQuery, UnknownTokenSettings};
 use crate::identity::{MemberId, MemberRef, OrganizationId, Secret, SessionId};
 use crate::session::{Evidence, Revocation, RevocationTarget};
 
-/// A directory that answers as told, counts how often it is asked, and what it was told of the token.
+/// A directory that answers as told and counts how often it is asked.
 struct Scripted {
     clock: Arc<ManualClock>,
     calls: AtomicUsize,
-    seen_before: AtomicUsize,
     answer: Mutex<Result<Option<&'static str>, DirectoryError>>,
     /// A revocation that arrives while the next lookup is under way.
     meanwhile: Mutex<Option<(Arc<Marks>, Revocation)>>,
@@ -25,9 +24,8 @@ impl SessionDirectory for Scripted {
         Answer::Ready(Err(DirectoryError::Unreachable))
     }
 
-    fn resolve(&self, query: &TokenQuery) -> Answer<TokenOwner> {
+    fn resolve(&self, _query: &TokenQuery) -> Answer<TokenOwner> {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        self.seen_before.fetch_add(usize::from(query.seen_before), Ordering::SeqCst);
         let sent = self.clock.now();
         let answer = self.answer.lock().unwrap().clone().map(|session| match session {
             None => TokenOwner::Nobody { asked_at: sent },
@@ -76,7 +74,6 @@ impl World {
         let next = Arc::new(Scripted {
             clock: Arc::clone(&clock),
             calls: AtomicUsize::new(0),
-            seen_before: AtomicUsize::new(0),
             answer: Mutex::new(Ok(Some("s1"))),
             meanwhile: Mutex::new(None),
         });
@@ -89,7 +86,8 @@ impl World {
             horizon: Duration::from_secs(330),
         };
         let marks = Arc::new(Marks::new(Duration::from_secs(960)));
-        Self { clock, next, owners: Arc::new(Owners::new(&settings, 1_000)), marks }
+        let attempts = Arc::new(Attempts::new(UnknownTokenSettings { per_peer: 1, in_total: 4 }));
+        Self { clock, next, owners: Arc::new(Owners::new(&settings, attempts, 1_000)), marks }
     }
 
     fn answer(&self, answer: Result<Option<&'static str>, DirectoryError>) {
@@ -105,14 +103,17 @@ impl World {
         Revocation { target, at: self.clock.now() }
     }
 
-    /// The session the token is of, if it is anybody's.
     async fn resolve(&self) -> Result<Option<String>, DirectoryError> {
+        self.resolve_other("opaque").await
+    }
+
+    /// The session the token is of, if it is anybody's.
+    async fn resolve_other(&self, token: &str) -> Result<Option<String>, DirectoryError> {
         let query = TokenQuery {
-            token: Secret::new("opaque".into()),
-            digest: CredentialDigest::of("opaque"),
+            token: Secret::new(token.into()),
+            digest: CredentialDigest::of(token),
             peer: None,
             newer_than: None,
-            seen_before: false,
             now: self.clock.now(),
         };
         let owner = match self.owners.remembered(&query, &self.marks) {
@@ -142,7 +143,6 @@ async fn a_token_is_resolved_once_and_again_when_its_binding_is_old() {
     world.clock.advance(Duration::from_secs(1));
     assert_eq!(world.resolve().await, Ok(Some("s1".to_owned())));
     assert_eq!(world.calls(), 2);
-    assert_eq!(world.next.seen_before.load(Ordering::SeqCst), 1, "it is no unknown token any more");
 }
 
 #[tokio::test]
@@ -179,4 +179,51 @@ async fn a_binding_ends_with_its_session() {
     assert_eq!(world.resolve().await, Ok(Some("short".to_owned())));
     world.clock.advance(Duration::from_secs(1));
     assert_eq!(world.resolve().await, Ok(None));
+}
+
+#[tokio::test]
+async fn a_token_that_was_nobodys_twice_is_not_asked_about_for_a_minute() {
+    let world = World::new();
+    world.answer(Ok(None));
+    for (wait, calls) in [(0, 1), (3, 2), (59, 2), (2, 3)] {
+        world.clock.advance(Duration::from_secs(wait));
+        assert_eq!(world.resolve().await, Ok(None));
+        assert_eq!(world.calls(), calls, "{wait} s later");
+    }
+}
+
+/// Must show 3, in small: what the budget does not cover is not asked about, and takes nothing from what is known.
+#[tokio::test]
+async fn junk_spends_its_budget_and_nothing_else() {
+    let world = World::new();
+    world.resolve().await.unwrap();
+    world.answer(Ok(None));
+    let mut refused = 0;
+    for number in 0..1_000 {
+        refused += usize::from(world.resolve_other(&format!("junk-{number}")).await.is_err());
+    }
+    // A quarter of the total is for callers of whom nothing is known, twenty seconds' worth at once.
+    assert_eq!((world.calls(), refused), (1 + 20, 980));
+    world.clock.advance(Duration::from_secs(901));
+    world.answer(Ok(Some("s1")));
+    assert_eq!(world.resolve().await, Ok(Some("s1".to_owned())), "it was good once and is no junk");
+    assert!(matches!(world.resolve_other("new").await, Ok(Some(_))), "15 minutes later there is room again");
+}
+
+#[tokio::test]
+async fn good_tokens_and_our_own_trouble_are_given_back() {
+    let world = World::new();
+    for number in 0..100 {
+        assert!(world.resolve_other(&format!("good-{number}")).await.is_ok());
+    }
+    world.answer(Err(DirectoryError::Timeout));
+    for number in 0..100 {
+        assert_eq!(world.resolve_other(&format!("slow-{number}")).await, Err(DirectoryError::Timeout));
+    }
+    world.answer(Err(DirectoryError::Refused { status: 400 }));
+    let refused = |error| matches!(error, Err(DirectoryError::Refused { .. }));
+    for number in 0..20 {
+        assert!(refused(world.resolve_other(&format!("odd-{number}")).await), "{number}");
+    }
+    assert!(!refused(world.resolve_other("odd").await), "what the directory will not look at counts");
 }

@@ -34,33 +34,32 @@ impl RedisLink {
         Some(SealedMessage { sealed, published_at })
     }
 
-    /// Tells every replica that listens. True if Redis took it.
-    pub async fn publish(&self, message: &SealedMessage) -> bool {
-        let mut command = redis::cmd("PUBLISH");
-        command.arg(self.channel()).arg(&message.sealed);
-        self.on_bus::<i64>(command).await.is_some()
-    }
-
-    /// Writes a message into the log, which those read who were away. A full Redis keeps none, and the age of what is
-    /// known bounds what they miss.
-    pub async fn log(&self, message: &SealedMessage, horizon: Duration) {
-        let (log, at) = (self.log_name(), message.published_at.as_millisecond());
-        let oldest = at - i64::try_from(horizon.as_millis()).unwrap_or(i64::MAX);
-        let life = u64::try_from(horizon.as_millis()).unwrap_or(u64::MAX).max(1);
-        let mut pipe = redis::pipe();
-        pipe.cmd("ZADD").arg(&log).arg(at).arg(&message.sealed).ignore();
-        pipe.cmd("ZREMRANGEBYSCORE").arg(&log).arg("-inf").arg(format!("({oldest}")).ignore();
-        pipe.cmd("ZREMRANGEBYRANK").arg(&log).arg(0).arg(-MAX_LOGGED - 1).ignore();
-        pipe.cmd("PEXPIRE").arg(&log).arg(life).ignore();
-        self.several_on_bus(pipe).await;
+    /// Tells every replica that listens, and those who come within `horizon`. True if Redis took it.
+    pub async fn announce(&self, message: &SealedMessage, horizon: Duration) -> bool {
+        let at = message.published_at.as_millisecond();
+        let kept = i64::try_from(horizon.as_millis()).unwrap_or(i64::MAX);
+        let mut call = self.0.announce.prepare_invoke();
+        call.key(self.log_name()).arg(at).arg(&message.sealed).arg(at.saturating_sub(kept));
+        call.arg(-MAX_LOGGED - 1).arg(kept.max(1)).arg(self.channel());
+        let told =
+            self.on_bus(|mut connection| async move { call.invoke_async::<u8>(&mut connection).await });
+        let told = told.await;
+        if told == Some(0) {
+            tracing::warn!(
+                "redis did not take a revocation into its log; who is away now learns of it by age alone"
+            );
+        }
+        told.is_some()
     }
 
     /// A sign of life that comes back to whoever listens, ourselves included.
     pub async fn tick(&self) -> bool {
-        match self.seal_message(BusEvent::Tick, self.0.clock.now().wall) {
-            Some(message) => self.publish(&message).await,
-            None => false,
-        }
+        let Some(message) = self.seal_message(BusEvent::Tick, self.0.clock.now().wall) else { return false };
+        let mut command = redis::cmd("PUBLISH");
+        command.arg(self.channel()).arg(message.sealed);
+        let told =
+            self.on_bus(|mut connection| async move { command.query_async::<i64>(&mut connection).await });
+        told.await.is_some()
     }
 
     /// What was announced since `horizon` ago, and whether that is all of it. `None` if Redis did not answer.
@@ -68,9 +67,12 @@ impl RedisLink {
         let since = self.0.clock.now().minus(horizon).wall.as_millisecond();
         let mut command = redis::cmd("ZRANGEBYSCORE");
         command.arg(self.log_name()).arg(since).arg("+inf");
-        let sealed: Vec<Vec<u8>> = self.on_bus(command).await?;
+        let read = self.on_bus(|mut connection| async move { command.query_async(&mut connection).await });
+        let sealed: Vec<Vec<u8>> = read.await?;
         let whole = isize::try_from(sealed.len()).is_ok_and(|count| count < MAX_LOGGED);
-        Some((sealed.iter().filter_map(|sealed| self.opened(sealed)).collect(), whole))
+        let messages: Vec<BusMessage> = sealed.iter().filter_map(|sealed| self.opened(sealed)).collect();
+        let whole = whole && messages.len() == sealed.len();
+        Some((messages, whole))
     }
 
     /// Begins to listen. `None` if Redis cannot be reached.
@@ -100,14 +102,17 @@ impl RedisLink {
     }
 }
 
+/// What was heard.
+pub enum Heard {
+    Message(BusMessage),
+    /// Something that does not open: said under a key that is not known here, or by nobody of this deployment.
+    Unreadable,
+}
+
 impl Subscription {
-    /// The next message that opens; `None` once the connection ended.
-    pub async fn next(&mut self) -> Option<BusMessage> {
-        loop {
-            let message = self.messages.next().await?;
-            if let Some(message) = self.link.opened(message.get_payload_bytes()) {
-                return Some(message);
-            }
-        }
+    /// What is heard next; nothing once the connection ended.
+    pub async fn next(&mut self) -> Option<Heard> {
+        let message = self.messages.next().await?;
+        Some(self.link.opened(message.get_payload_bytes()).map_or(Heard::Unreadable, Heard::Message))
     }
 }

@@ -6,13 +6,15 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use arc_swap::ArcSwap;
+use redis::aio::ConnectionManager;
 use redis::io::tcp::TcpSettings;
 use redis::{
     Client, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo, RedisResult, Script,
     TlsCertificates,
 };
 
+use super::line::Line;
 use super::seal::{Seal, UnusableKey, name_of};
 use crate::directory::breaker::{Breaker, CallOutcome};
 use crate::directory::{Clock, SharedSettings};
@@ -31,6 +33,17 @@ return 1";
 const RELEASE: &str = "
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0";
+/// Says something on the bus, and before that writes it into the log, which those read who were away: whoever begins to
+/// listen in between has one or the other. Tells whether it is in the log; a full Redis keeps none.
+const ANNOUNCE: &str = "
+local logged = redis.pcall('ZADD', KEYS[1], ARGV[1], ARGV[2])
+if type(logged) ~= 'table' then
+  redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[3])
+  redis.call('ZREMRANGEBYRANK', KEYS[1], 0, ARGV[4])
+  redis.call('PEXPIRE', KEYS[1], ARGV[5])
+end
+redis.call('PUBLISH', ARGV[6], ARGV[2])
+return type(logged) == 'table' and 0 or 1";
 /// For one exchange of the bus, which no request waits for.
 const BUS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Length of the date in front of a record, by which `WRITE` compares. What is believed is the date inside.
@@ -51,18 +64,19 @@ pub struct RedisLink(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) client: Client,
-    manager: ConnectionManager,
+    records: Line,
     /// For the bus: its own connection, and patience.
-    bus: ConnectionManager,
+    bus: Line,
     pub(super) seal: Seal,
     pub(super) prefix: String,
     scope: String,
-    pointers: String,
+    pointers: ArcSwap<String>,
     pub(super) timeout: Duration,
     breaker: Breaker,
     pub(super) clock: Arc<dyn Clock>,
     write: Script,
     release: Script,
+    pub(super) announce: Script,
     /// Tells this replica's leases and messages from others'.
     pub(super) replica: u64,
 }
@@ -92,29 +106,22 @@ impl RedisLink {
         metrics: &Metrics,
     ) -> Result<Self, SharedError> {
         let client = client(settings)?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(Duration::from_secs(1)))
-            .set_response_timeout(Some(settings.timeout))
-            .set_number_of_retries(1);
-        let manager = ConnectionManager::new_lazy_with_config(client.clone(), config)?;
-        let patient = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(BUS_TIMEOUT))
-            .set_response_timeout(Some(BUS_TIMEOUT))
-            .set_number_of_retries(1);
-        let bus = ConnectionManager::new_lazy_with_config(client.clone(), patient)?;
+        let records = Line::new(&client, BUS_TIMEOUT, settings.timeout)?;
+        let bus = Line::new(&client, BUS_TIMEOUT, BUS_TIMEOUT)?;
         Ok(Self(Arc::new(Inner {
             client,
-            manager,
+            records,
             bus,
             seal: Seal::new(&settings.key, settings.previous_key.as_ref())?,
             prefix: settings.prefix.clone(),
             scope: settings.scope.clone(),
-            pointers: settings.claim_pointers.join("\n"),
+            pointers: ArcSwap::from_pointee(settings.claim_pointers.join("\n")),
             timeout: settings.timeout,
             breaker: Breaker::new("redis", metrics.directory_breaker_state.with_label_values(&["redis"])),
             clock,
             write: Script::new(WRITE),
             release: Script::new(RELEASE),
+            announce: Script::new(ANNOUNCE),
             replica: fastrand::u64(..),
         })))
     }
@@ -133,11 +140,16 @@ impl RedisLink {
 
     /// As [`name`](Self::name), for what holds custom claims: records with others are not ours.
     pub(super) fn name_with_claims(&self, kind: &str, parts: &[&str]) -> String {
-        self.name(kind, &[parts, &[self.0.pointers.as_str()]].concat())
+        self.name(kind, &[parts, &[self.0.pointers.load().as_str()]].concat())
+    }
+
+    /// Records hold other custom claims from now on.
+    pub fn keep_claims(&self, pointers: &[Arc<str>]) {
+        self.0.pointers.store(Arc::new(pointers.join("\n")));
     }
 
     pub(super) async fn read(&self, name: &str) -> Read {
-        let mut connection = self.0.manager.clone();
+        let mut connection = self.0.records.connection();
         let mut pipe = redis::pipe();
         pipe.cmd("GET").arg(name).cmd("PTTL").arg(name);
         let exchange = async move { pipe.query_async::<(Option<Vec<u8>>, i64)>(&mut connection).await };
@@ -150,7 +162,12 @@ impl RedisLink {
             Some(plain) => {
                 Read::Found(Opened { plain, left: u64::try_from(left).ok().map(Duration::from_millis) })
             }
-            None => Read::Forged,
+            None => {
+                tracing::warn!(
+                    "a record in the shared tier was not sealed by this deployment; it is ignored"
+                );
+                Read::Forged
+            }
         }
     }
 
@@ -162,7 +179,7 @@ impl RedisLink {
             return;
         }
         let date = format!("{:016x}", date.as_millisecond().max(0));
-        let mut connection = self.0.manager.clone();
+        let mut connection = self.0.records.connection();
         let mut call = self.0.write.prepare_invoke();
         call.key(name).key(lease_of(name)).arg(date).arg(sealed).arg(life).arg(self.0.replica);
         let exchange = async move { call.invoke_async::<i64>(&mut connection).await };
@@ -171,7 +188,7 @@ impl RedisLink {
 
     /// Takes the lease of a name. `None` if Redis did not answer.
     pub(super) async fn lease(&self, name: &str, life: Duration) -> Option<bool> {
-        let mut connection = self.0.manager.clone();
+        let mut connection = self.0.records.connection();
         let mut command = redis::cmd("SET");
         let life = u64::try_from(life.as_millis()).unwrap_or(u64::MAX);
         command.arg(lease_of(name)).arg(self.0.replica).arg("NX").arg("PX").arg(life);
@@ -181,7 +198,7 @@ impl RedisLink {
 
     /// Gives the lease back without a record, so that others need not wait for one.
     pub(super) async fn release(&self, name: &str) {
-        let mut connection = self.0.manager.clone();
+        let mut connection = self.0.records.connection();
         let mut call = self.0.release.prepare_invoke();
         call.key(lease_of(name)).arg(self.0.replica);
         self.exchange(async move { call.invoke_async::<i64>(&mut connection).await }).await;
@@ -189,7 +206,7 @@ impl RedisLink {
 
     /// Takes a record away: what it said is not so any more.
     pub(super) async fn remove(&self, name: &str) {
-        let mut connection = self.0.manager.clone();
+        let mut connection = self.0.records.connection();
         let mut command = redis::cmd("DEL");
         command.arg(name).arg(lease_of(name));
         self.exchange(async move { command.query_async::<i64>(&mut connection).await }).await;
@@ -197,26 +214,21 @@ impl RedisLink {
 
     /// Whether some replica holds the lease of a name. `None` if Redis did not answer.
     pub(super) async fn is_leased(&self, name: &str) -> Option<bool> {
-        let mut connection = self.0.manager.clone();
+        let mut connection = self.0.records.connection();
         let mut command = redis::cmd("EXISTS");
         command.arg(lease_of(name));
         self.exchange(async move { command.query_async::<bool>(&mut connection).await }).await
     }
 
-    /// One command of the bus: no request waits for it, so it has more time, and no breaker of its own.
-    pub(super) async fn on_bus<T: redis::FromRedisValue>(&self, command: redis::Cmd) -> Option<T> {
-        let mut connection = self.0.bus.clone();
-        let exchange = async move { command.query_async(&mut connection).await };
-        tokio::time::timeout(BUS_TIMEOUT, exchange).await.ok()?.ok()
-    }
-
-    /// As `on_bus`, several commands of which nobody needs the answers.
-    pub(super) async fn several_on_bus(&self, pipe: redis::Pipeline) {
-        let mut connection = self.0.bus.clone();
-        let exchange = async move { pipe.query_async::<redis::Value>(&mut connection).await };
-        if let Ok(Err(error)) = tokio::time::timeout(BUS_TIMEOUT, exchange).await {
-            tracing::debug!(%error, "redis failed");
-        }
+    /// One exchange of the bus: no request waits for it, so it has more time, and no breaker of its own.
+    pub(super) async fn on_bus<T, F>(&self, exchange: impl FnOnce(ConnectionManager) -> F) -> Option<T>
+    where
+        F: Future<Output = RedisResult<T>>,
+    {
+        let exchange = exchange(self.0.bus.connection());
+        let result = tokio::time::timeout(BUS_TIMEOUT, exchange).await.ok()?;
+        self.0.bus.note(&result);
+        result.ok()
     }
 
     /// One exchange within the time allowed; nothing if it failed, took too long, or the breaker is open.
@@ -224,22 +236,11 @@ impl RedisLink {
         let inner = &self.0;
         let admission = inner.breaker.admit(inner.clock.now().monotonic).ok()?;
         let result = tokio::time::timeout(inner.timeout, exchange).await;
-        let now = inner.clock.now().monotonic;
-        match result {
-            Ok(Ok(answer)) => {
-                admission.settle(CallOutcome::Success, now);
-                Some(answer)
-            }
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "redis failed");
-                admission.settle(CallOutcome::Failure, now);
-                None
-            }
-            Err(_) => {
-                admission.settle(CallOutcome::Failure, now);
-                None
-            }
-        }
+        // An error that Redis tells us of, such as that it is full, is no reason to leave it alone.
+        let answered = result.as_ref().is_ok_and(|result| inner.records.note(result));
+        let outcome = if answered { CallOutcome::Success } else { CallOutcome::Failure };
+        admission.settle(outcome, inner.clock.now().monotonic);
+        result.ok()?.ok()
     }
 }
 

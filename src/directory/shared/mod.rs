@@ -3,6 +3,7 @@
 //! Must not fail a request, nor believe Redis: what does not open, is too old, or is older than asked for is not there.
 
 mod bus;
+mod line;
 mod link;
 mod record;
 mod seal;
@@ -10,23 +11,22 @@ mod seal;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::IntCounterVec;
+use prometheus::IntCounter;
 
-use super::attempts::Attempts;
 use super::{
-    Answer, Clock, DirectoryError, Guard, KeyVault, MemorySettings, SessionDirectory, SessionQuery, Spelling,
+    Answer, Clock, DirectoryError, KeyVault, MemorySettings, SessionDirectory, SessionQuery, Spelling,
     TokenOwner, TokenQuery,
 };
 use crate::identity::Now;
 use crate::session::{ActiveSessions, Evidence, Revocation};
 use crate::telemetry::Metrics;
 
-pub use bus::{SealedMessage, Subscription};
+pub use bus::{Heard, SealedMessage, Subscription};
 pub use link::{RedisLink, SharedError};
 pub use record::{BusEvent, BusMessage};
 pub use seal::UnusableKey;
 
-use link::Read;
+use link::{Opened, Read};
 
 /// How often a record is looked for while another replica asks.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -50,8 +50,15 @@ struct Inner {
     binding_for: Duration,
     /// How long one lookup may take, and so how long others wait for it.
     deadline: Duration,
-    attempts: Arc<Attempts>,
-    lookups: IntCounterVec,
+    lookups: Lookups,
+}
+
+/// How lookups ended, counted.
+struct Lookups {
+    hit: IntCounter,
+    miss: IntCounter,
+    forged: IntCounter,
+    error: IntCounter,
 }
 
 /// What looking for a record came to.
@@ -65,24 +72,30 @@ enum Look {
 struct Unavailable;
 
 impl Shared {
-    /// `guard` is the tier below. `memory` says how long what is shared may matter.
+    /// `deadline` is that of one lookup of the tier below. `memory` says how long what is shared may matter.
     pub fn new(
         link: RedisLink,
-        guard: Guard,
+        next: Arc<dyn SessionDirectory>,
+        deadline: Duration,
         clock: Arc<dyn Clock>,
         memory: &MemorySettings,
         metrics: &Metrics,
     ) -> Self {
-        let (attempts, deadline) = (guard.attempts(), guard.deadline());
+        let result = |result| metrics.session_lookups.with_label_values(&["shared", result]);
+        let lookups = Lookups {
+            hit: result("hit"),
+            miss: result("miss"),
+            forged: result("forged"),
+            error: result("error"),
+        };
         Self(Arc::new(Inner {
             link,
-            next: Arc::new(guard),
+            next,
             clock,
             horizon: memory.horizon,
             binding_for: memory.token_binding_for,
             deadline,
-            attempts,
-            lookups: metrics.session_lookups.clone(),
+            lookups,
         }))
     }
 }
@@ -130,6 +143,7 @@ impl Inner {
             match self.look(&name, &query).await {
                 Look::Fresh(list) => return Ok(Evidence::Sessions(Arc::new(list))),
                 Look::Nothing => {
+                    self.lookups.miss.inc();
                     leased = self.link.lease(&name, self.deadline).await;
                     if leased == Some(false)
                         && let Some(list) = self.wait_for_other(&name, &query).await
@@ -157,21 +171,15 @@ impl Inner {
 
     /// A record that is fresh enough to be served without asking.
     async fn look(&self, name: &str, query: &SessionQuery) -> Look {
-        let found = match self.found(name, query).await {
-            Ok(Some(found)) => found,
-            Ok(None) => {
-                self.count("miss");
-                return Look::Nothing;
-            }
-            Err(Unavailable) => return Look::Unavailable,
-        };
         let bound = query.freshness.fresh_for.min(query.freshness.max_staleness);
-        if found.age(self.clock.now().monotonic) > bound {
-            self.count("miss");
-            return Look::Nothing;
+        match self.found(name, query).await {
+            Ok(Some(found)) if found.age(self.clock.now().monotonic) <= bound => {
+                self.lookups.hit.inc();
+                Look::Fresh(found)
+            }
+            Ok(_) => Look::Nothing,
+            Err(Unavailable) => Look::Unavailable,
         }
-        self.count("hit");
-        Look::Fresh(found)
     }
 
     /// Waits until another replica's lookup landed, or was given up.
@@ -195,27 +203,29 @@ impl Inner {
 
     /// The record of that name, if it is about the member asked for and newer than asked for.
     async fn found(&self, name: &str, query: &SessionQuery) -> Result<Option<ActiveSessions>, Unavailable> {
-        let opened = match self.link.read(name).await {
-            Read::Found(opened) => opened,
-            Read::Nothing => return Ok(None),
-            Read::Forged => {
-                tracing::warn!(
-                    "a record in the shared tier was not sealed by this deployment; it is ignored"
-                );
-                self.count("forged");
-                return Ok(None);
-            }
-            Read::Unavailable => {
-                self.count("error");
-                return Err(Unavailable);
-            }
-        };
+        let Some(opened) = self.read(name).await? else { return Ok(None) };
         let list = record::read_list(&opened.plain, opened.left, self.clock.now());
         Ok(list.filter(|list| {
             // Two clocks dated the record and what it must be newer than.
             let new_enough = query.newer_than.is_none_or(|than| list.fetched_at.monotonic > than.plus(SKEW));
             list.member == query.member && new_enough
         }))
+    }
+
+    /// What is under that name, if it was sealed by this deployment.
+    async fn read(&self, name: &str) -> Result<Option<Opened>, Unavailable> {
+        match self.link.read(name).await {
+            Read::Found(opened) => Ok(Some(opened)),
+            Read::Nothing => Ok(None),
+            Read::Forged => {
+                self.lookups.forged.inc();
+                Ok(None)
+            }
+            Read::Unavailable => {
+                self.lookups.error.inc();
+                Err(Unavailable)
+            }
+        }
     }
 
     /// Leaves a list for the others, behind the back of whoever waits for it here.
@@ -237,17 +247,11 @@ impl Inner {
     }
 
     async fn owner(&self, query: TokenQuery) -> Result<TokenOwner, DirectoryError> {
-        // Junk is turned away before it costs anybody anything, Redis included.
-        if !query.seen_before {
-            self.attempts
-                .admit(query.peer, self.clock.now().monotonic)
-                .map_err(|retry_after| DirectoryError::TooManyUnknown { retry_after })?;
-        }
         let digest = query.digest.to_hex();
         let name = self.link.name("owner", &[&digest]);
-        if let Read::Found(opened) = self.link.read(&name).await
+        if let Ok(Some(opened)) = self.read(&name).await
             && let Some(binding) = record::read_owner(&opened.plain, opened.left, self.clock.now())
-            && binding.expires_at > query.now.wall
+            && binding.expires_at > query.now.no_earlier_than(binding.resolved_at).wall
             && self.clock.now().monotonic.since(binding.resolved_at.monotonic) <= self.binding_for
             && query.newer_than.is_none_or(|than| binding.resolved_at.monotonic > than.plus(SKEW))
         {
@@ -266,10 +270,6 @@ impl Inner {
     /// What is left of `life` for something that was asked for at `sent`.
     fn life(&self, life: Duration, sent: Now) -> Duration {
         life.saturating_sub(self.clock.now().monotonic.since(sent.monotonic))
-    }
-
-    fn count(&self, result: &str) {
-        self.lookups.with_label_values(&["shared", result]).inc();
     }
 }
 

@@ -218,7 +218,7 @@ mod tests {
     fn now() -> Now {
         Now {
             wall: "2026-01-01T00:01:00Z".parse().unwrap(),
-            monotonic: Monotonic::after_start(Duration::from_secs(1000)),
+            monotonic: Monotonic::at(Duration::from_secs(1000)),
         }
     }
 

@@ -10,19 +10,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::BodyExt as _;
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
 
+use self::webhook::Deliveries;
 use super::settings::SignOutSettings;
 use crate::engine::{AccessRequest, Engine};
 use crate::policy::{CanonicalPath, HostName, Reason, Refusal};
 use crate::revocation::Revocations;
 use crate::telemetry::{RequestId, TraceContext};
-
-/// Deliveries read at once: strangers can begin as many as they like.
-const MAX_DELIVERIES: usize = 16;
 
 /// What there is under the prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +58,9 @@ impl OwnPage {
 /// A request for one of our own pages.
 pub(super) struct OwnRequest<'a> {
     pub(super) page: OwnPage,
-    pub(super) request: Request<Incoming>,
+    pub(super) head: &'a Parts,
+    /// Taken by the page that reads it.
+    pub(super) body: Option<Incoming>,
     pub(super) host: &'a HostName,
     /// As the client wrote it, with its port.
     pub(super) authority: &'a str,
@@ -75,10 +74,10 @@ pub(super) struct OwnRequest<'a> {
 impl OwnRequest<'_> {
     fn access(&self) -> AccessRequest<'_> {
         AccessRequest {
-            method: self.request.method(),
+            method: &self.head.method,
             host: self.host,
             path: self.path,
-            headers: self.request.headers(),
+            headers: &self.head.headers,
             peer: Some(self.peer),
             request_id: self.request_id,
             trace: self.trace,
@@ -91,7 +90,7 @@ pub(super) struct OwnPages {
     engine: Arc<Engine>,
     revocations: Revocations,
     sign_out: SignOutSettings,
-    deliveries: Semaphore,
+    deliveries: Deliveries,
 }
 
 /// A refusal, and whether the engine counted and recorded it already.
@@ -108,17 +107,15 @@ impl From<Reason> for Refused {
 
 impl OwnPages {
     pub(super) fn new(engine: Arc<Engine>, revocations: Revocations, sign_out: SignOutSettings) -> Self {
-        Self { engine, revocations, sign_out, deliveries: Semaphore::new(MAX_DELIVERIES) }
+        Self { engine, revocations, sign_out, deliveries: Deliveries::new() }
     }
 
-    pub(super) async fn answer(&self, own: OwnRequest<'_>) -> Result<Response<Bytes>, Refused> {
-        let there = own.page != OwnPage::Nothing
-            && (own.page != OwnPage::Webhook || self.revocations.takes_webhooks());
-        if !there {
+    pub(super) async fn answer(&self, own: &mut OwnRequest<'_>) -> Result<Response<Bytes>, Refused> {
+        if own.page == OwnPage::Webhook && !self.revocations.takes_webhooks() {
             return Err(Reason::ReservedPath.into());
         }
         let methods = own.page.methods();
-        if !methods.contains(own.request.method()) {
+        if own.page != OwnPage::Nothing && !methods.contains(&own.head.method) {
             let refusal =
                 Refusal { allowed_methods: methods.to_vec(), ..Refusal::from(Reason::MethodNotAllowed) };
             return Err(Refused { refusal, recorded: false });
@@ -126,7 +123,8 @@ impl OwnPages {
         match own.page {
             OwnPage::Webhook => self.webhook(own).await,
             OwnPage::SignOut => self.sign_out(own).await,
-            OwnPage::WhoAmI | OwnPage::Nothing => self.whoami(own).await,
+            OwnPage::WhoAmI => self.whoami(own).await,
+            OwnPage::Nothing => Err(Reason::ReservedPath.into()),
         }
     }
 }
@@ -146,18 +144,6 @@ fn is_reserved(path: &CanonicalPath) -> bool {
     };
     // A reading that is no path at all is refused by the route; here only what might be ours matters.
     begins(path) || path.other_readings().is_ok_and(|others| others.iter().any(begins))
-}
-
-/// The body, if it is no larger than one of ours may be.
-async fn read_body(request: Request<Incoming>, limit: usize) -> Result<Bytes, Reason> {
-    let limited = http_body_util::Limited::new(request.into_body(), limit);
-    let read = tokio::time::timeout(std::time::Duration::from_secs(5), limited.collect()).await;
-    match read {
-        Err(_) => Err(Reason::RequestTimeout),
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Reason::BodyTooLarge),
-        Ok(Err(_)) => Err(Reason::RequestIncomplete),
-    }
 }
 
 /// An answer of ours, never stored anywhere.

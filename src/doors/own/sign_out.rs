@@ -11,6 +11,7 @@ use crate::identity::CredentialSource;
 use crate::policy::Reason;
 use crate::revocation::Source;
 use crate::session::RevocationTarget;
+use crate::telemetry::DecisionRecord;
 
 const HTML: &str = "text/html; charset=utf-8";
 const CONFIRMATION: &str = r#"<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Sign out</title><body><main><h1>Sign out?</h1><form method="post"><button autofocus>Sign out</button></form></main></body></html>
@@ -19,31 +20,36 @@ const GOODBYE: &str = r#"<!doctype html><html lang="en"><meta charset="utf-8"><m
 "#;
 
 impl OwnPages {
-    pub(super) async fn sign_out(&self, own: OwnRequest<'_>) -> Result<Response<Bytes>, Refused> {
-        if *own.request.method() != Method::POST {
-            let body = if *own.request.method() == Method::HEAD { "" } else { CONFIRMATION };
-            return Ok(with_policy(answer(StatusCode::OK, HTML, body), &self.form_targets()));
+    pub(super) async fn sign_out(&self, own: &OwnRequest<'_>) -> Result<Response<Bytes>, Refused> {
+        if own.head.method != Method::POST {
+            let body = if own.head.method == Method::HEAD { "" } else { CONFIRMATION };
+            return Ok(with_policy(answer(StatusCode::OK, HTML, body), &self.sign_out.form_policy));
         }
-        if !self.is_own_doing(&own) {
+        if !self.is_own_doing(own) {
             return Err(Reason::ForeignOrigin.into());
         }
         // Whose session it is must be known: to say "signed out" would not be true otherwise.
         let sessions = self.engine.sessions_of(&own.access()).await;
         let sessions = sessions.map_err(|refusal| Refused { refusal, recorded: false })?;
+        let mut failed = None;
         for session_id in sessions {
-            let ended = self.revocations.end(RevocationTarget::Session(session_id), Source::SignOut).await;
-            ended.map_err(|error| Refused { refusal: error.refusal(), recorded: false })?;
+            let tail = DecisionRecord::session_tail(session_id.as_str()).to_owned();
+            match self.revocations.end(RevocationTarget::Session(session_id), Source::SignOut).await {
+                Ok(()) => tracing::info!(request_id = own.request_id.as_str(), session = tail, "signed out"),
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(Refused { refusal: error.refusal(), recorded: false });
         }
         let snapshot = self.engine.snapshot();
         let mut response = match &self.sign_out.redirect_to {
             Some(place) => {
                 let mut response = answer(StatusCode::SEE_OTHER, HTML, "");
-                if let Ok(place) = HeaderValue::try_from(place.as_str()) {
-                    response.headers_mut().insert(header::LOCATION, place);
-                }
+                response.headers_mut().insert(header::LOCATION, place.clone());
                 response
             }
-            None => with_policy(answer(StatusCode::OK, HTML, GOODBYE), ""),
+            None => with_policy(answer(StatusCode::OK, HTML, GOODBYE), &self.sign_out.form_policy),
         };
         self.clear_cookies(response.headers_mut(), &snapshot.credentials, own.secure);
         Ok(response)
@@ -51,7 +57,7 @@ impl OwnPages {
 
     /// Whether a page of ours, or one that is listed, made the request; or no page at all, and no cookie speaks for it.
     fn is_own_doing(&self, own: &OwnRequest<'_>) -> bool {
-        let headers = own.request.headers();
+        let headers = &own.head.headers;
         let mut origins = headers.get_all(header::ORIGIN).iter();
         match (origins.next().map(HeaderValue::to_str), origins.next()) {
             (Some(Ok(origin)), None) => {
@@ -78,14 +84,6 @@ impl OwnPages {
             }
         }
     }
-
-    /// Where the form may lead: browsers hold the redirect after it to the same list.
-    fn form_targets(&self) -> String {
-        let place = self.sign_out.redirect_to.as_ref().and_then(|place| place.parse::<Uri>().ok());
-        let origin =
-            place.and_then(|place| Some(format!(" {}://{}", place.scheme_str()?, place.authority()?)));
-        origin.unwrap_or_default()
-    }
 }
 
 /// Whether `origin` names the host the request was sent to. Under our own TLS the scheme must be `https`; without it,
@@ -103,10 +101,7 @@ fn is_same_origin(origin: &str, own: &OwnRequest<'_>) -> bool {
         && authority.port_u16().unwrap_or(default_port) == asked.port_u16().unwrap_or(default_port)
 }
 
-fn with_policy(mut response: Response<Bytes>, form_targets: &str) -> Response<Bytes> {
-    let policy = format!("default-src 'none'; form-action 'self'{form_targets}; frame-ancestors 'none'");
-    if let Ok(policy) = HeaderValue::try_from(policy) {
-        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
-    }
+fn with_policy(mut response: Response<Bytes>, policy: &HeaderValue) -> Response<Bytes> {
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy.clone());
     response
 }

@@ -1,26 +1,67 @@
-//! `POST /.portcullis/webhooks/stytch`: deliveries of Stytch's webhooks.
+//! `POST /.portcullis/webhooks/stytch`: takes deliveries of Stytch's webhooks.
 //!
-//! Must not say more to a stranger than that no signature verified, nor read what no signature could be for.
+//! Must not act on a delivery that is not genuine, nor let strangers who begin deliveries keep genuine ones waiting.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use moka::sync::Cache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{OwnPages, OwnRequest, Refused, answer, read_body};
+use super::{OwnPages, OwnRequest, Refused, answer};
 use crate::policy::Reason;
 use crate::revocation::{Signature, WebhookError};
 
 /// The largest delivery read, in bytes: one entity and what is around it.
 const MAX_DELIVERY_BYTES: usize = 256 * 1024;
+/// How long a delivery may take to arrive, and to wait before it is read.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Deliveries read at once, and of those, from one address.
+const AT_ONCE: usize = 64;
+const AT_ONCE_FROM_ONE: usize = 8;
+const MAX_PEERS: u64 = 10_000;
+
+/// The places where deliveries are read.
+pub(super) struct Deliveries {
+    all: Arc<Semaphore>,
+    peers: Cache<IpAddr, Arc<Semaphore>>,
+}
+
+impl Deliveries {
+    pub(super) fn new() -> Self {
+        let peers = Cache::builder().max_capacity(MAX_PEERS).time_to_idle(PATIENCE * 4).build();
+        Self { all: Arc::new(Semaphore::new(AT_ONCE)), peers }
+    }
+
+    /// A place for one delivery of `peer`.
+    async fn place(&self, peer: IpAddr) -> Result<[OwnedSemaphorePermit; 2], Reason> {
+        let own = self.peers.get_with(peer, || Arc::new(Semaphore::new(AT_ONCE_FROM_ONE)));
+        let places = async {
+            // One's own first: whoever waits for that takes no place from others.
+            let own = own.acquire_owned().await.ok()?;
+            Some([own, Arc::clone(&self.all).acquire_owned().await.ok()?])
+        };
+        let places = tokio::time::timeout(PATIENCE, places).await;
+        places.ok().flatten().ok_or(Reason::WebhookBusy)
+    }
+}
 
 impl OwnPages {
-    pub(super) async fn webhook(&self, own: OwnRequest<'_>) -> Result<Response<Bytes>, Refused> {
-        let headers = own.request.headers().clone();
-        let signature = signature(&headers).ok_or(Reason::WebhookInvalid)?;
+    pub(super) async fn webhook(&self, own: &mut OwnRequest<'_>) -> Result<Response<Bytes>, Refused> {
+        let signature = signature(&own.head.headers).ok_or(Reason::WebhookInvalid)?;
         if !self.revocations.is_timely(&signature) {
             return Err(Reason::WebhookInvalid.into());
         }
-        let _place = self.deliveries.acquire().await;
-        let body = read_body(own.request, MAX_DELIVERY_BYTES).await.map_err(Refused::from)?;
+        let _places = self.deliveries.place(own.peer).await?;
+        let body = match own.body.take() {
+            Some(body) => read(body).await?,
+            None => Bytes::new(),
+        };
         self.revocations.deliver(&body, &signature).map_err(|error| {
             if error != WebhookError::Signature {
                 tracing::warn!(%error, "a genuine webhook delivery was not taken");
@@ -31,11 +72,23 @@ impl OwnPages {
     }
 }
 
+/// The body, if it is no larger than a delivery may be.
+async fn read(body: Incoming) -> Result<Bytes, Reason> {
+    let read = tokio::time::timeout(PATIENCE, Limited::new(body, MAX_DELIVERY_BYTES).collect()).await;
+    match read {
+        Err(_) => Err(Reason::RequestTimeout),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Reason::BodyTooLarge),
+        Ok(Err(_)) => Err(Reason::RequestIncomplete),
+    }
+}
+
 /// The three headers, under either of their names.
 fn signature(headers: &HeaderMap) -> Option<Signature<'_>> {
-    let field = |name: &str| {
-        let either = [format!("svix-{name}"), format!("webhook-{name}")];
-        either.iter().find_map(|name| headers.get(name))?.to_str().ok()
-    };
-    Some(Signature { id: field("id")?, timestamp: field("timestamp")?, signatures: field("signature")? })
+    let either = |names: [&str; 2]| names.iter().find_map(|name| headers.get(*name))?.to_str().ok();
+    Some(Signature {
+        id: either(["svix-id", "webhook-id"])?,
+        timestamp: either(["svix-timestamp", "webhook-timestamp"])?,
+        signatures: either(["svix-signature", "webhook-signature"])?,
+    })
 }

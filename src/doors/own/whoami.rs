@@ -39,7 +39,7 @@ struct ProvenFactor<'a> {
 }
 
 impl OwnPages {
-    pub(super) async fn whoami(&self, own: OwnRequest<'_>) -> Result<Response<Bytes>, Refused> {
+    pub(super) async fn whoami(&self, own: &OwnRequest<'_>) -> Result<Response<Bytes>, Refused> {
         let verdict = self.engine.check_own(&own.access()).await;
         let permit = match &verdict.decision {
             Decision::Allow(permit) => permit,
@@ -49,7 +49,7 @@ impl OwnPages {
         };
         let body =
             permit.caller().map(|caller| describe(caller, verdict.decided_at.wall)).unwrap_or_default();
-        let body = if *own.request.method() == Method::HEAD { Vec::new() } else { body };
+        let body = if own.head.method == Method::HEAD { Vec::new() } else { body };
         Ok(answer(StatusCode::OK, "application/json", body))
     }
 }

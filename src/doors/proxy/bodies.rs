@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Version};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
@@ -222,8 +222,13 @@ impl ResponseBody {
             Ending::Events => None,
             Ending::Grpc => {
                 let mut trailers = HeaderMap::new();
-                // 16 is UNAUTHENTICATED (gRPC, status codes).
-                trailers.insert("grpc-status", HeaderValue::from_static("16"));
+                // UNAUTHENTICATED, PERMISSION_DENIED and UNAVAILABLE (gRPC, status codes).
+                let status = match reason.status() {
+                    StatusCode::UNAUTHORIZED => "16",
+                    status if status.is_client_error() => "7",
+                    _ => "14",
+                };
+                trailers.insert("grpc-status", HeaderValue::from_static(status));
                 trailers.insert("grpc-message", HeaderValue::from_static(reason.title()));
                 Some(Ok(Frame::trailers(trailers)))
             }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -118,7 +118,8 @@ impl Inner {
         account.route = verdict.route.as_ref().map(|route| Arc::clone(&route.name));
         match verdict.decision {
             Decision::Refuse(refusal) => {
-                discard_body(request, &mut account).await;
+                let (head, body) = request.into_parts();
+                discard_body(&head.headers, body, &mut account).await;
                 self.refuse(&refusal, account)
             }
             Decision::Allow(permit) => {
@@ -147,9 +148,11 @@ impl Inner {
         mut account: Account,
     ) -> Response<ResponseBody> {
         let (request_id, trace) = (account.request_id.clone(), account.trace.clone());
-        let own = OwnRequest {
+        let (head, body) = request.into_parts();
+        let mut own = OwnRequest {
             page,
-            request,
+            head: &head,
+            body: Some(body),
             host: &intake.host,
             authority: &intake.authority,
             path: &intake.path,
@@ -158,12 +161,16 @@ impl Inner {
             request_id: &request_id,
             trace: &trace,
         };
-        match self.own.answer(own).await {
+        let answered = self.own.answer(&mut own).await;
+        match own.body {
+            Some(body) => discard_body(&head.headers, body, &mut account).await,
+            None => account.unread_body = answered.is_err(),
+        }
+        match answered {
             Ok(mut response) => {
                 account.status = Some(response.status());
-                account.unread_body = false;
                 response.headers_mut().insert(REQUEST_ID, account.request_id.header());
-                response.map(|bytes| ResponseBody::own(bytes, &self.managed_names(), account))
+                self.finish(response, account)
             }
             Err(Refused { refusal, recorded }) => {
                 if !recorded {
@@ -182,14 +189,20 @@ impl Inner {
         mut account: Account,
     ) -> Response<ResponseBody> {
         self.engine.record_refusal(&account.request_id, &account.trace, reason);
-        discard_body(request, &mut account).await;
+        let (head, body) = request.into_parts();
+        discard_body(&head.headers, body, &mut account).await;
         self.refuse(&reason.into(), account)
     }
 
     fn refuse(&self, refusal: &Refusal, mut account: Account) -> Response<ResponseBody> {
         account.reason = Some(refusal.reason);
         account.status = Some(refusal.reason.status());
-        let mut response = refusal_response(refusal, &account.method, &account.request_id);
+        let response = refusal_response(refusal, &account.method, &account.request_id);
+        self.finish(response, account)
+    }
+
+    /// An answer of our own, with its account.
+    fn finish(&self, mut response: Response<Bytes>, account: Account) -> Response<ResponseBody> {
         // What follows an unread body or a malformed request on its connection must not be taken for a request.
         if account.version != Version::HTTP_2
             && (account.unread_body || response.status() == StatusCode::BAD_REQUEST)
@@ -214,11 +227,10 @@ impl Inner {
 
 /// Reads what little of a refused body is on its way: a connection closed on unread bytes is reset, and the client
 /// may never see why. Nothing is read for a client that waits to be told to go on.
-async fn discard_body(request: Request<Incoming>, account: &mut Account) {
-    if !account.unread_body || request.headers().contains_key(header::EXPECT) {
+async fn discard_body(headers: &HeaderMap, mut body: Incoming, account: &mut Account) {
+    if !account.unread_body || headers.contains_key(header::EXPECT) {
         return;
     }
-    let mut body = request.into_body();
     let reading = async {
         let mut left = DISCARDED_BYTES;
         while let Some(Ok(frame)) = body.frame().await {

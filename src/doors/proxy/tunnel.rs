@@ -1,4 +1,4 @@
-//! A tunnel after a WebSocket upgrade: bytes both ways until either side ends, both are silent for too long, or the
+//! A tunnel after a WebSocket upgrade: bytes both ways until both sides ended, both are silent for too long, or the
 //! session behind it may not go on.
 //!
 //! Must not look inside, nor outlive its silence or its lease.
@@ -10,11 +10,9 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 use super::websocket::{FrameTracker, close_frame};
 use crate::engine::Lease;
-use crate::policy::Reason;
 use crate::server::Drain;
 
 /// How long a tunnel goes on once everyone is told to leave.
@@ -23,17 +21,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_millis(250);
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// How the direction to the client ended.
-enum Ended {
-    /// By itself.
-    Done,
-    /// For want of a lease, between two frames.
-    BetweenFrames(Reason),
-    /// For want of a lease, in the middle of a frame: nothing more can be said.
-    InAFrame,
-}
-
-/// Waits for both sides to switch, then copies.
+/// Waits for both sides to switch, then copies for as long as the lease holds.
 pub(super) async fn open_tunnel(
     client: OnUpgrade,
     origin: OnUpgrade,
@@ -49,23 +37,18 @@ pub(super) async fn open_tunnel(
     let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
     let (mut from_origin, mut to_origin) = tokio::io::split(TokioIo::new(origin));
     let moved = Notify::new();
-    let mut ended = Ended::Done;
-    {
-        let upward = copy(&mut from_client, &mut to_origin, &moved);
-        let downward = copy_leased(&mut from_origin, &mut to_client, &moved, lease.as_deref());
+    let (mut up, mut down) = (Copying::new(), Copying::new());
+    let over = {
         let copying = async {
-            let mut upward = std::pin::pin!(upward);
-            let mut downward = std::pin::pin!(downward);
-            // Either side's end ends the tunnel once the other direction had its chance to finish; want of a lease
-            // ends both at once.
-            tokio::select! {
-                () = &mut upward => downward.await,
-                ended = &mut downward => {
-                    if matches!(ended, Ended::Done) {
-                        upward.await;
-                    }
-                    ended
-                }
+            tokio::join!(
+                up.run(&mut from_client, &mut to_origin, &moved),
+                down.run(&mut from_origin, &mut to_client, &moved)
+            )
+        };
+        let ended = async {
+            match &lease {
+                Some(lease) => lease.ended().await,
+                None => std::future::pending().await,
             }
         };
         let watching = async { while tokio::time::timeout(silence, moved.notified()).await.is_ok() {} };
@@ -74,87 +57,101 @@ pub(super) async fn open_tunnel(
             tokio::time::sleep(FAREWELL).await;
         };
         tokio::select! {
-            how = copying => ended = how,
-            () = watching => {}
-            () = leaving => {}
-        }
-    }
-    if let Ended::BetweenFrames(reason) = ended {
-        let farewell = async {
-            to_client.write_all(&close_frame(reason.title())).await?;
-            to_client.flush().await?;
-            // The client answers with a close of its own, perhaps behind what it had already sent.
-            let mut buffer = vec![0; BUFFER_BYTES];
-            while from_client.read(&mut buffer).await? > 0 {}
-            Ok::<(), std::io::Error>(())
-        };
-        drop(tokio::time::timeout(GRACE, farewell).await);
-        drop(tokio::time::timeout(GRACE, to_client.shutdown()).await);
-    }
-}
-
-async fn copy(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin), moved: &Notify) {
-    let mut buffer = vec![0; BUFFER_BYTES];
-    while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        if !pass_on(to, buffer.get(..count).unwrap_or_default(), moved).await {
-            break;
-        }
-    }
-    drop(to.shutdown().await);
-}
-
-/// As `copy`, for as long as the lease holds, knowing where frames end.
-async fn copy_leased(
-    from: &mut (impl AsyncRead + Unpin),
-    to: &mut (impl AsyncWrite + Unpin),
-    moved: &Notify,
-    lease: Option<&Lease>,
-) -> Ended {
-    let mut buffer = vec![0; BUFFER_BYTES];
-    let mut tracker = FrameTracker::default();
-    let ended = async {
-        match lease {
-            Some(lease) => lease.ended().await,
-            None => std::future::pending().await,
+            // Looked at first, and whatever either direction waits for: one that is read by nobody ends as well.
+            biased;
+            reason = ended => Some(reason),
+            _ = copying => None,
+            () = watching => None,
+            () = leaving => None,
         }
     };
-    let mut ended = std::pin::pin!(ended);
-    let mut over: Option<(Reason, Instant)> = None;
-    loop {
-        if let Some((reason, _)) = over
-            && tracker.is_between_frames()
-        {
-            return Ended::BetweenFrames(reason);
-        }
-        let until = over.map_or_else(Instant::now, |(_, until)| until);
-        let read = tokio::select! {
-            biased;
-            reason = &mut ended, if over.is_none() => {
-                over = Some((reason, Instant::now() + GRACE));
-                continue;
-            }
-            () = tokio::time::sleep_until(until), if over.is_some() => return Ended::InAFrame,
-            read = from.read(&mut buffer) => read,
-        };
-        let Ok(count @ 1..) = read else { break };
-        let bytes = buffer.get(..count).unwrap_or_default();
-        let bytes = if over.is_some() {
-            // What is left of the frame, and no more.
-            let rest = tracker.pass_frame(bytes);
-            bytes.get(..rest).unwrap_or_default()
-        } else {
-            tracker.pass(bytes);
-            bytes
-        };
-        if !pass_on(to, bytes, moved).await {
-            break;
-        }
+    let Some(reason) = over else { return };
+    // From here on nothing reaches the origin.
+    let whole = tokio::time::timeout(GRACE, down.finish_frame(&mut from_origin, &mut to_client)).await;
+    if !matches!(whole, Ok(Ok(()))) {
+        // In the middle of a frame nothing more can be said.
+        return;
     }
-    drop(to.shutdown().await);
-    Ended::Done
+    let farewell = async {
+        to_client.write_all(&close_frame(reason)).await?;
+        to_client.flush().await?;
+        // The client answers with a close of its own, perhaps behind what it had already sent.
+        let mut buffer = vec![0; BUFFER_BYTES];
+        while from_client.read(&mut buffer).await? > 0 {}
+        Ok::<(), std::io::Error>(())
+    };
+    drop(tokio::time::timeout(GRACE, farewell).await);
+    drop(tokio::time::timeout(GRACE, to_client.shutdown()).await);
 }
 
-async fn pass_on(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8], moved: &Notify) -> bool {
-    moved.notify_one();
-    to.write_all(bytes).await.is_ok() && to.flush().await.is_ok()
+/// One direction: what was read and is not yet written, and where in a frame what was written ends.
+struct Copying {
+    buffer: Vec<u8>,
+    written: usize,
+    filled: usize,
+    tracker: FrameTracker,
+}
+
+impl Copying {
+    fn new() -> Self {
+        Self { buffer: vec![0; BUFFER_BYTES], written: 0, filled: 0, tracker: FrameTracker::default() }
+    }
+
+    /// Copies until either end is reached. May be dropped at any time: what it holds says how far it came.
+    async fn run(
+        &mut self,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+        moved: &Notify,
+    ) {
+        while self.fill(from).await.is_ok() {
+            moved.notify_one();
+            let waiting = self.filled - self.written;
+            if self.write(to, waiting).await.is_err() {
+                break;
+            }
+        }
+        drop(to.shutdown().await);
+    }
+
+    /// Passes on what is left of the frame that was begun, and no more.
+    async fn finish_frame(
+        &mut self,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> std::io::Result<()> {
+        while !self.tracker.is_between_frames() {
+            self.fill(from).await?;
+            let waiting = self.buffer.get(self.written..self.filled).unwrap_or_default();
+            let rest = self.tracker.clone().pass_frame(waiting);
+            self.write(to, rest).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads, unless something waits to be written. The end of the stream is an error of its kind.
+    async fn fill(&mut self, from: &mut (impl AsyncRead + Unpin)) -> std::io::Result<()> {
+        if self.written == self.filled {
+            (self.written, self.filled) = (0, 0);
+            self.filled = from.read(&mut self.buffer).await?;
+            if self.filled == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, to: &mut (impl AsyncWrite + Unpin), count: usize) -> std::io::Result<()> {
+        let until = self.written + count;
+        while self.written < until {
+            let waiting = self.buffer.get(self.written..until).unwrap_or_default();
+            let count = to.write(waiting).await?;
+            if count == 0 {
+                return Err(std::io::ErrorKind::WriteZero.into());
+            }
+            self.tracker.pass(waiting.get(..count).unwrap_or_default());
+            self.written += count;
+        }
+        to.flush().await
+    }
 }

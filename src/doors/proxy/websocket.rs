@@ -2,8 +2,10 @@
 //!
 //! Must not look at a payload, nor keep one.
 
+use crate::policy::Reason;
+
 /// Where in a stream of frames a tunnel is.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct FrameTracker {
     /// The header of a frame that has not arrived whole.
     header: Vec<u8>,
@@ -11,14 +13,18 @@ pub struct FrameTracker {
     left: u64,
 }
 
-/// A close frame from a server: policy violation, with a reason (RFC 6455 sections 5.5.1 and 7.4.1).
-pub(super) fn close_frame(reason: &str) -> Vec<u8> {
+/// A close frame from a server, with the reason in words (RFC 6455 sections 5.5.1 and 7.4.1): the session may not go on,
+/// or whether it may cannot be found out now.
+pub(super) fn close_frame(reason: Reason) -> Vec<u8> {
     const POLICY_VIOLATION: u16 = 1008;
-    let reason = reason.get(..reason.len().min(120)).unwrap_or_default();
-    let length = u8::try_from(reason.len() + 2).unwrap_or(2);
-    let mut frame = vec![0x88, length];
-    frame.extend_from_slice(&POLICY_VIOLATION.to_be_bytes());
-    frame.extend_from_slice(reason.as_bytes());
+    // IANA, WebSocket close code number registry.
+    const TRY_AGAIN_LATER: u16 = 1013;
+    let code = if reason.status().is_server_error() { TRY_AGAIN_LATER } else { POLICY_VIOLATION };
+    let title = reason.title();
+    let words = title.get(..title.len().min(120)).unwrap_or_default();
+    let mut frame = vec![0x88, u8::try_from(words.len() + 2).unwrap_or(2)];
+    frame.extend_from_slice(&code.to_be_bytes());
+    frame.extend_from_slice(words.as_bytes());
     frame
 }
 
@@ -135,11 +141,14 @@ mod tests {
     }
 
     #[test]
-    fn the_close_frame_is_one_whole_frame_with_1008() {
-        let close = close_frame("the session was ended");
-        let mut tracker = FrameTracker::default();
-        tracker.pass(&close);
-        assert!(tracker.is_between_frames());
-        assert_eq!(close[..4], [0x88, 23, 0x03, 0xf0]);
+    fn the_close_frame_is_one_whole_frame_and_says_whose_trouble_it_is() {
+        for (reason, code) in [(Reason::SessionNotFound, 1008_u16), (Reason::DirectoryFailed, 1013)] {
+            let close = close_frame(reason);
+            let mut tracker = FrameTracker::default();
+            tracker.pass(&close);
+            assert!(tracker.is_between_frames());
+            assert_eq!(close[0], 0x88);
+            assert_eq!(close[2..4], code.to_be_bytes());
+        }
     }
 }

@@ -9,10 +9,7 @@ use crate::policy::{Freshness, RouteMatch};
 const NOW: i64 = 1_800_000_000;
 
 fn now() -> Now {
-    Now {
-        wall: Timestamp::from_second(NOW).unwrap(),
-        monotonic: Monotonic::after_start(Duration::from_secs(100)),
-    }
+    Now { wall: Timestamp::from_second(NOW).unwrap(), monotonic: Monotonic::at(Duration::from_secs(100)) }
 }
 
 fn member() -> MemberRef {
@@ -36,7 +33,7 @@ fn session(id: &str, role: &str, expires_in: i64) -> MemberSession {
 }
 
 fn evidence(sessions: Vec<MemberSession>) -> Evidence {
-    let fetched_at = Now { monotonic: Monotonic::after_start(Duration::from_secs(93)), ..now() };
+    let fetched_at = Now { monotonic: Monotonic::at(Duration::from_secs(93)), ..now() };
     Evidence::Sessions(Arc::new(ActiveSessions::new(member(), &sessions, fetched_at)))
 }
 

@@ -20,6 +20,9 @@ pub(crate) use redis::{Redis, free_port};
 use serde_json::{Value, json};
 pub(crate) use stream::{End, OpenStream, WebSocket};
 
+/// What the admin API of a test takes.
+pub(crate) const ADMIN_TOKEN: &str = "a-token-of-some-length";
+
 /// Any free port of loopback.
 pub(crate) const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
@@ -85,6 +88,7 @@ impl World {
     pub(crate) async fn admin(&self, body: Value) -> Answer {
         let request = Ask::new("POST", "/admin/revoke")
             .header("content-type", "application/json")
+            .bearer(ADMIN_TOKEN)
             .body(body.to_string());
         ask(self.gateway.admin().unwrap(), request).await
     }

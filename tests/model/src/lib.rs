@@ -90,7 +90,7 @@ impl World {
 
     fn now(&self) -> Now {
         let tick = self.clock.fetch_add(1, Ordering::SeqCst);
-        Now { wall: jiff::Timestamp::UNIX_EPOCH, monotonic: Monotonic::after_start(Duration::from_secs(tick)) }
+        Now { wall: jiff::Timestamp::UNIX_EPOCH, monotonic: Monotonic::at(Duration::from_secs(tick)) }
     }
 
     /// Sent, then answered from what is true in between, then kept unless a mark outranks it: as the memory tier does.
@@ -100,7 +100,7 @@ impl World {
             let sessions = if self.alive.load(Ordering::SeqCst) { vec![member_session()] } else { Vec::new() };
             let evidence = Evidence::Sessions(std::sync::Arc::new(ActiveSessions::new(member(), &sessions, sent)));
             thread::yield_now();
-            if self.ledger.keep(&member(), &evidence) {
+            if self.ledger.keep(&member(), &evidence, Duration::ZERO) {
                 return Ok(evidence);
             }
         }
