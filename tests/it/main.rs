@@ -18,6 +18,7 @@ mod corpora;
 mod decisions;
 mod directory_faults;
 mod emulator;
+mod evidence;
 mod forwarding;
 mod hostile_requests;
 mod operations;
