@@ -101,6 +101,65 @@ routes:
     }
 }
 
+/// A line of YAML, the code of its one mistake, and what must be said about it.
+#[test]
+fn mistakes_around_the_directory_and_the_gateways_own_ends_are_found() {
+    const SHARED: &str = "sessions: { shared: { redis: REDIS, key: { value: KEY } } }";
+    let key = "0123456789abcdef0123456789abcdef";
+    let shared = |redis: &str, key: &str| SHARED.replace("REDIS", redis).replace("KEY", key);
+    let rows: [(&str, &str, &str); 27] = [
+        ("admin: {}", "C005", "`admin.token` is missing"),
+        ("admin: { token: { value: short } }", "C004", "fewer than 16 characters"),
+        ("admin: { token: { value: 0123456789abcdef }, address: nowhere }", "C004", "nowhere"),
+        ("webhooks: { secrets: [ { value: whsec_short } ] }", "C004", "no signing secret"),
+        ("webhooks: { secret: { value: x } }", "C002", "secret"),
+        ("sign_out: { redirect_to: http://example.com }", "C004", "no place to go to"),
+        ("sign_out: { redirect_to: //example.com }", "C004", "no place to go to"),
+        ("sign_out: { redirect_to: 'javascript:alert(1)' }", "C004", "no place to go to"),
+        ("sign_out: { redirect_to: '/\\example.com' }", "C004", "no place to go to"),
+        ("sign_out: { cookie_domain: 'a; b' }", "C004", "no domain"),
+        ("sign_out: { origins: [ app.example.com ] }", "C004", "no origin"),
+        ("sign_out: { origins: [ 'https://app.example.com/x' ] }", "C004", "no origin"),
+        ("sign_out: { origins: [ 'https://App.example.com' ] }", "C004", "write `https://app.example.com`"),
+        ("sign_out: { origins: [ 'https://a.example:443' ] }", "C004", "write `https://a.example`"),
+        ("streams: { recheck: 0s }", "C004", "recheck"),
+        ("streams: { recheck: 1ms }", "C004", "no time for anything else"),
+        ("sessions: { jwt_evidence: always }", "C004", "`never` or `outage`"),
+        ("sessions: { max_bytes: 1000 }", "C004", "next to nothing"),
+        ("sessions: { unknown_tokens: { per_peer: 0 } }", "C004", "per_peer"),
+        ("sessions: { shared: { key: { value: 0123456789abcdef0123456789abcdef } } }", "C005", "redis"),
+        (&shared("redis://127.0.0.1", "short"), "C004", "fewer than 32 characters"),
+        (&shared("redis://user:hush@127.0.0.1", key), "C004", "keys of their own"),
+        (&shared("http://127.0.0.1", key), "C004", "not the address of a Redis"),
+        (&shared("redis://127.0.0.1/x", key), "C004", "not the address of a Redis"),
+        (
+            &shared("redis://127.0.0.1", key).replacen("redis:", "prefix: 'a b', redis:", 1),
+            "C004",
+            "names in Redis",
+        ),
+        (&shared("redis://127.0.0.1", key).replacen("redis:", "timeout: 5s, redis:", 1), "C004", "no help"),
+        (
+            &shared("redis://127.0.0.1", key).replacen("redis:", "ca_file: none.pem, redis:", 1),
+            "C004",
+            "none.pem",
+        ),
+    ];
+    for (line, code, part) in rows {
+        let text = format!("{GOOD}{line}\n");
+        let told = mistakes(&text);
+        let [(found, Some(10), _)] = told.as_slice() else { panic!("{line}: {told:#?}") };
+        let human = read("x.yaml", &text, &[]).unwrap_err().render(false);
+        assert!(found == code && human.contains(part), "{line}: {human}");
+        for secret in ["hush", "short"] {
+            assert!(!human.contains(secret), "{line}: {human}");
+        }
+    }
+    let keys = GOOD.replace("  secret:", "  keys: { file: no-such-file }\n  secret:");
+    assert!(
+        matches!(mistakes(&keys).as_slice(), [(_, Some(3), message)] if message.contains("no-such-file"))
+    );
+}
+
 #[test]
 fn mistakes_are_found_wherever_they_are() {
     let cases = [

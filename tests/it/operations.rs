@@ -176,3 +176,33 @@ async fn leaving_has_an_end() {
     assert!(!gateway.shut_down().await, "a request that never ends was said to have ended");
     stuck.abort();
 }
+
+/// With a seed, a gateway that cannot reach the API begins with its keys; without either it stays unready.
+#[tokio::test]
+async fn seeded_keys_verify_until_keys_can_be_fetched() {
+    install_crypto();
+    let emulator = Emulator::start(EmulatorSettings { address: ANY, seed: None }).await.unwrap();
+    let api = emulator.url().trim_start_matches("http://").parse().unwrap();
+    let path = format!("/v1/b2b/sessions/jwks/{}", emulator.project_id());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jwks.json");
+    std::fs::write(&file, ask(api, Ask::get(&path)).await.body).unwrap();
+    let overrides = [
+        ("stytch.base_url", "http://127.0.0.1:1"),
+        ("stytch.keys.file", file.to_str().unwrap()),
+        ("sessions.jwt_evidence", "outage"),
+    ];
+    let echo = portcullis::emulator::EchoOrigin::start(ANY).await.unwrap();
+    let origin = format!("http://{}", echo.address());
+    let gateway =
+        Gateway::start(config_for(USUAL, &emulator, &origin, &overrides), Lines::default()).await.unwrap();
+    assert_eq!(ask(gateway.ops(), Ask::get("/readyz")).await.status, 200);
+    let viewer = emulator.personas().into_iter().find(|persona| persona.name == "VIEWER").unwrap();
+    let address = gateway.traffic()[0].0;
+    let served = ask(address, Ask::get("/").bearer(&viewer.jwt)).await;
+    assert_eq!(served.seen("x-auth-session-id").as_deref(), Some(viewer.session_id.as_str()));
+    // Its claims are held against the policy as a list would be.
+    assert_eq!(ask(address, Ask::get("/admin").bearer(&viewer.jwt)).await.reason(), "role_missing");
+    // The opaque token of the same session says nothing by itself.
+    assert_eq!(ask(address, Ask::get("/").cookie("stytch_session", &viewer.token)).await.status, 503);
+}

@@ -4,6 +4,8 @@ use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpSocket;
 
 use crate::support::{ADMIN_TOKEN, Answer, Ask, USUAL, World, ask};
 
@@ -105,6 +107,53 @@ async fn a_sign_out_that_the_api_did_not_take_is_not_called_one() {
     assert!(!refused.headers.contains_key("set-cookie"));
     world.heal().await;
     assert_eq!(world.send(request).await.status, 303, "a token sent by hand needs no origin");
+}
+
+/// A JWT of the viewer's session, made so long ago, or by a key that was made after the gateway asked for keys.
+async fn minted(world: &World, issued_ago: u64) -> String {
+    let path = format!("sessions/{}/jwt", world.persona("VIEWER").session_id);
+    let made = world.control("POST", &path, json!({ "issued_ago_seconds": issued_ago })).await;
+    made["session_jwt"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn whose_session_a_jwt_is_is_found_out_before_anybody_is_told_they_are_signed_out() {
+    let world = world().await;
+    let out = |jwt: &str| Ask::new("POST", "/.portcullis/sign-out").bearer(jwt);
+    world.fault(json!({ "operation": "keys", "status": 500 })).await;
+    world.control("POST", "keys/rotate", json!({})).await;
+    let by_new_key = minted(&world, 0).await;
+    let unknown = world.send(out(&by_new_key)).await;
+    assert_eq!((unknown.status, unknown.reason().as_str()), (503, "keys_unavailable"));
+    assert!(!unknown.headers.contains_key("set-cookie"));
+    assert_eq!(world.calls("revoke").await, 0);
+    world.heal().await;
+    let done = async {
+        while world.send(out(&by_new_key)).await.status != 303 {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), done).await.expect("the key was not looked up");
+    assert_eq!(world.calls("revoke").await, 1);
+    assert_eq!(world.get("/", "VIEWER").await.reason(), "session_not_found");
+}
+
+#[tokio::test]
+async fn an_expired_jwt_ends_its_session_once_and_costs_nothing_after() {
+    let world = world().await;
+    let expired = minted(&world, 3_600).await;
+    assert_eq!(world.send(Ask::get("/").bearer(&expired)).await.reason(), "credential_expired");
+    for _ in 0..20 {
+        let request = Ask::new("POST", "/.portcullis/sign-out").bearer(&expired);
+        assert_eq!(world.send(request).await.status, 303);
+    }
+    assert_eq!(world.calls("revoke").await, 1);
+    assert_eq!(world.metric("portcullis_revocations_total{source=\"sign_out\"}").await, Some(1.0));
+    assert_eq!(world.get("/", "VIEWER").await.reason(), "session_not_found");
+    // One that is not genuine ends nothing.
+    let forged = format!("{}A", minted(&world, 0).await);
+    assert_eq!(world.send(Ask::new("POST", "/.portcullis/sign-out").bearer(&forged)).await.status, 303);
+    assert_eq!(world.calls("revoke").await, 1);
 }
 
 #[tokio::test]
@@ -212,6 +261,28 @@ async fn a_webhook_makes_what_is_known_too_old_once_and_only_if_it_is_genuine() 
     assert_eq!(reason(Ask::get("/.portcullis/webhooks/stytch")).await.0, 405);
     let large = delivery(&world, SECRETS[0], "msg_6", 0, &other).body(vec![b'x'; 2_000_000]);
     assert_eq!(reason(large).await.1, "body_too_large");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_who_begin_deliveries_do_not_keep_genuine_ones_waiting() {
+    let world = world().await;
+    let timestamp = jiff::Timestamp::now().as_second();
+    let mut slow = Vec::new();
+    for _ in 0..150 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let mut stream = socket.connect(world.address()).await.unwrap();
+        let head = format!(
+            "POST /.portcullis/webhooks/stytch HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\nsvix-id: x\r\n\
+             svix-timestamp: {timestamp}\r\nsvix-signature: v1,AAAA\r\n\r\nx"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    let event = json!({ "action": "UPDATE", "object_type": "member", "id": "m" });
+    let began = std::time::Instant::now();
+    assert_eq!(world.send(delivery(&world, SECRETS[0], "msg_1", 0, &event)).await.status, 200);
+    assert!(began.elapsed() < std::time::Duration::from_secs(2), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
