@@ -311,3 +311,6 @@ pub(super) fn moment_of(date: Timestamp, now: crate::identity::Now) -> Monotonic
     let left = date.duration_since(now.wall);
     now.monotonic.plus(std::time::Duration::try_from(left).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

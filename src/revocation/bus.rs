@@ -20,7 +20,7 @@ const SILENCE: Duration = Duration::from_millis(3_500);
 /// The pause before announcements are tried again, or the log.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// The most often that what cannot be read makes everything be looked at again.
-const SOFTEN_EVERY: Duration = Duration::from_secs(10);
+const SOFTEN_EVERY: Duration = Duration::from_secs(3);
 /// What the wall clocks of two replicas may be apart (section 4.3).
 const SKEW: Duration = Duration::from_secs(2);
 

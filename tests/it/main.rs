@@ -26,6 +26,7 @@ mod outage;
 mod own_pages;
 mod peers;
 mod protocols;
+mod redis_troubles;
 mod rules;
 mod shared_tier;
 mod streams;

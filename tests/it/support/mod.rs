@@ -3,6 +3,7 @@
 mod client;
 mod origin;
 mod redis;
+mod replicas;
 mod stream;
 
 use std::collections::HashMap;
@@ -16,7 +17,8 @@ pub(crate) use origin::{Origin, Reply};
 use portcullis::app::Gateway;
 use portcullis::config::{Config, LoadOptions, SecretPolicy, load};
 use portcullis::emulator::{EchoOrigin, Emulator, EmulatorSettings, Persona};
-pub(crate) use redis::{Redis, free_port};
+pub(crate) use redis::{KEY, Redis, free_port};
+pub(crate) use replicas::{Replicas, YAML as REPLICAS, metric, upstream};
 use serde_json::{Value, json};
 pub(crate) use stream::{End, OpenStream, WebSocket};
 
@@ -153,6 +155,15 @@ impl World {
         let path = format!("sessions/{session_id}/jwt");
         let minted = self.control("POST", &path, json!({ "issued_ago_seconds": 60 })).await;
         minted["session_jwt"].as_str().unwrap().to_owned()
+    }
+
+    /// A session of a new member: its id and a JWT that is a minute old.
+    pub(crate) async fn new_session(&self) -> (String, String) {
+        let member = self.control("POST", "members", json!({ "organization": "acme" })).await;
+        let made = self.control("POST", "sessions", json!({ "member": member["member_id"] })).await;
+        let id = made["member_session"]["member_session_id"].as_str().unwrap().to_owned();
+        let jwt = self.aged_jwt(&id).await;
+        (id, jwt)
     }
 
     pub(crate) async fn revoke(&self, persona: &str) {

@@ -32,6 +32,8 @@ impl Redis {
     fn spawn(port: u16, options: &[&str]) -> Option<Child> {
         let process = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            // For `debug sleep`.
+            .args(["--enable-debug-command", "local"])
             .args(options)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -112,7 +114,8 @@ impl Redis {
         let (flag, port) = (std::sync::Arc::clone(&stop), self.port.to_string());
         let thread = std::thread::spawn(move || {
             while !flag.load(std::sync::atomic::Ordering::Relaxed) {
-                drop(Command::new("redis-cli").args(["-p", &port, "debug", "sleep", "0.1"]).output());
+                let slept = Command::new("redis-cli").args(["-p", &port, "debug", "sleep", "0.1"]).output();
+                assert_eq!(slept.unwrap().stdout, b"OK\n", "it is not slow");
             }
         });
         Slow(stop, Some(thread))
