@@ -1,7 +1,8 @@
 //! The single flight, the marks and the ledger of the memory tier, the very files of `src/directory`, with loom's locks
-//! in place of the standard ones: every interleaving of lookup, forget, refresh and disconnect is tried.
+//! in place of the standard ones: every interleaving of lookup, forget, refresh and disconnect is tried, up to a number of
+//! preemptions. What calls them is written again here without IO, as short as it can be.
 //!
-//! Must not hold a copy of what it checks.
+//! Must not hold a copy of the files it checks.
 
 #![cfg(test)]
 
