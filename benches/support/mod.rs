@@ -198,20 +198,31 @@ impl Connection {
     }
 
     pub async fn send(&mut self, method: &str, path: &str, header: &str, body: &str) -> (u16, String) {
+        self.try_send(method, path, header, body).await.expect("closed")
+    }
+
+    /// Nothing if the connection was closed before the answer was there.
+    pub async fn try_send(
+        &mut self,
+        method: &str,
+        path: &str,
+        header: &str,
+        body: &str,
+    ) -> Option<(u16, String)> {
         let header = if header.is_empty() { String::new() } else { format!("{header}\r\n") };
         let length =
             if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
         let head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\n{header}{length}\r\n{body}", self.host);
-        self.stream.write_all(head.as_bytes()).await.unwrap();
+        self.stream.write_all(head.as_bytes()).await.ok()?;
         self.read().await
     }
 
-    async fn read(&mut self) -> (u16, String) {
+    async fn read(&mut self) -> Option<(u16, String)> {
         let end = loop {
             if let Some(at) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
                 break at + 4;
             }
-            assert!(self.stream.read_buf(&mut self.buffer).await.unwrap() > 0, "closed");
+            self.more().await?;
         };
         let head = String::from_utf8_lossy(&self.buffer[..end]).to_ascii_lowercase();
         let status = head[9..12].parse().unwrap();
@@ -220,11 +231,16 @@ impl Connection {
             .find_map(|line| line.strip_prefix("content-length:"))
             .map_or(0, |length| length.trim().parse().unwrap());
         while self.buffer.len() < end + length {
-            assert!(self.stream.read_buf(&mut self.buffer).await.unwrap() > 0, "closed");
+            self.more().await?;
         }
         let body = String::from_utf8_lossy(&self.buffer[end..end + length]).into_owned();
         self.buffer.drain(..end + length);
-        (status, body)
+        Some((status, body))
+    }
+
+    async fn more(&mut self) -> Option<()> {
+        let read = self.stream.read_buf(&mut self.buffer).await.unwrap_or_default();
+        (read > 0).then_some(())
     }
 }
 

@@ -35,7 +35,8 @@ pub use guard::Guard;
 pub use memory::Memory;
 pub use settings::{GuardSettings, MemorySettings, SharedSettings, UnknownTokenSettings};
 pub use shared::{
-    BusEvent, BusMessage, Heard, RedisLink, SealedMessage, Shared, SharedError, Subscription, UnusableKey,
+    BusEvent, BusMessage, Deaf, Heard, RedisLink, SealedMessage, Shared, SharedError, Subscription,
+    UnusableKey,
 };
 
 /// A tier of the directory, or the directory itself.

@@ -86,18 +86,26 @@ pub(super) async fn listen(link: RedisLink, revocations: Revocations) {
     let mut pause = Duration::from_millis(100);
     let mut first = true;
     loop {
-        if let Some(mut subscription) = link.subscribe().await {
-            // Heard from now on; what was said while nobody listened is in the log.
-            let whole = catch_up(&link, &revocations).await;
-            if !(first && whole) {
-                tracing::info!("what may have been missed on the revocation bus is looked at again");
-                revocations.soften();
+        match link.subscribe().await {
+            Err(error) if first => {
+                tracing::warn!(%error, "redis cannot be listened to; until it can, ages bound what the others did");
             }
-            pause = Duration::from_millis(100);
-            connected.set(1);
-            hear(&mut subscription, &revocations).await;
-            connected.set(0);
-            tracing::warn!("the revocation bus is lost; until it is back, ages bound what the others did");
+            Err(error) => tracing::debug!(%error, "redis cannot be listened to yet"),
+            Ok(mut subscription) => {
+                // Heard from now on; what was said while nobody listened is in the log.
+                let whole = catch_up(&link, &revocations).await;
+                if !(first && whole) {
+                    tracing::info!("what may have been missed on the revocation bus is looked at again");
+                    revocations.soften();
+                }
+                pause = Duration::from_millis(100);
+                connected.set(1);
+                hear(&mut subscription, &revocations).await;
+                connected.set(0);
+                tracing::warn!(
+                    "the revocation bus is lost; until it is back, ages bound what the others did"
+                );
+            }
         }
         // From the first failure on, something may have been missed.
         first = false;

@@ -14,6 +14,15 @@ use super::record::{BusEvent, BusMessage, read_message, write_message};
 /// Revocations kept in the log for those who were away.
 const MAX_LOGGED: isize = 10_000;
 
+/// Why nothing can be heard.
+#[derive(Debug, thiserror::Error)]
+pub enum Deaf {
+    #[error(transparent)]
+    Refused(#[from] redis::RedisError),
+    #[error("no answer came in time")]
+    Silent,
+}
+
 /// An open ear on the bus.
 pub struct Subscription {
     link: RedisLink,
@@ -75,14 +84,14 @@ impl RedisLink {
         Some((messages, whole))
     }
 
-    /// Begins to listen. `None` if Redis cannot be reached.
-    pub async fn subscribe(&self) -> Option<Subscription> {
+    /// Begins to listen.
+    pub async fn subscribe(&self) -> Result<Subscription, Deaf> {
         let begin = async {
-            let mut pubsub = self.0.client.get_async_pubsub().await.ok()?;
-            pubsub.subscribe(self.channel()).await.ok()?;
-            Some(Subscription { link: self.clone(), messages: pubsub.into_on_message() })
+            let mut pubsub = self.0.client.get_async_pubsub().await?;
+            pubsub.subscribe(self.channel()).await?;
+            Ok(Subscription { link: self.clone(), messages: pubsub.into_on_message() })
         };
-        tokio::time::timeout(Duration::from_secs(2), begin).await.ok().flatten()
+        tokio::time::timeout(Duration::from_secs(2), begin).await.unwrap_or(Err(Deaf::Silent))
     }
 
     fn opened(&self, sealed: &[u8]) -> Option<BusMessage> {

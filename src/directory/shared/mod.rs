@@ -21,7 +21,7 @@ use crate::identity::Now;
 use crate::session::{ActiveSessions, Evidence, Revocation};
 use crate::telemetry::Metrics;
 
-pub use bus::{Heard, SealedMessage, Subscription};
+pub use bus::{Deaf, Heard, SealedMessage, Subscription};
 pub use link::{RedisLink, SharedError};
 pub use record::{BusEvent, BusMessage};
 pub use seal::UnusableKey;

@@ -100,11 +100,16 @@ impl Answer {
 
 /// Makes a request on a connection of its own.
 pub(crate) async fn ask(address: SocketAddr, request: Ask) -> Answer {
+    try_ask(address, request).await.expect("the answer was cut short")
+}
+
+/// As `ask`; nothing if the answer was cut short, as it is when the session ends in the middle of it.
+pub(crate) async fn try_ask(address: SocketAddr, request: Ask) -> Option<Answer> {
     let within = tokio::time::timeout(Duration::from_secs(30), send(address, request));
     within.await.expect("no answer within 30 s")
 }
 
-async fn send(address: SocketAddr, request: Ask) -> Answer {
+async fn send(address: SocketAddr, request: Ask) -> Option<Answer> {
     let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
     let uri: Uri = if request.http2 {
         format!("http://{address}{}", request.path).parse().unwrap()
@@ -118,24 +123,24 @@ async fn send(address: SocketAddr, request: Ask) -> Answer {
     let response = if request.http2 {
         let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
         tokio::spawn(connection);
-        sender.send_request(message).await.unwrap()
+        sender.send_request(message).await.ok()?
     } else {
         if !message.headers().contains_key("host") {
             message.headers_mut().insert("host", address.to_string().parse().unwrap());
         }
         let (mut sender, connection) = http1::handshake(stream).await.unwrap();
         tokio::spawn(connection);
-        sender.send_request(message).await.unwrap()
+        sender.send_request(message).await.ok()?
     };
     let (parts, body) = response.into_parts();
-    let body = body.collect().await.unwrap();
-    Answer {
+    let body = body.collect().await.ok()?;
+    Some(Answer {
         status: parts.status.as_u16(),
         version: parts.version,
         headers: parts.headers,
         trailers: body.trailers().cloned(),
         body: body.to_bytes(),
-    }
+    })
 }
 
 /// As `raw`, for answers that take up to two seconds to come.

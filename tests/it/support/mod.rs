@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
-pub(crate) use client::{Answer, Ask, ask, raw, raw_patiently};
+pub(crate) use client::{Answer, Ask, ask, raw, raw_patiently, try_ask};
 pub(crate) use origin::{Origin, Reply};
 use portcullis::app::Gateway;
 use portcullis::config::{Config, LoadOptions, SecretPolicy, load};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use portcullis::app::Gateway;
 use serde_json::{Value, json};
 
-use super::{Answer, Ask, Redis, World, ask};
+use super::{Answer, Ask, Redis, World, ask, try_ask};
 
 pub(crate) const YAML: &str = r#"
 admin: { address: "127.0.0.1:0", token: { value: a-token-of-some-length } }
@@ -65,8 +65,9 @@ impl Replicas {
     /// Until a replica refuses, asking all the time.
     pub(crate) async fn refused_after(&self, replica: usize, persona: &str, began: Instant) -> Duration {
         loop {
-            let answer = self.get(replica, persona).await;
-            if answer.status != 200 {
+            let address = self.gateways().nth(replica).unwrap().traffic()[0].0;
+            let answer = try_ask(address, Ask::get("/").bearer(&self.jwts[persona])).await;
+            if let Some(answer) = answer.filter(|answer| answer.status != 200) {
                 assert_eq!(answer.reason(), "session_not_found");
                 return began.elapsed();
             }
