@@ -198,7 +198,7 @@ impl Connection {
     }
 
     pub async fn send(&mut self, method: &str, path: &str, header: &str, body: &str) -> (u16, String) {
-        self.try_send(method, path, header, body).await.expect("closed")
+        self.try_send(method, path, header, body).await.unwrap()
     }
 
     /// Nothing if the connection was closed before the answer was there.
