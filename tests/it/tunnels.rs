@@ -1,6 +1,6 @@
 //! WebSocket tunnels whose session ends: nothing goes on in either direction, whatever the client does.
 
-use std::net::SocketAddr;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 use crate::support::{ANY, World};
 
@@ -17,31 +18,34 @@ routes: [ { name: everything, match: { path: /** }, require: authenticated, webs
 "#;
 const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-/// Switches, sends `first`, then `more` for ever, and counts what it receives meanwhile.
-async fn origin(first: Vec<u8>, more: Vec<u8>) -> (SocketAddr, Arc<AtomicU64>) {
+/// An origin that switches, and then does what it is told with the socket.
+async fn origin<F>(then: impl Fn(TcpStream, Arc<AtomicU64>) -> F + Send + 'static) -> (World, Arc<AtomicU64>)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let listener = TcpListener::bind(ANY).await.unwrap();
-    let (address, received) = (listener.local_addr().unwrap(), Arc::new(AtomicU64::new(0)));
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let received = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&received);
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let (first, more, count) = (first.clone(), more.clone(), Arc::clone(&count));
-            tokio::spawn(async move {
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    head.push(stream.read_u8().await.unwrap());
-                }
-                stream.write_all(SWITCH.as_bytes()).await.unwrap();
-                stream.write_all(&first).await.unwrap();
-                let (mut from, mut to) = stream.into_split();
-                tokio::spawn(async move { while !more.is_empty() && to.write_all(&more).await.is_ok() {} });
-                let mut buffer = [0; 1024];
-                while let Ok(read @ 1..) = from.read(&mut buffer).await {
-                    count.fetch_add(u64::try_from(read).unwrap(), Ordering::Relaxed);
-                }
-            });
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            stream.write_all(SWITCH.as_bytes()).await.unwrap();
+            tokio::spawn(then(stream, Arc::clone(&count)));
         }
     });
-    (address, received)
+    (World::with_origin(YAML, &[], &url).await, received)
+}
+
+/// Counts what arrives until nothing more does.
+async fn count(mut from: impl tokio::io::AsyncRead + Unpin, received: Arc<AtomicU64>) {
+    let mut buffer = [0; 1024];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        received.fetch_add(u64::try_from(read).unwrap(), Ordering::Relaxed);
+    }
 }
 
 async fn open(world: &World) -> TcpStream {
@@ -82,8 +86,15 @@ async fn a_client_that_reads_nothing_cannot_keep_its_tunnel() {
     // Unmasked frames of 64 KiB without an end: the client's buffers are soon full, and the gateway waits to write.
     let mut frame = vec![0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0];
     frame.resize(frame.len() + 65_536, b'x');
-    let (address, received) = origin(Vec::new(), frame).await;
-    let world = World::with_origin(YAML, &[], &format!("http://{address}")).await;
+    let (world, received) = origin(move |stream, received| {
+        let frame = frame.clone();
+        async move {
+            let (from, mut to) = stream.into_split();
+            tokio::spawn(async move { while to.write_all(&frame).await.is_ok() {} });
+            count(from, received).await;
+        }
+    })
+    .await;
     let (_unread, mut to) = open(&world).await.into_split();
     for _ in 0..50 {
         to.write_all(&[0x81, 0x81, 1, 2, 3, 4, b'x' ^ 1]).await.unwrap();
@@ -100,23 +111,11 @@ async fn a_client_that_reads_nothing_cannot_keep_its_tunnel() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_origin_that_closed_its_half_leaves_no_way_open() {
-    let listener = TcpListener::bind(ANY).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let received = Arc::new(AtomicU64::new(0));
-    let count = Arc::clone(&received);
-    tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await.unwrap());
-        }
-        stream.write_all(SWITCH.as_bytes()).await.unwrap();
+    let (world, received) = origin(|mut stream, received| async move {
         stream.shutdown().await.unwrap();
-        while stream.read_u8().await.is_ok() {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-    });
-    let world = World::with_origin(YAML, &[], &format!("http://{address}")).await;
+        count(stream, received).await;
+    })
+    .await;
     let mut stream = open(&world).await;
     for _ in 0..10 {
         stream.write_all(&[0x81, 0x81, 1, 2, 3, 4, b'x' ^ 1]).await.unwrap();
@@ -138,24 +137,19 @@ async fn a_frame_that_was_begun_is_finished_first_and_one_that_never_ends_is_cut
     let rest = [vec![b'y'; 50], vec![0x82, 1, b'z']].concat();
     for more in [rest, Vec::new()] {
         let finishes = !more.is_empty();
-        let listener = TcpListener::bind(ANY).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (first, go) = (begun.clone(), Arc::new(tokio::sync::Notify::new()));
+        let (first, go) = (begun.clone(), Arc::new(Notify::new()));
         let told = Arc::clone(&go);
-        tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                head.push(stream.read_u8().await.unwrap());
+        let (world, _) = origin(move |mut stream, _| {
+            let (first, more, told) = (first.clone(), more.clone(), Arc::clone(&told));
+            async move {
+                stream.write_all(&first).await.unwrap();
+                told.notified().await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                drop(stream.write_all(&more).await);
+                std::future::pending::<()>().await;
             }
-            stream.write_all(SWITCH.as_bytes()).await.unwrap();
-            stream.write_all(&first).await.unwrap();
-            told.notified().await;
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            drop(stream.write_all(&more).await);
-            std::future::pending::<()>().await;
-        });
-        let world = World::with_origin(YAML, &[], &format!("http://{address}")).await;
+        })
+        .await;
         let mut stream = open(&world).await;
         let mut read = vec![0; 52];
         stream.read_exact(&mut read).await.unwrap();
