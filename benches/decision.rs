@@ -129,7 +129,7 @@ fn world(members: usize) -> World {
             CredentialSource::Bearer,
         ]
         .into(),
-        jwt_rules: rules.clone(),
+        jwt_rules: Arc::new(rules.clone()),
         managed_names: Arc::new(ManagedNames::new("x-auth-")),
         negative_for: Duration::from_secs(2),
         own_route: Arc::new(route(freshness)),

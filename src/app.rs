@@ -2,17 +2,17 @@
 //!
 //! Must not hold a rule of its own; it is a list, top to bottom: build, wire, start, wait, drain.
 
+mod trust;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
+use http::{Method, Uri};
+use rustls::ClientConfig;
 
+use self::trust::client_tls;
 use crate::admin::{AdminDoor, OpsDoor, Readiness};
 use crate::config::Config;
 use crate::directory::{
@@ -21,6 +21,7 @@ use crate::directory::{
 };
 use crate::doors::{self, Origins, ProxyDoor};
 use crate::engine::{Engine, EngineSettings, ManagedNames, Snapshot, Sources};
+use crate::identity::ProjectId;
 use crate::policy::{Access, CanonicalPath, Reason, Requirement, Route, RouteMatch, RouteTable};
 use crate::revocation::Revocations;
 use crate::server::{BindError, Drain, Listener, ListenerSettings, ServerLimits, server_tls};
@@ -48,6 +49,8 @@ pub enum StartError {
 /// Why rules cannot be put in force without a restart.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RulesError {
+    #[error("they are for another project or API")]
+    Project,
     #[error("the upstream `{0}` is not there")]
     Upstream(Arc<str>),
     #[error("evidence may be {wanted:?} old by them, and what is forgotten is remembered for {kept:?} only")]
@@ -65,6 +68,7 @@ pub struct Gateway {
     core: Core,
     revocations: Revocations,
     upstreams: Vec<Arc<str>>,
+    project: (ProjectId, Uri),
     lines: LineWriter,
 }
 
@@ -155,6 +159,7 @@ impl Gateway {
             core,
             revocations,
             upstreams: config.upstreams.into_iter().map(|settings| settings.name).collect(),
+            project: (config.stytch.project_id, config.stytch.base_url),
             lines,
         })
     }
@@ -184,6 +189,9 @@ impl Gateway {
     /// built with stays. Open streams are asked about again; lists without the custom claims that are asked about now
     /// are asked for again as their members come.
     pub fn replace_rules(&self, config: &Config) -> Result<(), RulesError> {
+        if (&config.stytch.project_id, &config.stytch.base_url) != (&self.project.0, &self.project.1) {
+            return Err(RulesError::Project);
+        }
         let unknown = config.routes.iter().find(|route| !self.upstreams.contains(&route.upstream));
         if let Some(route) = unknown {
             return Err(RulesError::Upstream(Arc::clone(&route.upstream)));
@@ -320,7 +328,7 @@ fn rules(config: &Config) -> Snapshot {
     Snapshot {
         routes: RouteTable::new(config.routes.iter().cloned()),
         credentials: config.credentials.clone().into(),
-        jwt_rules: config.jwt_rules.clone(),
+        jwt_rules: Arc::new(config.jwt_rules.clone()),
         managed_names: Arc::new(ManagedNames::new(&config.header_prefix)),
         negative_for: config.memory.negative_for,
         own_route: Arc::new(own_route(config)),
@@ -370,29 +378,4 @@ fn ops_door(metrics: &Metrics, core: &Core, drain: &Drain) -> OpsDoor {
             bytes.set(i64::try_from(size).unwrap_or(i64::MAX));
         }),
     )
-}
-
-/// Trust in servers: the system's authorities, those that come with the program where there are none, and the configured ones.
-fn client_tls(config: &Config) -> Result<Arc<ClientConfig>, StartError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in rustls_native_certs::load_native_certs().certs {
-        // One unreadable authority of the system is no reason not to start.
-        drop(roots.add(certificate));
-    }
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    if let Some(file) = &config.ca_file {
-        let fail = |message: String| StartError::Authorities { file: file.display().to_string(), message };
-        for certificate in CertificateDer::pem_file_iter(file).map_err(|error| fail(error.to_string()))? {
-            let certificate = certificate.map_err(|error| fail(error.to_string()))?;
-            roots.add(certificate).map_err(|error| fail(error.to_string()))?;
-        }
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(StartError::Tls)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
 }

@@ -22,7 +22,7 @@ pub(super) fn mask_unreadable(text: &str) -> String {
     let mut start = 0;
     for line in text.split_inclusive('\n') {
         let words = line.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
-        let doubtful = words.into_iter().any(|word| sounds_secret(word) || word == "value");
+        let doubtful = words.into_iter().any(|word| sounds_secret(word) || BARE_SECRETS.contains(&word));
         if let Some(at) = line.find([':', '=']).filter(|_| doubtful) {
             hidden.push(start + at + 1..start + line.len());
         }
@@ -30,6 +30,9 @@ pub(super) fn mask_unreadable(text: &str) -> String {
     }
     cover(text, hidden)
 }
+
+/// Words in front of a secret that do not sound like one.
+const BARE_SECRETS: [&str; 4] = ["value", "token", "key", "previous_key"];
 
 /// The text of a URL without the password somebody wrote into it.
 pub(super) fn without_credentials(text: &str) -> String {
@@ -70,11 +73,10 @@ fn sounds_secret(key: &str) -> bool {
 fn credentials_in_urls(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
     text.match_indices("://").filter_map(|(at, _)| {
         let start = at + 3;
-        let authority = text
-            .get(start..)?
-            .split(|letter: char| letter.is_whitespace() || "/\"'".contains(letter))
-            .next()?;
-        authority.rfind('@').map(|length| start..start + length)
+        // A password may hold a slash that should have been encoded.
+        let rest = text.get(start..)?;
+        let word = rest.split(|letter: char| letter.is_whitespace() || "\"',".contains(letter)).next()?;
+        word.rfind('@').map(|length| start..start + length)
     })
 }
 
@@ -123,6 +125,9 @@ mod tests {
         for text in [
             "secret: { value: hush: x",
             "  value: hush: x\nb: 1",
+            "admin:\n  token: @hush\n",
+            "shared: { key: @hush }",
+            "redis: redis://:a/hush@h:1",
             "{\"stytch\":{\"secret\":{\"value\":\"hush\"}",
         ] {
             let masked = mask_unreadable(text);

@@ -2,16 +2,17 @@
 //!
 //! Must not count a token that turned out to be good, nor let one address's junk use up what others need.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
 
 use super::UnknownTokenSettings;
-use crate::identity::Monotonic;
+use crate::identity::{Monotonic, network_of};
 
-/// Addresses remembered for having sent unknown tokens.
+/// Addresses remembered for asking about unknown tokens.
 const MAX_PEERS: u64 = 10_000;
 /// How long an address that sent unknown tokens is remembered.
 const REMEMBER_FOR: Duration = Duration::from_secs(60);
@@ -23,17 +24,22 @@ const BURST: f64 = 20.0;
 /// The budgets of unknown tokens.
 pub struct Attempts {
     settings: UnknownTokenSettings,
-    /// Addresses that sent unknown tokens lately.
-    suspects: Peers,
+    /// Addresses that ask about tokens nothing is known of, or did lately.
+    peers: Cache<IpAddr, Arc<Peer>>,
     /// Addresses that showed something genuine lately: whoever floods us from elsewhere takes nothing from them.
-    proven: Peers,
+    proven: Cache<IpAddr, ()>,
     for_suspects: Mutex<Budget>,
     /// For addresses nothing is known of, so that a flood from suspects does not shut out the first token of a new one.
     for_strangers: Mutex<Budget>,
     for_proven: Mutex<Budget>,
 }
 
-type Peers = Cache<IpAddr, Arc<Mutex<Budget>>>;
+/// One address.
+struct Peer {
+    budget: Mutex<Budget>,
+    /// It sent a token that was nobody's.
+    suspect: AtomicBool,
+}
 
 /// Tokens left, and when that was so.
 struct Budget {
@@ -42,11 +48,22 @@ struct Budget {
     per_second: f64,
 }
 
+/// What is known of an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It sent unknown tokens lately.
+    Suspect,
+    /// Nothing.
+    Stranger,
+    /// It showed something genuine lately.
+    Proven,
+}
+
 impl Attempts {
     pub fn new(settings: UnknownTokenSettings) -> Self {
         let share = |of: f64| Mutex::new(Budget::full(f64::from(settings.in_total) / of));
         Self {
-            suspects: Cache::builder().max_capacity(MAX_PEERS).time_to_idle(REMEMBER_FOR).build(),
+            peers: Cache::builder().max_capacity(MAX_PEERS).time_to_idle(REMEMBER_FOR).build(),
             proven: Cache::builder().max_capacity(MAX_PEERS).time_to_live(PROVEN_FOR).build(),
             for_suspects: share(4.0),
             for_strangers: share(4.0),
@@ -55,37 +72,48 @@ impl Attempts {
         }
     }
 
-    /// Notes that somebody at `peer` showed a genuine credential that was not seen before.
+    /// Notes that somebody at `peer` showed a genuine credential that was not seen before. Of an address that sends junk
+    /// as well, the junk counts.
     pub fn vouch(&self, peer: IpAddr) {
-        // Many people may sit behind one address that is known for good.
-        let share = f64::from(self.settings.in_total) / 4.0;
-        self.proven.get_with(network(peer), || Arc::new(Mutex::new(Budget::full(share))));
+        let network = network_of(peer);
+        if !self.peers.get(&network).is_some_and(|peer| peer.is_spent()) {
+            self.proven.insert(network, ());
+        }
     }
 
     /// Leave to ask about a token that nothing is known of, or how long to wait for it.
     pub(super) fn admit(self: &Arc<Self>, peer: Option<IpAddr>, now: Monotonic) -> Result<Attempt, Duration> {
-        let (standing, own) = self.standing(peer.map(network));
-        let wait = own.as_ref().and_then(|own| lock(own).wait(now));
-        if let Some(wait) = wait.or_else(|| lock(self.pool(standing)).wait(now)) {
+        let network = peer.map(network_of);
+        let peer = network.map(|network| {
+            let budget = || Mutex::new(Budget::full(f64::from(self.settings.per_peer)));
+            self.peers
+                .get_with(network, || Arc::new(Peer { budget: budget(), suspect: AtomicBool::new(false) }))
+        });
+        let mut standing = match &peer {
+            Some(_) if network.is_some_and(|network| self.proven.contains_key(&network)) => Standing::Proven,
+            Some(peer) if peer.suspect.load(Ordering::Relaxed) => Standing::Suspect,
+            _ => Standing::Stranger,
+        };
+        // An address that is known for good may have many people behind it: only its junk is counted.
+        let prepaid = standing != Standing::Proven;
+        if prepaid && let Some(wait) = peer.as_ref().and_then(|peer| lock(&peer.budget).wait(now)) {
             return Err(wait);
         }
-        let attempt = Attempt { attempts: Arc::clone(self), standing, own, spent: false };
+        if let Some(wait) = lock(self.pool(standing)).wait(now) {
+            if prepaid {
+                return Err(wait);
+            }
+            standing = Standing::Suspect;
+            if let Some(wait) = lock(self.pool(standing)).wait(now) {
+                return Err(wait);
+            }
+        }
         // Taken before the answer is there: many at once must not all find the same one left.
-        attempt.take(1.0);
-        Ok(attempt)
-    }
-
-    fn standing(&self, network: Option<IpAddr>) -> (Standing, Option<Arc<Mutex<Budget>>>) {
-        let Some(network) = network else { return (Standing::Stranger, None) };
-        if let Some(own) = self.proven.get(&network) {
-            return (Standing::Proven, Some(own));
+        lock(self.pool(standing)).take(1.0);
+        if let Some(peer) = peer.as_ref().filter(|_| prepaid) {
+            lock(&peer.budget).take(1.0);
         }
-        if let Some(own) = self.suspects.get(&network) {
-            return (Standing::Suspect, Some(own));
-        }
-        // The first of a stranger; a second one before it is answered for is no stranger's any more.
-        let full = || Arc::new(Mutex::new(Budget::full(f64::from(self.settings.per_peer))));
-        (Standing::Stranger, Some(self.suspects.get_with(network, full)))
+        Ok(Attempt { attempts: Arc::clone(self), standing, network, peer, prepaid, spent: false })
     }
 
     fn pool(&self, standing: Standing) -> &Mutex<Budget> {
@@ -97,22 +125,21 @@ impl Attempts {
     }
 }
 
-/// What is known of an address.
-#[derive(Debug, Clone, Copy)]
-enum Standing {
-    /// It sent unknown tokens lately, or is about to have.
-    Suspect,
-    /// Nothing.
-    Stranger,
-    /// It showed something genuine lately.
-    Proven,
+impl Peer {
+    /// Whether it sent more junk than one address may.
+    fn is_spent(&self) -> bool {
+        self.suspect.load(Ordering::Relaxed) && lock(&self.budget).left < 1.0
+    }
 }
 
 /// Leave to ask about one token. Given back when it is dropped, unless the token turned out to be nobody's.
 pub(super) struct Attempt {
     attempts: Arc<Attempts>,
     standing: Standing,
-    own: Option<Arc<Mutex<Budget>>>,
+    network: Option<IpAddr>,
+    peer: Option<Arc<Peer>>,
+    /// Whether the address's own budget was charged already.
+    prepaid: bool,
     spent: bool,
 }
 
@@ -120,20 +147,25 @@ impl Attempt {
     /// The token was nobody's.
     pub(super) fn spend(mut self) {
         self.spent = true;
-    }
-
-    fn take(&self, count: f64) {
-        lock(self.attempts.pool(self.standing)).take(count);
-        if let Some(own) = &self.own {
-            lock(own).take(count);
+        let Some((peer, network)) = self.peer.as_ref().zip(self.network) else { return };
+        peer.suspect.store(true, Ordering::Relaxed);
+        if !self.prepaid {
+            lock(&peer.budget).take(1.0);
+        }
+        if peer.is_spent() {
+            self.attempts.proven.invalidate(&network);
         }
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if !self.spent {
-            self.take(-1.0);
+        if self.spent {
+            return;
+        }
+        lock(self.attempts.pool(self.standing)).take(-1.0);
+        if let Some(peer) = self.peer.as_ref().filter(|_| self.prepaid) {
+            lock(&peer.budget).take(-1.0);
         }
     }
 }
@@ -158,17 +190,6 @@ impl Budget {
 
     fn take(&mut self, count: f64) {
         self.left = (self.left - count).min(self.per_second * BURST);
-    }
-}
-
-/// One address, or the /64 that one subscriber has of IPv6 (RFC 6177).
-fn network(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        address => address,
     }
 }
 
@@ -215,11 +236,30 @@ mod tests {
     #[test]
     fn an_address_known_for_good_keeps_its_own_share_whatever_others_send() {
         let attempts = Arc::new(Attempts::new(UnknownTokenSettings { per_peer: 10, in_total: 20 }));
-        attempts.vouch("192.0.2.1".parse().unwrap());
+        let office: IpAddr = "192.0.2.1".parse().unwrap();
+        attempts.vouch(office);
         for n in 0..=255 {
             asked(&attempts, &format!("10.0.0.{n}"), 1_000, at(100));
         }
         assert!(attempts.admit(Some("192.0.2.2".parse().unwrap()), at(100)).is_err());
-        assert_eq!(asked(&attempts, "192.0.2.1", 1_000, at(100)), 100, "and no more than that");
+        // Many people behind it ask at once, and all their tokens are good.
+        let many: Vec<_> = (0..200).map(|_| attempts.admit(Some(office), at(100)).ok().unwrap()).collect();
+        drop(many);
+        // Its junk costs it its good name, and a credential does not give that back while it goes on.
+        assert_eq!(asked(&attempts, "192.0.2.1", 1_000, at(100)), 200);
+        attempts.vouch(office);
+        assert!(attempts.admit(Some(office), at(100)).is_err());
+    }
+
+    #[test]
+    fn what_turned_out_to_be_good_or_our_own_trouble_leaves_no_trace() {
+        let attempts = Arc::new(Attempts::new(UnknownTokenSettings { per_peer: 1, in_total: 20 }));
+        for n in 0..=255 {
+            asked(&attempts, &format!("10.0.0.{}", n % 8), 1_000, at(100));
+        }
+        // The suspects have nothing left; a new address whose lookups fail stays a stranger.
+        for _ in 0..500 {
+            drop(attempts.admit(Some("192.0.2.1".parse().unwrap()), at(100)).ok().unwrap());
+        }
     }
 }

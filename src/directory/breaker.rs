@@ -25,7 +25,8 @@ const RECOVERED: u32 = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallOutcome {
     Success,
-    Failure,
+    /// It failed, and perhaps said how long to leave it alone.
+    Failure(Option<Duration>),
     /// The far end asked to be left alone for so long.
     HoldOff(Duration),
 }
@@ -39,13 +40,10 @@ impl CallOutcome {
                 // Limits are counted in fixed windows: without a word from the far end, the next second is a new one.
                 Some(Self::HoldOff(retry_after.unwrap_or(PAUSE)))
             }
-            Err(DirectoryError::Failed { retry_after: Some(wait), .. }) => Some(Self::HoldOff(*wait)),
-            Err(
-                DirectoryError::Unreachable
-                | DirectoryError::Timeout
-                | DirectoryError::Failed { retry_after: None, .. }
-                | DirectoryError::Malformed(_),
-            ) => Some(Self::Failure),
+            Err(DirectoryError::Failed { retry_after, .. }) => Some(Self::Failure(*retry_after)),
+            Err(DirectoryError::Unreachable | DirectoryError::Timeout | DirectoryError::Malformed(_)) => {
+                Some(Self::Failure(None))
+            }
             // Our own rejected credentials are probed for by themselves; a list past all bounds is one member's.
             Err(
                 DirectoryError::CredentialsRejected
@@ -150,17 +148,21 @@ impl Admission {
             standing.open(now.plus(wait.max(jittered(PAUSE))), &inner.gauge);
             return;
         }
-        let failed = outcome == CallOutcome::Failure;
+        let failed = matches!(outcome, CallOutcome::Failure(_));
+        let wait = match outcome {
+            CallOutcome::Failure(Some(wait)) => wait.max(jittered(PAUSE)),
+            _ => jittered(PAUSE),
+        };
         match &mut standing.state {
             State::Closed { in_a_row, window } => {
                 *in_a_row = if failed { *in_a_row + 1 } else { 0 };
                 if *in_a_row >= IN_A_ROW || window.count(failed, now) {
                     tracing::warn!(operation = inner.name, "too many failures: left alone for a moment");
-                    standing.open(now.plus(jittered(PAUSE)), &inner.gauge);
+                    standing.open(now.plus(wait), &inner.gauge);
                 }
             }
             State::Recovering { .. } if failed => {
-                standing.open(now.plus(jittered(PAUSE)), &inner.gauge);
+                standing.open(now.plus(wait), &inner.gauge);
             }
             State::Recovering { allowed, under_way } => {
                 *under_way = under_way.saturating_sub(1);
@@ -243,14 +245,14 @@ mod tests {
         let breaker = breaker();
         for _ in 0..20 {
             for _ in 0..4 {
-                assert!(call(&breaker, CallOutcome::Failure, at(0)));
+                assert!(call(&breaker, CallOutcome::Failure(None), at(0)));
             }
             for _ in 0..9 {
                 assert!(call(&breaker, CallOutcome::Success, at(0)));
             }
         }
         for _ in 0..5 {
-            assert!(call(&breaker, CallOutcome::Failure, at(20_000)));
+            assert!(call(&breaker, CallOutcome::Failure(None), at(20_000)));
         }
         assert!(!call(&breaker, CallOutcome::Success, at(20_000)));
     }
@@ -260,7 +262,7 @@ mod tests {
         let breaker = breaker();
         for _ in 0..10 {
             assert!(call(&breaker, CallOutcome::Success, at(0)));
-            assert!(call(&breaker, CallOutcome::Failure, at(0)));
+            assert!(call(&breaker, CallOutcome::Failure(None), at(0)));
         }
         assert!(breaker.refuses(at(0)).is_some());
     }
@@ -269,9 +271,9 @@ mod tests {
     fn while_open_there_is_at_most_one_probe_a_second() {
         let breaker = breaker();
         for _ in 0..5 {
-            call(&breaker, CallOutcome::Failure, at(0));
+            call(&breaker, CallOutcome::Failure(None), at(0));
         }
-        let probes = (0..60_000).filter(|ms| call(&breaker, CallOutcome::Failure, at(*ms))).count();
+        let probes = (0..60_000).filter(|ms| call(&breaker, CallOutcome::Failure(None), at(*ms))).count();
         assert!((40..=60).contains(&probes), "{probes} probes in a minute");
     }
 
@@ -279,7 +281,7 @@ mod tests {
     fn it_recovers_by_ever_more_calls_at_once() {
         let breaker = breaker();
         for _ in 0..5 {
-            call(&breaker, CallOutcome::Failure, at(0));
+            call(&breaker, CallOutcome::Failure(None), at(0));
         }
         let now = at(2_000);
         let probe = breaker.admit(now).ok().unwrap();

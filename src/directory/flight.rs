@@ -62,6 +62,10 @@ impl<K: Eq + Hash + Clone + Send + 'static, V: Clone + Send + 'static> Flights<K
         (flight, false)
     }
 
+    pub(super) fn is_under_way(&self, key: &K) -> bool {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.board.lock().unwrap_or_else(PoisonError::into_inner).len()
     }

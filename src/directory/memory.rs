@@ -80,21 +80,14 @@ impl Lookups {
     }
 }
 
-/// The ledger as it is kept here.
-struct LedgerOnMoka(Ledger<Lists, Unknown>);
+/// The ledger as it is kept here, and a share of it for its marks' sake.
+type LedgerOnMoka = Ledger<Lists, Unknown>;
 
-impl AsRef<Marks> for LedgerOnMoka {
-    fn as_ref(&self) -> &Marks {
-        &self.0.marks
-    }
-}
-
-/// A share of the ledger that a task of its own can hold.
 struct SharedMarks(Arc<LedgerOnMoka>);
 
 impl AsRef<Marks> for SharedMarks {
     fn as_ref(&self) -> &Marks {
-        &self.0.0.marks
+        &self.0.marks
     }
 }
 
@@ -112,7 +105,7 @@ impl Memory {
         let lists = Lists::new(settings.max_entries, settings.max_bytes, list_life);
         let ledger = Ledger::new(lists, Unknown(bounded(few, list_life)), marks);
         Self(Arc::new(Inner {
-            ledger: Arc::new(LedgerOnMoka(ledger)),
+            ledger: Arc::new(ledger),
             aliases: bounded(few, list_life),
             failed: bounded(few, CONFIRM_EVERY * 2),
             owners: Arc::new(Owners::new(&settings, attempts, few)),
@@ -128,7 +121,7 @@ impl Memory {
 
     /// Members whose list is cached, and what the lists take in bytes.
     pub fn size(&self) -> (u64, u64) {
-        self.0.ledger.0.lists().size()
+        self.0.ledger.lists().size()
     }
 
     /// Lookups under way.
@@ -139,12 +132,12 @@ impl Memory {
     /// Makes everything known so far soft-stale: it is served once more while it is asked for again, within the
     /// bounds of the guard. For when something may have been missed, and nobody knows about whom.
     pub fn soften(&self) {
-        self.0.ledger.0.soften(self.0.clock.now().monotonic);
+        self.0.ledger.soften(self.0.clock.now().monotonic);
     }
 
     /// As [`soften`](Self::soften), for one organization.
     pub fn soften_organization(&self, organization_id: &OrganizationId) {
-        self.0.ledger.0.soften_organization(organization_id, self.0.clock.now().monotonic);
+        self.0.ledger.soften_organization(organization_id, self.0.clock.now().monotonic);
     }
 }
 
@@ -173,7 +166,7 @@ impl SessionDirectory for Memory {
 
     fn resolve(&self, query: &TokenQuery) -> Answer<TokenOwner> {
         let inner = &self.0;
-        if let Some(owner) = inner.owners.remembered(query, &inner.ledger.0.marks) {
+        if let Some(owner) = inner.owners.remembered(query, &inner.ledger.marks) {
             return Answer::Ready(Ok(owner));
         }
         // Nothing is asked until somebody waits for the answer.
@@ -186,7 +179,7 @@ impl SessionDirectory for Memory {
 
     fn forget(&self, revocation: &Revocation) {
         // The mark first: a lookup that lands between the two is outranked by it.
-        self.0.ledger.0.forget(revocation);
+        self.0.ledger.forget(revocation);
         self.0.next.forget(revocation);
     }
 }
@@ -194,7 +187,7 @@ impl SessionDirectory for Memory {
 impl Inner {
     /// What is kept about the member, unless a mark outranks it or the question wants something newer.
     fn remembered(&self, query: &SessionQuery) -> Option<Evidence> {
-        self.ledger.0.remembered(&self.canonical(query), query.newer_than)
+        self.ledger.remembered(&self.canonical(query), query.newer_than)
     }
 
     fn canonical(&self, query: &SessionQuery) -> MemberRef {
@@ -215,7 +208,7 @@ impl Inner {
         }
         if query.newer_than.is_some() {
             // Here and not in the lookup: those who need not wait for their turn may join it at once.
-            let known = self.ledger.0.newest(&member);
+            let known = self.ledger.newest(&member);
             let since = self.since_asked(&member, known, self.clock.now().monotonic);
             let wait = CONFIRM_EVERY.saturating_sub(since);
             if !wait.is_zero() {
@@ -231,8 +224,8 @@ impl Inner {
             };
             let sent = evidence.fetched_at().monotonic;
             let new_enough = query.newer_than.is_none_or(|than| sent > than)
-                && !(query.settled && self.ledger.0.is_soft(&evidence));
-            let evidence = self.ledger.0.marks.filter(&query.member, evidence).filter(|_| new_enough);
+                && !(query.settled && self.ledger.is_soft(&evidence));
+            let evidence = self.ledger.marks.filter(&query.member, evidence).filter(|_| new_enough);
             let Some(evidence) = evidence else {
                 continue;
             };
@@ -253,13 +246,13 @@ impl Inner {
         error: DirectoryError,
     ) -> Result<Evidence, DirectoryError> {
         let bound = query.freshness.max_staleness.saturating_add(query.freshness.stale_if_error);
-        let now = self.clock.now().monotonic;
         if error.is_outage() {
-            let mut known = self.ledger.0.salvaged(&self.canonical(query), query.newer_than);
+            let mut known = self.ledger.salvaged(&self.canonical(query), query.newer_than);
             if (known.is_none() || query.vouched.is_some()) && !bound.is_zero() {
                 known = self.left_by_others(query).await.or(known);
             }
-            if let Some(vouched) = self.vouched(query, bound, now) {
+            let now = self.clock.now().monotonic;
+            if let Some(vouched) = self.vouched(query, known.as_ref(), bound, now) {
                 self.lookups.jwt_evidence.inc();
                 return Ok(vouched);
             }
@@ -278,23 +271,31 @@ impl Inner {
     ///
     /// What is from before something changed bridges an outage all the same; what is outranked does not.
     async fn left_by_others(&self, query: &SessionQuery) -> Option<Evidence> {
-        let newer_than = query.newer_than.max(self.ledger.0.newest(&query.member));
-        let newer_than = newer_than.max(self.ledger.0.marks.floor(&query.member));
+        let newer_than = query.newer_than.max(self.ledger.newest(&query.member));
+        let newer_than = newer_than.max(self.ledger.marks.floor(&query.member));
         let wanted = SessionQuery { newer_than, now: self.clock.now(), ..query.clone() };
         let left = self.next.last_known(&wanted).wait().await.ok()??;
-        self.ledger.0.keep(&query.member, &left, SKEW);
-        self.ledger.0.marks.salvage(&query.member, left, SKEW)
+        self.ledger.keep(&query.member, &left, SKEW);
+        self.ledger.marks.salvage(&query.member, left, SKEW)
     }
 
     /// What the caller's own token says, if nothing known is dated after it was made (section 4.8).
-    fn vouched(&self, query: &SessionQuery, bound: Duration, now: Monotonic) -> Option<Evidence> {
+    fn vouched(
+        &self,
+        query: &SessionQuery,
+        known: Option<&Evidence>,
+        bound: Duration,
+        now: Monotonic,
+    ) -> Option<Evidence> {
         let vouched = query.vouched.as_ref()?;
         let made = vouched.fetched_at.monotonic;
         let least = made.minus(SKEW);
-        let marks = &self.ledger.0.marks;
+        let marks = &self.ledger.marks;
         let ended = marks.outrank_member(&vouched.member, least)
             || vouched.ids().any(|session_id| marks.outrank_session(&session_id, least));
-        let listed_since = self.ledger.0.newest(&query.member).is_some_and(|known| known >= least);
+        let known = known.map(|known| known.fetched_at().monotonic);
+        let listed = self.ledger.newest(&query.member).max(known);
+        let listed_since = listed.is_some_and(|listed| listed >= least);
         (!ended && !listed_since && now.since(made) <= bound).then(|| Evidence::Vouched(Arc::clone(vouched)))
     }
 
@@ -340,7 +341,7 @@ impl Inner {
             query.now = self.clock.now();
             // A tier below must not answer with what a mark outranks here, what is older than what is known, or what
             // is from before something changed.
-            query.newer_than = query.newer_than.max(self.ledger.0.floor(&query.member));
+            query.newer_than = query.newer_than.max(self.ledger.floor(&query.member));
             let evidence = match self.next.active_sessions(&query).wait().await {
                 Ok(evidence) => evidence,
                 Err(error) => {
@@ -353,11 +354,11 @@ impl Inner {
                 Evidence::Sessions(list) | Evidence::Vouched(list) => list.member.clone(),
                 Evidence::NoSuchMember(_) => query.member.clone(),
             };
-            // What was not asked for just now was dated by another replica's clock.
+            // What was not asked for just now was dated by another replica's clock (`Shared` sees to that).
             let from_others = evidence.fetched_at().monotonic < query.now.monotonic;
             let margin = if from_others { SKEW } else { Duration::ZERO };
-            if !self.ledger.0.keep(&member, &evidence, margin) {
-                query.newer_than = query.newer_than.max(self.ledger.0.marks.newest_over(&member, &evidence));
+            if !self.ledger.keep(&member, &evidence, margin) {
+                query.newer_than = query.newer_than.max(self.ledger.marks.newest_over(&member, &evidence));
                 continue;
             }
             if query.member != member {
@@ -376,7 +377,7 @@ impl Inner {
             }
             Evidence::NoSuchMember(_) => self.settings.negative_for,
         };
-        evidence.age(query.now.monotonic) <= bound && !self.ledger.0.is_soft(evidence)
+        evidence.age(query.now.monotonic) <= bound && !self.ledger.is_soft(evidence)
     }
 
     /// Whether fresh evidence will not be for long: somewhere in the last quarter of its time, elsewhere for every

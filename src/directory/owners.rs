@@ -74,16 +74,13 @@ impl Owners {
         next: &Arc<dyn SessionDirectory>,
         clock: &Arc<dyn Clock>,
     ) -> Answer<TokenOwner> {
-        // Junk is turned away before it costs anybody anything. One that was good once is none.
-        let attempt = if owners.known.contains_key(&query.digest) {
-            None
-        } else {
-            match owners.attempts.admit(query.peer, clock.now().monotonic) {
-                Ok(attempt) => Some(attempt),
-                Err(retry_after) => {
-                    return Answer::Ready(Err(DirectoryError::TooManyUnknown { retry_after }));
-                }
-            }
+        // Junk is turned away before it costs anybody anything. One that was good once is none, nor is one more question
+        // about the same.
+        let free = owners.known.contains_key(&query.digest) || owners.flights.is_under_way(&query.digest);
+        let attempt = if free { Ok(None) } else { owners.admit(query, clock).map(Some) };
+        let attempt = match attempt {
+            Ok(attempt) => attempt,
+            Err(error) => return Answer::Ready(Err(error)),
         };
         let fetch = {
             let (owners, query, next, clock) =
@@ -97,7 +94,7 @@ impl Owners {
     async fn fetch(
         &self,
         mut query: TokenQuery,
-        attempt: Option<Attempt>,
+        mut attempt: Option<Attempt>,
         marks: &Marks,
         next: &Arc<dyn SessionDirectory>,
         clock: &Arc<dyn Clock>,
@@ -108,11 +105,15 @@ impl Owners {
             if let Some(owner) = self.remembered(&query, marks) {
                 return Ok(owner);
             }
+            if attempt.is_none() && !self.known.contains_key(&query.digest) {
+                // What it was to join had just landed.
+                attempt = Some(self.admit(&query, clock)?);
+            }
             let owner = match next.resolve(&query).wait().await {
                 Ok(owner) => owner,
                 Err(error) => {
-                    // What the directory will not even look at is as strange as what it does not know.
-                    if let (DirectoryError::Refused { .. }, Some(attempt)) = (&error, attempt) {
+                    // What the directory cannot even read is as strange as what it does not know.
+                    if let (DirectoryError::Refused { status: 400 }, Some(attempt)) = (&error, attempt) {
                         attempt.spend();
                     }
                     return Err(error);
@@ -141,6 +142,11 @@ impl Owners {
             return Ok(owner);
         }
         Err(DirectoryError::Busy)
+    }
+
+    fn admit(&self, query: &TokenQuery, clock: &Arc<dyn Clock>) -> Result<Attempt, DirectoryError> {
+        let admitted = self.attempts.admit(query.peer, clock.now().monotonic);
+        admitted.map_err(|retry_after| DirectoryError::TooManyUnknown { retry_after })
     }
 }
 

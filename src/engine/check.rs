@@ -89,11 +89,9 @@ impl Engine {
         self.snapshot.load_full()
     }
 
-    /// Puts other rules in force, and asks again about every open stream under them.
+    /// Puts other rules in force, and asks again about every stream that was opened for a session.
     pub fn replace(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
-        // Verified under the rules of before.
-        self.tokens.invalidate_all();
         self.leases.revisit_all();
     }
 
@@ -212,8 +210,14 @@ impl Engine {
             vouched: course.vouched.clone(),
             now: course.asked_again.unwrap_or_else(|| self.clock.now()),
         };
-        let evidence = self.directory.active_sessions(&query).wait().await.map_err(refused)?;
-        let now = self.clock.now();
+        let mut evidence = self.directory.active_sessions(&query).wait().await.map_err(refused)?;
+        let mut now = self.clock.now();
+        if course.asked_again.is_some() && evidence.age(now.monotonic) > route.freshness.max_staleness {
+            // The turn of the member's streams began a while ago; what was new enough then may not be now.
+            query.now = now;
+            evidence = self.directory.active_sessions(&query).wait().await.map_err(refused)?;
+            now = self.clock.now();
+        }
         let decision = decide(route, Some((principal, &evidence)), now);
         let evidence = course.evidence.insert(evidence);
 

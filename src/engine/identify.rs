@@ -10,7 +10,7 @@ use super::check::Engine;
 use super::snapshot::Snapshot;
 use crate::directory::{Answer, DirectoryError, TokenOwner, TokenQuery};
 use crate::identity::{
-    Bound, Credential, CredentialDigest, CredentialSource, JwtError, Principal, Secret, SessionId,
+    Bound, Credential, CredentialDigest, CredentialSource, JwtError, JwtRules, Principal, Secret, SessionId,
     SessionJwt, find_credentials, payload_of, verify_ended_or_not, verify_session_jwt,
 };
 use crate::policy::{Reason, Refusal};
@@ -25,11 +25,12 @@ pub(super) struct Identified {
     pub(super) vouched: Option<Arc<ActiveSessions>>,
 }
 
-/// A verified token as it is remembered, with the key set that verified it.
+/// A verified token as it is remembered, with the key set and the rules that verified it.
 #[derive(Debug, Clone)]
 pub(super) struct VerifiedToken {
     jwt: Arc<SessionJwt>,
     generation: u64,
+    rules: Arc<JwtRules>,
     vouched: Option<Arc<ActiveSessions>>,
 }
 
@@ -93,24 +94,26 @@ impl Engine {
         })
     }
 
-    /// Every session that a request holds a genuine credential of, an expired JWT included: what its sender may end.
-    ///
-    /// Fails if one could be there that cannot be found out about now.
-    pub async fn sessions_of(&self, request: &AccessRequest<'_>) -> Result<Vec<SessionId>, Refusal> {
+    /// Every session that a request holds a genuine credential of, an expired JWT included: what its sender may end. And
+    /// why, if one could be there that cannot be found out about now.
+    pub async fn sessions_of(&self, request: &AccessRequest<'_>) -> (Vec<SessionId>, Option<Refusal>) {
         let snapshot = self.snapshot();
-        let mut sessions: Vec<SessionId> = Vec::new();
+        let (mut sessions, mut unknown): (Vec<SessionId>, _) = (Vec::new(), None);
         for (_, credential) in find_credentials(request.headers, &snapshot.credentials).candidates {
-            let session_id = match credential {
-                Credential::SessionJwt(token) => self.session_of(token, &snapshot).await?,
+            let found = match credential {
+                Credential::SessionJwt(token) => self.session_of(token, &snapshot).await,
                 Credential::SessionToken(token) => match self.resolve(token, request.peer, true).await {
-                    Ok(Principal { bound: Bound::Session(session_id), .. }) => Some(session_id),
-                    Err(Unfit::Directory(error)) => return Err(error.refusal()),
-                    _ => None,
+                    Ok(Principal { bound: Bound::Session(session_id), .. }) => Ok(Some(session_id)),
+                    Err(Unfit::Directory(error)) => Err(error.refusal()),
+                    _ => Ok(None),
                 },
             };
-            sessions.extend(session_id.filter(|session_id| !sessions.contains(session_id)));
+            match found {
+                Ok(session_id) => sessions.extend(session_id.filter(|id| !sessions.contains(id))),
+                Err(refusal) => unknown = Some(refusal),
+            }
         }
-        Ok(sessions)
+        (sessions, unknown)
     }
 
     /// The session of a JWT, whether or not it expired; nothing if it is not genuine.
@@ -134,7 +137,10 @@ impl Engine {
         let now = self.clock.now();
         let digest = CredentialDigest::of(token);
         let mut keys = self.keys.keys();
-        if let Some(known) = self.tokens.get(&digest).filter(|known| known.generation == keys.generation()) {
+        let still_holds = |known: &VerifiedToken| {
+            known.generation == keys.generation() && Arc::ptr_eq(&known.rules, &snapshot.jwt_rules)
+        };
+        if let Some(known) = self.tokens.get(&digest).filter(still_holds) {
             known.jwt.check_dates(now.wall, snapshot.jwt_rules.leeway).map_err(Unfit::Jwt)?;
             return Ok((known.jwt.principal(), known.vouched));
         }
@@ -148,7 +154,8 @@ impl Engine {
         }
         let jwt = Arc::new(verified.map_err(Unfit::Jwt)?);
         let vouched = if snapshot.jwt_evidence { self.vouched(token, &jwt, snapshot) } else { None };
-        let known = VerifiedToken { jwt, generation: keys.generation(), vouched };
+        let rules = Arc::clone(&snapshot.jwt_rules);
+        let known = VerifiedToken { jwt, generation: keys.generation(), rules, vouched };
         let (principal, vouched) = (known.jwt.principal(), known.vouched.clone());
         self.tokens.insert(digest, known);
         self.vouch(peer);

@@ -53,7 +53,8 @@ impl Engine {
             match self.leases.take_due(now.monotonic, || self.next_look(now), limits) {
                 Ok(due) if due.is_empty() => {
                     // All places are taken: go on when enough are free, or somebody more urgent is due.
-                    let wanted = u32::try_from(for_single_events + 1).unwrap_or(1);
+                    let wanted = if free == 0 { 1 } else { for_single_events + 1 };
+                    let wanted = u32::try_from(wanted).unwrap_or(1);
                     tokio::select! {
                         () = self.leases.sooner() => {}
                         place = places.acquire_many(wanted) => drop(place),
@@ -113,7 +114,7 @@ impl Engine {
         let route = find_route(&snapshot, &stream.host, &stream.path, &stream.method)?;
         let mut course =
             Course { principal: Some(stream.principal.clone()), asked_again: Some(now), ..Course::default() };
-        course.vouched.clone_from(&stream.vouched);
+        course.vouched = stream.vouched.clone().filter(|_| snapshot.jwt_evidence);
         let decision = if matches!(route.access, Access::Public) {
             decide(route, None, self.clock.now())
         } else {

@@ -14,7 +14,7 @@ use crate::policy::{Route, RouteTable};
 pub struct Snapshot {
     pub routes: RouteTable,
     pub credentials: Arc<[CredentialSource]>,
-    pub jwt_rules: JwtRules,
+    pub jwt_rules: Arc<JwtRules>,
     pub managed_names: Arc<ManagedNames>,
     /// Evidence older than this is confirmed before it refuses anybody.
     pub negative_for: Duration,

@@ -8,6 +8,7 @@ mod ids;
 mod jwt;
 mod keys;
 mod now;
+mod peer;
 mod principal;
 mod secret;
 
@@ -22,5 +23,6 @@ pub use jwt::{
 };
 pub use keys::{InvalidKey, KeySet, VerificationKey};
 pub use now::{Monotonic, Now};
+pub use peer::network_of;
 pub use principal::{Bound, Principal};
 pub use secret::Secret;

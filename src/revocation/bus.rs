@@ -115,9 +115,15 @@ pub(super) async fn listen(link: RedisLink, revocations: Revocations) {
 }
 
 async fn hear(subscription: &mut Subscription, revocations: &Revocations) {
-    let mut softened: Option<Instant> = None;
+    let (mut softened, mut owed): (Option<Instant>, bool) = (None, false);
     while let Ok(Some(heard)) = tokio::time::timeout(SILENCE, subscription.next()).await {
         let now = revocations.0.clock.now();
+        // It may have been a revocation. Not for every one at once: anybody who reaches Redis can say something.
+        owed |= matches!(heard, Heard::Unreadable);
+        if owed && softened.is_none_or(|at| at.elapsed() >= SOFTEN_EVERY) {
+            (softened, owed) = (Some(Instant::now()), false);
+            revocations.soften();
+        }
         match heard {
             // As of now, whatever the date: the clock of whoever said it decides nothing.
             Heard::Message(message) => {
@@ -125,11 +131,6 @@ async fn hear(subscription: &mut Subscription, revocations: &Revocations) {
                     let passed = now.age_of(message.published_at, SKEW).unwrap_or_default();
                     revocations.0.metrics.revocation_propagation.observe(passed.as_secs_f64());
                 }
-            }
-            // It may have been a revocation. Not for every one: anybody who reaches Redis can say something.
-            Heard::Unreadable if softened.is_none_or(|at| at.elapsed() >= SOFTEN_EVERY) => {
-                softened = Some(Instant::now());
-                revocations.soften();
             }
             Heard::Unreadable => {}
         }

@@ -30,6 +30,8 @@ const REMEMBER_ENDED_FOR: Duration = Duration::from_secs(3_600);
 const MAX_ENDED: u64 = 10_000;
 /// Calls to end something at the API at once.
 const MAX_UPSTREAM: usize = 16;
+/// How long one may wait for its turn.
+const MAX_WAIT_UPSTREAM: Duration = Duration::from_secs(2);
 /// Announcements that wait for Redis.
 const MAX_WAITING: usize = 4_096;
 
@@ -70,7 +72,7 @@ struct Inner {
     announcements: Option<mpsc::Sender<(BusEvent, Now)>>,
     /// Something was to be announced and there was no place for it.
     overflowed: AtomicBool,
-    /// Announcements that Redis did not take yet.
+    /// Announcements that Redis did not take yet, and what is under way that will make one.
     outstanding: AtomicUsize,
     /// Sessions that were ended at the API from here: ending one again costs nobody anything.
     ended: Cache<SessionId, ()>,
@@ -79,6 +81,22 @@ struct Inner {
     /// Announcements acted on, so that a copy of one is not acted on again.
     heard: Cache<u64, ()>,
     metrics: Metrics,
+}
+
+/// Something that a process which leaves waits for.
+struct Outstanding(Arc<Inner>);
+
+impl Outstanding {
+    fn one(inner: &Arc<Inner>) -> Self {
+        inner.outstanding.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(inner))
+    }
+}
+
+impl Drop for Outstanding {
+    fn drop(&mut self) {
+        self.0.outstanding.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Revocations {
@@ -141,19 +159,20 @@ impl Revocations {
     /// Ends a session, or all of a member's, at the API, and forgets what is known about them before and after: before,
     /// because the API may do it and not live to say so; after, because a lookup in between may still have found them.
     ///
-    /// Goes on if whoever asked leaves. Nothing is done where too many are under way.
+    /// Goes on if whoever asked leaves.
     pub async fn end(&self, target: RevocationTarget, source: Source) -> Result<(), DirectoryError> {
         if matches!(&target, RevocationTarget::Session(id) if self.0.ended.contains_key(id)) {
             return Ok(());
         }
-        let Ok(place) = Arc::clone(&self.0.upstream).try_acquire_owned() else {
+        self.0.memory.forget(&Revocation { target: target.clone(), at: self.0.clock.now() });
+        let place = Arc::clone(&self.0.upstream).acquire_owned();
+        let Ok(Ok(place)) = tokio::time::timeout(MAX_WAIT_UPSTREAM, place).await else {
             return Err(DirectoryError::Busy);
         };
-        let revocations = self.clone();
+        let (revocations, leaving) = (self.clone(), Outstanding::one(&self.0));
         let ending = tokio::spawn(async move {
-            let _place = place;
+            let (_place, _leaving) = (place, leaving);
             let inner = &revocations.0;
-            inner.memory.forget(&Revocation { target: target.clone(), at: inner.clock.now() });
             let ended = match &target {
                 RevocationTarget::Session(id) => inner.client.revoke(Revoked::Session(id)).await,
                 RevocationTarget::Member(id) => inner.client.revoke(Revoked::Member(id)).await,

@@ -369,19 +369,26 @@ async fn a_list_is_asked_for_twice_within_a_budget_and_a_token_never() {
 
 #[tokio::test(start_paused = true)]
 async fn a_far_end_that_asks_to_be_left_alone_is() {
-    for fault in [
-        DirectoryError::RateLimited { retry_after: Some(Duration::from_secs(7)) },
-        DirectoryError::Failed { status: 503, retry_after: Some(Duration::from_secs(7)) },
+    // A limit is for everybody; one failed call of many is not, whatever it says.
+    for (fault, calls) in [
+        (DirectoryError::RateLimited { retry_after: Some(Duration::from_secs(7)) }, 1),
+        (DirectoryError::Failed { status: 503, retry_after: Some(Duration::from_secs(7)) }, 5),
     ] {
         let world = World::new();
         let guard = world.guard();
         world.fail(Some(fault));
-        let told = guard.active_sessions(&world.query()).wait().await.unwrap_err();
-        assert_eq!(told.refusal().retry_after, Some(Duration::from_secs(7)));
+        for _ in 0..calls {
+            let told = guard.active_sessions(&world.query()).wait().await.unwrap_err();
+            assert_eq!(told.refusal().retry_after, Some(Duration::from_secs(7)));
+        }
+        assert_eq!(world.calls(), calls, "none is tried again");
         world.fail(None);
         world.clock.advance(Duration::from_millis(6_900));
         let open = guard.active_sessions(&world.query()).wait().await;
-        assert!(matches!(open, Err(DirectoryError::CircuitOpen { .. })) && world.calls() == 1, "{open:?}");
+        assert!(
+            matches!(open, Err(DirectoryError::CircuitOpen { .. })) && world.calls() == calls,
+            "{open:?}"
+        );
         world.clock.advance(Duration::from_millis(100));
         assert!(guard.active_sessions(&world.query()).wait().await.is_ok());
     }

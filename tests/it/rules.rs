@@ -96,6 +96,9 @@ async fn what_needs_a_restart_is_refused_by_name_and_changes_nothing() {
     let world = World::with(OPEN, &[]).await;
     let elsewhere = "upstreams: { other: { url: \"http://127.0.0.1:1\" } }\nroutes: [ { name: a, match: { path: /** }, public: true, upstream: other } ]\n";
     assert_eq!(replace(&world, elsewhere).await, Err(RulesError::Upstream("other".into())));
+    let other =
+        config_for(OPEN, &world.emulator, "http://127.0.0.1:1", &[("stytch.project_id", "project-test-2")]);
+    assert_eq!(world.gateway.replace_rules(&other), Err(RulesError::Project));
     let longer =
         "sessions: { stale_if_error: 10m }\nroutes: [ { name: a, match: { path: /** }, public: true } ]\n";
     assert!(matches!(replace(&world, longer).await, Err(RulesError::Horizon { .. })));

@@ -37,6 +37,7 @@ return 0";
 /// listen in between has one or the other. Tells whether it is in the log; a full Redis keeps none.
 const ANNOUNCE: &str = "
 local logged = redis.pcall('ZADD', KEYS[1], ARGV[1], ARGV[2])
+if type(logged) == 'table' and not string.find(logged.err, 'OOM', 1, true) then return logged end
 if type(logged) ~= 'table' then
   redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[3])
   redis.call('ZREMRANGEBYRANK', KEYS[1], 0, ARGV[4])
@@ -238,7 +239,7 @@ impl RedisLink {
         let result = tokio::time::timeout(inner.timeout, exchange).await;
         // An error that Redis tells us of, such as that it is full, is no reason to leave it alone.
         let answered = result.as_ref().is_ok_and(|result| inner.records.note(result));
-        let outcome = if answered { CallOutcome::Success } else { CallOutcome::Failure };
+        let outcome = if answered { CallOutcome::Success } else { CallOutcome::Failure(None) };
         admission.settle(outcome, inner.clock.now().monotonic);
         result.ok()?.ok()
     }

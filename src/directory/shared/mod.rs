@@ -204,7 +204,12 @@ impl Inner {
     /// The record of that name, if it is about the member asked for and newer than asked for.
     async fn found(&self, name: &str, query: &SessionQuery) -> Result<Option<ActiveSessions>, Unavailable> {
         let Some(opened) = self.read(name).await? else { return Ok(None) };
-        let list = record::read_list(&opened.plain, opened.left, self.clock.now());
+        let mut list = record::read_list(&opened.plain, opened.left, self.clock.now());
+        if let Some(list) = &mut list {
+            // It was there before it was asked for, whatever the clock of its writer says.
+            let before = query.now.monotonic.minus(Duration::from_nanos(1));
+            list.fetched_at.monotonic = list.fetched_at.monotonic.min(before);
+        }
         Ok(list.filter(|list| {
             // Two clocks dated the record and what it must be newer than.
             let new_enough = query.newer_than.is_none_or(|than| list.fetched_at.monotonic > than.plus(SKEW));

@@ -28,19 +28,18 @@ impl OwnPages {
         if !self.is_own_doing(own) {
             return Err(Reason::ForeignOrigin.into());
         }
-        // Whose session it is must be known: to say "signed out" would not be true otherwise.
-        let sessions = self.engine.sessions_of(&own.access()).await;
-        let sessions = sessions.map_err(|refusal| Refused { refusal, recorded: false })?;
-        let mut failed = None;
+        let (sessions, unknown) = self.engine.sessions_of(&own.access()).await;
+        // To say "signed out" would not be true if one could not be found out about, or ended. The others end all the same.
+        let mut failed = unknown;
         for session_id in sessions {
             let tail = DecisionRecord::session_tail(session_id.as_str()).to_owned();
             match self.revocations.end(RevocationTarget::Session(session_id), Source::SignOut).await {
                 Ok(()) => tracing::info!(request_id = own.request_id.as_str(), session = tail, "signed out"),
-                Err(error) => failed = Some(error),
+                Err(error) => failed = Some(error.refusal()),
             }
         }
-        if let Some(error) = failed {
-            return Err(Refused { refusal: error.refusal(), recorded: false });
+        if let Some(refusal) = failed {
+            return Err(Refused { refusal, recorded: false });
         }
         let snapshot = self.engine.snapshot();
         let mut response = match &self.sign_out.redirect_to {

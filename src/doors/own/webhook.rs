@@ -14,16 +14,21 @@ use moka::sync::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{OwnPages, OwnRequest, Refused, answer};
+use crate::identity::network_of;
 use crate::policy::Reason;
 use crate::revocation::{Signature, WebhookError};
 
 /// The largest delivery read, in bytes: one entity and what is around it.
 const MAX_DELIVERY_BYTES: usize = 256 * 1024;
-/// How long a delivery may take to arrive, and to wait before it is read.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a delivery may wait before it is read: its sender gives up after fifteen seconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to arrive: genuine ones are sent in one go.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(2);
+/// The same while others wait.
+const ARRIVES_IN_A_CROWD: Duration = Duration::from_millis(250);
 /// Deliveries read at once, and of those, from one address.
 const AT_ONCE: usize = 64;
-const AT_ONCE_FROM_ONE: usize = 8;
+const AT_ONCE_FROM_ONE: usize = 32;
 const MAX_PEERS: u64 = 10_000;
 
 /// The places where deliveries are read.
@@ -40,7 +45,7 @@ impl Deliveries {
 
     /// A place for one delivery of `peer`.
     async fn place(&self, peer: IpAddr) -> Result<[OwnedSemaphorePermit; 2], Reason> {
-        let own = self.peers.get_with(peer, || Arc::new(Semaphore::new(AT_ONCE_FROM_ONE)));
+        let own = self.peers.get_with(network_of(peer), || Arc::new(Semaphore::new(AT_ONCE_FROM_ONE)));
         let places = async {
             // One's own first: whoever waits for that takes no place from others.
             let own = own.acquire_owned().await.ok()?;
@@ -48,6 +53,13 @@ impl Deliveries {
         };
         let places = tokio::time::timeout(PATIENCE, places).await;
         places.ok().flatten().ok_or(Reason::WebhookBusy)
+    }
+
+    /// How long the delivery of `peer` that has its place may take.
+    fn patience(&self, peer: IpAddr) -> Duration {
+        let own = self.peers.get(&network_of(peer)).map_or(AT_ONCE_FROM_ONE, |own| own.available_permits());
+        let crowded = own < AT_ONCE_FROM_ONE / 2 || self.all.available_permits() < AT_ONCE / 2;
+        if crowded { ARRIVES_IN_A_CROWD } else { ARRIVES_WITHIN }
     }
 }
 
@@ -59,7 +71,7 @@ impl OwnPages {
         }
         let _places = self.deliveries.place(own.peer).await?;
         let body = match own.body.take() {
-            Some(body) => read(body).await?,
+            Some(body) => read(body, self.deliveries.patience(own.peer)).await?,
             None => Bytes::new(),
         };
         self.revocations.deliver(&body, &signature).map_err(|error| {
@@ -73,8 +85,8 @@ impl OwnPages {
 }
 
 /// The body, if it is no larger than a delivery may be.
-async fn read(body: Incoming) -> Result<Bytes, Reason> {
-    let read = tokio::time::timeout(PATIENCE, Limited::new(body, MAX_DELIVERY_BYTES).collect()).await;
+async fn read(body: Incoming, patience: Duration) -> Result<Bytes, Reason> {
+    let read = tokio::time::timeout(patience, Limited::new(body, MAX_DELIVERY_BYTES).collect()).await;
     match read {
         Err(_) => Err(Reason::RequestTimeout),
         Ok(Ok(body)) => Ok(body.to_bytes()),

@@ -37,7 +37,9 @@ pub(super) async fn open_tunnel(
     let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
     let (mut from_origin, mut to_origin) = tokio::io::split(TokioIo::new(origin));
     let moved = Notify::new();
-    let (mut up, mut down) = (Copying::new(), Copying::new());
+    // Frames are followed only where a tunnel may have to end between two of them.
+    let tracker = lease.as_ref().map(|_| FrameTracker::default());
+    let (mut up, mut down) = (Copying::new(None), Copying::new(tracker));
     let over = {
         let copying = async {
             tokio::join!(
@@ -67,7 +69,8 @@ pub(super) async fn open_tunnel(
     };
     let Some(reason) = over else { return };
     // From here on nothing reaches the origin.
-    let whole = tokio::time::timeout(GRACE, down.finish_frame(&mut from_origin, &mut to_client)).await;
+    let whole =
+        tokio::time::timeout(GRACE, down.finish_frame(&mut from_origin, &mut to_client, &moved)).await;
     if !matches!(whole, Ok(Ok(()))) {
         // In the middle of a frame nothing more can be said.
         return;
@@ -89,12 +92,12 @@ struct Copying {
     buffer: Vec<u8>,
     written: usize,
     filled: usize,
-    tracker: FrameTracker,
+    tracker: Option<FrameTracker>,
 }
 
 impl Copying {
-    fn new() -> Self {
-        Self { buffer: vec![0; BUFFER_BYTES], written: 0, filled: 0, tracker: FrameTracker::default() }
+    fn new(tracker: Option<FrameTracker>) -> Self {
+        Self { buffer: vec![0; BUFFER_BYTES], written: 0, filled: 0, tracker }
     }
 
     /// Copies until either end is reached. May be dropped at any time: what it holds says how far it came.
@@ -107,7 +110,7 @@ impl Copying {
         while self.fill(from).await.is_ok() {
             moved.notify_one();
             let waiting = self.filled - self.written;
-            if self.write(to, waiting).await.is_err() {
+            if self.write(to, waiting, moved).await.is_err() {
                 break;
             }
         }
@@ -119,12 +122,13 @@ impl Copying {
         &mut self,
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
+        moved: &Notify,
     ) -> std::io::Result<()> {
-        while !self.tracker.is_between_frames() {
+        while let Some(tracker) = self.tracker.as_ref().filter(|tracker| !tracker.is_between_frames()) {
+            let mut tracker = tracker.clone();
             self.fill(from).await?;
-            let waiting = self.buffer.get(self.written..self.filled).unwrap_or_default();
-            let rest = self.tracker.clone().pass_frame(waiting);
-            self.write(to, rest).await?;
+            let rest = tracker.pass_frame(self.buffer.get(self.written..self.filled).unwrap_or_default());
+            self.write(to, rest, moved).await?;
         }
         Ok(())
     }
@@ -141,7 +145,12 @@ impl Copying {
         Ok(())
     }
 
-    async fn write(&mut self, to: &mut (impl AsyncWrite + Unpin), count: usize) -> std::io::Result<()> {
+    async fn write(
+        &mut self,
+        to: &mut (impl AsyncWrite + Unpin),
+        count: usize,
+        moved: &Notify,
+    ) -> std::io::Result<()> {
         let until = self.written + count;
         while self.written < until {
             let waiting = self.buffer.get(self.written..until).unwrap_or_default();
@@ -149,8 +158,12 @@ impl Copying {
             if count == 0 {
                 return Err(std::io::ErrorKind::WriteZero.into());
             }
-            self.tracker.pass(waiting.get(..count).unwrap_or_default());
+            if let Some(tracker) = &mut self.tracker {
+                tracker.pass(waiting.get(..count).unwrap_or_default());
+            }
             self.written += count;
+            // A client that takes a long message slowly is not silent.
+            moved.notify_one();
         }
         to.flush().await
     }
