@@ -6,19 +6,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use http::Method;
 use moka::sync::Cache;
 
 use super::header_edits::HeaderEdits;
 use super::identify::{Identified, VerifiedToken};
 use super::leases::Leases;
+use super::route::find_route;
 use super::snapshot::Snapshot;
 use super::{AccessRequest, EngineSettings};
 use crate::directory::{
     Attempts, Clock, DirectoryError, KeySource, SessionDirectory, SessionQuery, Spelling,
 };
 use crate::identity::{Bound, CredentialDigest, Now, Principal, carries_session_jwt};
-use crate::policy::{Access, CanonicalPath, Decision, HostName, Reason, Refusal, Route, RouteMiss, decide};
+use crate::policy::{Access, Decision, Reason, Refusal, Route, decide};
 use crate::session::{ActiveSessions, Evidence};
 use crate::telemetry::{DecisionRecord, LineWriter, Metrics, RequestId, TraceContext, milliseconds};
 
@@ -347,52 +347,6 @@ impl Course {
             _ if age <= freshness.max_staleness => "stale",
             _ => "stale_error",
         })
-    }
-}
-
-/// No route takes the request; one that would have taken another reading of its path is told.
-pub(super) struct Missed {
-    route: Option<Arc<Route>>,
-    refusal: Refusal,
-}
-
-impl From<Missed> for Refusal {
-    fn from(missed: Missed) -> Self {
-        missed.refusal
-    }
-}
-
-/// The one route that answers for every reading an origin could make of the path.
-pub(super) fn find_route<'a>(
-    snapshot: &'a Snapshot,
-    host: &HostName,
-    path: &CanonicalPath,
-    method: &Method,
-) -> Result<&'a Arc<Route>, Missed> {
-    let route = snapshot
-        .routes
-        .find(host, path, method)
-        .map_err(|miss| Missed { route: None, refusal: missed(miss) })?;
-    let ambiguous =
-        || Missed { route: Some(Arc::clone(route)), refusal: Refusal::from(Reason::PathAmbiguous) };
-    path.check_allowed(route.keep_encoded_slash, route.keep_path_parameters).map_err(|_| ambiguous())?;
-    // An origin may decode before it routes: if that reading belongs to another route, the path is ambiguous.
-    for other in path.other_readings().map_err(|_| ambiguous())? {
-        let same = snapshot.routes.find(host, &other, method);
-        if !same.is_ok_and(|same| Arc::ptr_eq(same, route)) {
-            return Err(ambiguous());
-        }
-    }
-    Ok(route)
-}
-
-fn missed(miss: RouteMiss) -> Refusal {
-    match miss {
-        RouteMiss::Misdirected => Reason::Misdirected.into(),
-        RouteMiss::NotFound => Reason::RouteNotFound.into(),
-        RouteMiss::MethodNotAllowed { allowed, .. } => {
-            Refusal { allowed_methods: allowed, ..Refusal::from(Reason::MethodNotAllowed) }
-        }
     }
 }
 

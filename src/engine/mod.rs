@@ -8,6 +8,7 @@ mod header_edits;
 mod identify;
 mod leases;
 mod recheck;
+mod route;
 mod settings;
 mod snapshot;
 

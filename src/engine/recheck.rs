@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::check::{Course, Engine, find_route};
+use super::check::{Course, Engine};
 use super::leases::{Lease, Stream, moment_of};
+use super::route::find_route;
 use super::{AccessRequest, Verdict};
 use crate::identity::{MemberId, Monotonic, Now};
 use crate::policy::{Access, Decision, Reason, Refusal, decide};
