@@ -1,9 +1,10 @@
-//! The marks by themselves. Apart from their file, which a model checker compiles as well.
+//! The marks by themselves, apart from their file, which a model checker compiles as well; and where clocks begin.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::marks::{MAX_MARKS, Marks};
+use super::{Clock as _, SystemClock};
 use crate::identity::{MemberId, MemberRef, Monotonic, Now, OrganizationId, SessionId};
 use crate::session::{ActiveSessions, Evidence, Revocation, RevocationTarget};
 
@@ -83,4 +84,13 @@ fn a_mark_over_an_organization_is_over_all_of_its_members() {
     let evidence = Evidence::Sessions(Arc::new(list));
     assert!(!marks.outrank(&member(1), &evidence, Duration::ZERO));
     assert!(marks.outrank(&member(1), &evidence, Duration::from_secs(2)), "another clock may be ahead");
+}
+
+/// Evidence that is older than the process is as old as it is.
+#[test]
+fn a_process_that_was_just_started_tells_the_age_of_what_came_before() {
+    let now = SystemClock::start().now();
+    let before = now.minus(Duration::from_secs(7 * 24 * 3600));
+    assert_eq!(now.monotonic.since(before.monotonic), Duration::from_secs(7 * 24 * 3600));
+    assert!(before.monotonic > Monotonic::default());
 }

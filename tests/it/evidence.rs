@@ -8,9 +8,7 @@ use portcullis::directory::{
     Answer, Attempts, Clock, DirectoryError, Guard, GuardSettings, ManualClock, Memory, MemorySettings,
     SessionDirectory, SessionQuery, Spelling, TokenOwner, TokenQuery, UnknownTokenSettings,
 };
-use portcullis::identity::{
-    CredentialDigest, MemberId, MemberRef, Monotonic, Now, OrganizationId, Secret, SessionId,
-};
+use portcullis::identity::{CredentialDigest, MemberId, MemberRef, Now, OrganizationId, Secret, SessionId};
 use portcullis::policy::Freshness;
 use portcullis::session::{ActiveSessions, Evidence, MemberSession, Revocation, RevocationTarget};
 use portcullis::telemetry::Metrics;
@@ -392,13 +390,4 @@ async fn a_far_end_that_asks_to_be_left_alone_is() {
         world.clock.advance(Duration::from_millis(100));
         assert!(guard.active_sessions(&world.query()).wait().await.is_ok());
     }
-}
-
-/// Evidence that is older than the process is as old as it is.
-#[test]
-fn a_process_that_was_just_started_tells_the_age_of_what_came_before() {
-    let now = portcullis::directory::SystemClock::start().now();
-    let before = now.minus(Duration::from_secs(7 * 24 * 3600));
-    assert_eq!(now.monotonic.since(before.monotonic), Duration::from_secs(7 * 24 * 3600));
-    assert!(before.monotonic > Monotonic::default());
 }
