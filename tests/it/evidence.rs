@@ -219,6 +219,12 @@ async fn a_token_counts_for_itself_while_the_directory_fails_unless_something_ne
     *world.below.left.lock().unwrap() = Some(left);
     let elsewhere = ask(&world, &world.memory(), seconds(50)).await.unwrap();
     assert!(elsewhere.list().unwrap().contains(&SessionId::parse("other").unwrap()), "{elsewhere:?}");
+    // And one of which something ended since.
+    let partly = world.memory();
+    let target = RevocationTarget::Session(SessionId::parse("other").unwrap());
+    partly.forget(&Revocation { target, at: world.clock.now().minus(seconds(5)) });
+    let salvaged = ask(&world, &partly, seconds(50)).await.unwrap();
+    assert!(!vouches(&Ok(salvaged.clone())) && salvaged.list().unwrap().sessions().count() == 0);
     *world.below.left.lock().unwrap() = None;
     // A mark over any of it, as new as the token or within the skew, leaves nothing of it.
     for target in [
