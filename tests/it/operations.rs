@@ -184,7 +184,7 @@ async fn seeded_keys_verify_until_keys_can_be_fetched() {
     let emulator = Emulator::start(EmulatorSettings { address: ANY, seed: None }).await.unwrap();
     let api = emulator.url().trim_start_matches("http://").parse().unwrap();
     let path = format!("/v1/b2b/sessions/jwks/{}", emulator.project_id());
-    let folder = tempfile::tempdir().unwrap();
+    let (folder, lines) = (tempfile::tempdir().unwrap(), Lines::default());
     let file = folder.path().join("jwks.json");
     std::fs::write(&file, ask(api, Ask::get(&path)).await.body).unwrap();
     let overrides = [
@@ -195,12 +195,19 @@ async fn seeded_keys_verify_until_keys_can_be_fetched() {
     let echo = portcullis::emulator::EchoOrigin::start(ANY).await.unwrap();
     let origin = format!("http://{}", echo.address());
     let gateway =
-        Gateway::start(config_for(USUAL, &emulator, &origin, &overrides), Lines::default()).await.unwrap();
+        Gateway::start(config_for(USUAL, &emulator, &origin, &overrides), lines.clone()).await.unwrap();
     assert_eq!(ask(gateway.ops(), Ask::get("/readyz")).await.status, 200);
     let viewer = emulator.personas().into_iter().find(|persona| persona.name == "VIEWER").unwrap();
     let address = gateway.traffic()[0].0;
-    let served = ask(address, Ask::get("/").bearer(&viewer.jwt)).await;
+    let path = format!("/_emulator/sessions/{}/jwt", viewer.session_id);
+    let minted = ask(api, Ask::new("POST", &path).body("{\"issued_ago_seconds\":60}")).await.json();
+    let served = ask(address, Ask::get("/").bearer(minted["session_jwt"].as_str().unwrap())).await;
     assert_eq!(served.seen("x-auth-session-id").as_deref(), Some(viewer.session_id.as_str()));
+    // Marked for what it is, to the application and in the record.
+    let age: u64 = served.seen("x-auth-evidence-age").unwrap().parse().unwrap();
+    assert!((60..=70).contains(&age), "{age}");
+    let record = lines.find(&["\"log\":\"decision\"", "\"evidence\":\"jwt\""]).await;
+    assert!(record["evidence_age_ms"].as_f64().unwrap() >= 60_000.0, "{record}");
     // Its claims are held against the policy as a list would be.
     assert_eq!(ask(address, Ask::get("/admin").bearer(&viewer.jwt)).await.reason(), "role_missing");
     // The opaque token of the same session says nothing by itself.
