@@ -75,7 +75,7 @@ fn credentials_in_urls(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
         let start = at + 3;
         // A password may hold a slash that should have been encoded.
         let rest = text.get(start..)?;
-        let word = rest.split(|letter: char| letter.is_whitespace() || "\"',".contains(letter)).next()?;
+        let word = rest.split(|letter: char| letter.is_whitespace() || "\"'".contains(letter)).next()?;
         word.rfind('@').map(|length| start..start + length)
     })
 }
@@ -128,6 +128,7 @@ mod tests {
             "admin:\n  token: @hush\n",
             "shared: { key: @hush }",
             "redis: redis://:a/hush@h:1",
+            "redis: redis://:a,hush@h:1",
             "{\"stytch\":{\"secret\":{\"value\":\"hush\"}",
         ] {
             let masked = mask_unreadable(text);

@@ -3,7 +3,7 @@
 //! Must not count a token that turned out to be good, nor let one address's junk use up what others need.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ struct Peer {
     budget: Mutex<Budget>,
     /// It sent a token that was nobody's.
     suspect: AtomicBool,
+    /// Its questions that are not answered yet.
+    under_way: AtomicU32,
 }
 
 /// Tokens left, and when that was so.
@@ -74,9 +76,9 @@ impl Attempts {
 
     /// Notes that somebody at `peer` showed a genuine credential that was not seen before. Of an address that sends junk
     /// as well, the junk counts.
-    pub fn vouch(&self, peer: IpAddr) {
+    pub fn vouch(&self, peer: IpAddr, now: Monotonic) {
         let network = network_of(peer);
-        if !self.peers.get(&network).is_some_and(|peer| peer.is_spent()) {
+        if !self.peers.get(&network).is_some_and(|peer| peer.is_spent(now)) {
             self.proven.insert(network, ());
         }
     }
@@ -86,21 +88,28 @@ impl Attempts {
         let network = peer.map(network_of);
         let peer = network.map(|network| {
             let budget = || Mutex::new(Budget::full(f64::from(self.settings.per_peer)));
-            self.peers
-                .get_with(network, || Arc::new(Peer { budget: budget(), suspect: AtomicBool::new(false) }))
+            self.peers.get_with(network, || {
+                let (suspect, under_way) = (AtomicBool::new(false), AtomicU32::new(0));
+                Arc::new(Peer { budget: budget(), suspect, under_way })
+            })
         });
+        let is_proven = network.is_some_and(|network| self.proven.contains_key(&network));
+        let under_way = peer.as_ref().map_or(0, |peer| peer.under_way.load(Ordering::Relaxed));
         let mut standing = match &peer {
-            Some(_) if network.is_some_and(|network| self.proven.contains_key(&network)) => Standing::Proven,
-            Some(peer) if peer.suspect.load(Ordering::Relaxed) => Standing::Suspect,
+            Some(_) if is_proven && f64::from(under_way) < self.most_under_way() => Standing::Proven,
+            Some(peer) if is_proven || peer.suspect.load(Ordering::Relaxed) => Standing::Suspect,
+            // One address must not use up at once what is for all that are new.
+            _ if under_way >= 2 => Standing::Suspect,
             _ => Standing::Stranger,
         };
         // An address that is known for good may have many people behind it: only its junk is counted.
-        let prepaid = standing != Standing::Proven;
-        if prepaid && let Some(wait) = peer.as_ref().and_then(|peer| lock(&peer.budget).wait(now)) {
+        let prepaid = !is_proven;
+        let own = peer.as_ref().and_then(|peer| lock(&peer.budget).wait(now));
+        if let Some(wait) = own.filter(|_| prepaid) {
             return Err(wait);
         }
         if let Some(wait) = lock(self.pool(standing)).wait(now) {
-            if prepaid {
+            if standing != Standing::Proven {
                 return Err(wait);
             }
             standing = Standing::Suspect;
@@ -110,10 +119,18 @@ impl Attempts {
         }
         // Taken before the answer is there: many at once must not all find the same one left.
         lock(self.pool(standing)).take(1.0);
-        if let Some(peer) = peer.as_ref().filter(|_| prepaid) {
-            lock(&peer.budget).take(1.0);
+        if let Some(peer) = &peer {
+            peer.under_way.fetch_add(1, Ordering::Relaxed);
+            if prepaid {
+                lock(&peer.budget).take(1.0);
+            }
         }
         Ok(Attempt { attempts: Arc::clone(self), standing, network, peer, prepaid, spent: false })
+    }
+
+    /// Unanswered questions from which on even an address known for good draws on what is for suspects.
+    fn most_under_way(&self) -> f64 {
+        f64::from(self.settings.in_total) * BURST / 4.0
     }
 
     fn pool(&self, standing: Standing) -> &Mutex<Budget> {
@@ -127,8 +144,8 @@ impl Attempts {
 
 impl Peer {
     /// Whether it sent more junk than one address may.
-    fn is_spent(&self) -> bool {
-        self.suspect.load(Ordering::Relaxed) && lock(&self.budget).left < 1.0
+    fn is_spent(&self, now: Monotonic) -> bool {
+        self.suspect.load(Ordering::Relaxed) && lock(&self.budget).wait(now).is_some()
     }
 }
 
@@ -145,14 +162,14 @@ pub(super) struct Attempt {
 
 impl Attempt {
     /// The token was nobody's.
-    pub(super) fn spend(mut self) {
+    pub(super) fn spend(mut self, now: Monotonic) {
         self.spent = true;
         let Some((peer, network)) = self.peer.as_ref().zip(self.network) else { return };
         peer.suspect.store(true, Ordering::Relaxed);
         if !self.prepaid {
             lock(&peer.budget).take(1.0);
         }
-        if peer.is_spent() {
+        if peer.is_spent(now) {
             self.attempts.proven.invalidate(&network);
         }
     }
@@ -160,6 +177,9 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
+        if let Some(peer) = &self.peer {
+            peer.under_way.fetch_sub(1, Ordering::Relaxed);
+        }
         if self.spent {
             return;
         }
@@ -207,7 +227,7 @@ mod tests {
 
     fn asked(attempts: &Arc<Attempts>, peer: &str, times: usize, now: Monotonic) -> usize {
         let peer = Some(peer.parse().unwrap());
-        (0..times).filter(|_| attempts.admit(peer, now).map(Attempt::spend).is_ok()).count()
+        (0..times).filter(|_| attempts.admit(peer, now).map(|attempt| attempt.spend(now)).is_ok()).count()
     }
 
     #[test]
@@ -237,18 +257,34 @@ mod tests {
     fn an_address_known_for_good_keeps_its_own_share_whatever_others_send() {
         let attempts = Arc::new(Attempts::new(UnknownTokenSettings { per_peer: 10, in_total: 20 }));
         let office: IpAddr = "192.0.2.1".parse().unwrap();
-        attempts.vouch(office);
+        attempts.vouch(office, at(100));
         for n in 0..=255 {
             asked(&attempts, &format!("10.0.0.{n}"), 1_000, at(100));
         }
         assert!(attempts.admit(Some("192.0.2.2".parse().unwrap()), at(100)).is_err());
         // Many people behind it ask at once, and all their tokens are good.
-        let many: Vec<_> = (0..200).map(|_| attempts.admit(Some(office), at(100)).ok().unwrap()).collect();
+        let many: Vec<_> = (0..100).map(|_| attempts.admit(Some(office), at(100)).ok().unwrap()).collect();
         drop(many);
         // Its junk costs it its good name, and a credential does not give that back while it goes on.
         assert_eq!(asked(&attempts, "192.0.2.1", 1_000, at(100)), 200);
-        attempts.vouch(office);
+        attempts.vouch(office, at(100));
         assert!(attempts.admit(Some(office), at(100)).is_err());
+        // A little of it over hours is what every office has.
+        let other: IpAddr = "192.0.2.3".parse().unwrap();
+        attempts.vouch(other, at(200));
+        for minute in 0..1_000 {
+            assert_eq!(asked(&attempts, "192.0.2.3", 1, at(200 + 60 * minute)), 1);
+        }
+        assert!(attempts.proven.contains_key(&other));
+    }
+
+    #[test]
+    fn one_address_cannot_use_up_at_once_what_is_for_all_that_are_new() {
+        let attempts = Arc::new(Attempts::new(UnknownTokenSettings { per_peer: 2, in_total: 4 }));
+        let held: Vec<_> =
+            (0..40).map_while(|_| attempts.admit(Some("192.0.2.1".parse().unwrap()), at(100)).ok()).collect();
+        assert_eq!(held.len(), 2 + 20, "two as a stranger, the rest out of what is for suspects");
+        assert!(attempts.admit(Some("192.0.2.2".parse().unwrap()), at(100)).is_ok());
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl Owners {
                 Err(error) => {
                     // What the directory cannot even read is as strange as what it does not know.
                     if let (DirectoryError::Refused { status: 400 }, Some(attempt)) = (&error, attempt) {
-                        attempt.spend();
+                        attempt.spend(clock.now().monotonic);
                     }
                     return Err(error);
                 }
@@ -135,7 +135,7 @@ impl Owners {
                     let believed_for = self.negative_for * if again { STILL_NOBODY } else { 1 };
                     self.nobodies.insert(query.digest, Nobody { asked_at: *asked_at, believed_for });
                     if let Some(attempt) = attempt {
-                        attempt.spend();
+                        attempt.spend(clock.now().monotonic);
                     }
                 }
             }

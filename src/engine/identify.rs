@@ -203,7 +203,7 @@ impl Engine {
     /// Something genuine that was not seen before came from there.
     fn vouch(&self, peer: Option<IpAddr>) {
         if let Some(peer) = peer {
-            self.attempts.vouch(peer);
+            self.attempts.vouch(peer, self.clock.now().monotonic);
         }
     }
 }

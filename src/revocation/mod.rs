@@ -77,7 +77,7 @@ struct Inner {
     /// Sessions that were ended at the API from here: ending one again costs nobody anything.
     ended: Cache<SessionId, ()>,
     /// Calls to end something at the API under way at once.
-    upstream: Arc<Semaphore>,
+    upstream: Semaphore,
     /// Announcements acted on, so that a copy of one is not acted on again.
     heard: Cache<u64, ()>,
     metrics: Metrics,
@@ -129,7 +129,7 @@ impl Revocations {
             overflowed: AtomicBool::new(false),
             outstanding: AtomicUsize::new(0),
             ended: Cache::builder().max_capacity(MAX_ENDED).time_to_live(REMEMBER_ENDED_FOR).build(),
-            upstream: Arc::new(Semaphore::new(MAX_UPSTREAM)),
+            upstream: Semaphore::new(MAX_UPSTREAM),
             heard: Cache::builder()
                 .max_capacity(MAX_DELIVERIES)
                 .time_to_live(REMEMBER_DELIVERIES_FOR)
@@ -165,14 +165,11 @@ impl Revocations {
             return Ok(());
         }
         self.0.memory.forget(&Revocation { target: target.clone(), at: self.0.clock.now() });
-        let place = Arc::clone(&self.0.upstream).acquire_owned();
-        let Ok(Ok(place)) = tokio::time::timeout(MAX_WAIT_UPSTREAM, place).await else {
-            return Err(DirectoryError::Busy);
-        };
         let (revocations, leaving) = (self.clone(), Outstanding::one(&self.0));
         let ending = tokio::spawn(async move {
-            let (_place, _leaving) = (place, leaving);
-            let inner = &revocations.0;
+            let (_leaving, inner) = (leaving, &revocations.0);
+            let place = tokio::time::timeout(MAX_WAIT_UPSTREAM, inner.upstream.acquire()).await;
+            let Ok(Ok(_place)) = place else { return Err(DirectoryError::Busy) };
             let ended = match &target {
                 RevocationTarget::Session(id) => inner.client.revoke(Revoked::Session(id)).await,
                 RevocationTarget::Member(id) => inner.client.revoke(Revoked::Member(id)).await,

@@ -37,7 +37,7 @@ return 0";
 /// listen in between has one or the other. Tells whether it is in the log; a full Redis keeps none.
 const ANNOUNCE: &str = "
 local logged = redis.pcall('ZADD', KEYS[1], ARGV[1], ARGV[2])
-if type(logged) == 'table' and not string.find(logged.err, 'OOM', 1, true) then return logged end
+if type(logged) == 'table' and string.find(logged.err, 'READONLY', 1, true) then return logged end
 if type(logged) ~= 'table' then
   redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[3])
   redis.call('ZREMRANGEBYRANK', KEYS[1], 0, ARGV[4])
