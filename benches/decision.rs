@@ -17,12 +17,14 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
 use jiff::Timestamp;
 use portcullis::directory::{
-    Answer, Attempts, Clock, DirectoryError, KeySource, Memory, MemorySettings, SessionDirectory,
+    Answer, Attempts, Clock, DirectoryError, KeySource, Memory, MemorySettings, NoFacts, SessionDirectory,
     SessionQuery, SystemClock, TokenOwner, TokenQuery, UnknownTokenSettings,
 };
-use portcullis::engine::{AccessRequest, Engine, EngineSettings, ManagedNames, Snapshot, Sources};
+use portcullis::engine::{
+    AccessRequest, Engine, EngineSettings, HeaderSettings, ManagedNames, Snapshot, Sources,
+};
 use portcullis::identity::{
-    CredentialSource, JwtRules, KeySet, SessionId, VerificationKey, verify_session_jwt,
+    CredentialSource, JwtRules, KeySet, SessionId, SocketPeer, VerificationKey, verify_jwt,
 };
 use portcullis::policy::{
     Access, CanonicalPath, Decision, FactorRequirement, Freshness, HostName, HostPattern, PathPattern,
@@ -130,7 +132,8 @@ fn world(members: usize) -> World {
         ]
         .into(),
         jwt_rules: Arc::new(rules.clone()),
-        managed_names: Arc::new(ManagedNames::new("x-auth-")),
+        managed_names: Arc::new(ManagedNames::new(&HeaderSettings::usual("x-auth-"))),
+        assertions: None,
         negative_for: Duration::from_secs(2),
         own_route: Arc::new(route(freshness)),
         jwt_evidence: false,
@@ -142,7 +145,14 @@ fn world(members: usize) -> World {
     let source: Arc<dyn KeySource> = Arc::new(FixedKeys(Arc::clone(&keys)));
     let engine = Engine::new(
         snapshot,
-        Sources { directory: Arc::new(memory), keys: source, attempts },
+        Sources {
+            directory: Arc::new(memory),
+            keys: source,
+            rbac: Arc::new(NoFacts),
+            organizations: Arc::new(NoFacts),
+            apps: Arc::new(NoFacts),
+            attempts,
+        },
         clock,
         settings,
         metrics,
@@ -160,10 +170,13 @@ fn route(freshness: Freshness) -> Route {
             paths: vec![PathPattern::parse("/admin/**").unwrap()],
             methods: Vec::new(),
         },
+        shadow: None,
+        audience: None,
         access: Access::Require(Requirement::All(vec![
             Requirement::Role(Arc::from("admin")),
             Requirement::Factor(FactorRequirement {
                 kind: Some(FactorKind::Totp),
+                category: None,
                 delivery: None,
                 connection_id: None,
                 max_age: Some(Duration::from_secs(36_000)),
@@ -207,7 +220,7 @@ impl World {
                 host: &HostName::parse("app.example.com").unwrap(),
                 path: &CanonicalPath::parse("/admin/users").unwrap(),
                 headers,
-                peer: None,
+                peer: SocketPeer::default(),
                 request_id: &request_id,
                 trace: &trace,
             })
@@ -236,7 +249,7 @@ fn decisions(criterion: &mut Criterion) {
     let token = world.tokens[0]["authorization"].to_str().unwrap().trim_start_matches("Bearer ").to_owned();
     criterion.bench_function("verify a JWT that is not remembered", |bencher| {
         let now = Timestamp::now();
-        bencher.iter(|| verify_session_jwt(black_box(&token), &world.keys, &world.rules, now).unwrap());
+        bencher.iter(|| verify_jwt(black_box(&token), &world.keys, &world.rules, now).unwrap());
     });
     criterion.bench_function("canonical path, plain", |bencher| {
         bencher.iter(|| CanonicalPath::parse(black_box("/admin/users/42/edit")).unwrap());

@@ -2,6 +2,7 @@
 //!
 //! Must not hold a rule of its own; it is a list, top to bottom: build, wire, start, wait, drain.
 
+mod core;
 mod trust;
 
 use std::io;
@@ -10,24 +11,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Uri};
-use rustls::ClientConfig;
 
+use self::core::{Core, build_core, rules};
 use self::trust::client_tls;
 use crate::admin::{AdminDoor, OpsDoor, Readiness};
 use crate::config::Config;
-use crate::directory::{
-    Attempts, Clock, Guard, KeyVault, Memory, RedisLink, SessionDirectory, Shared, SharedError, Spelling,
-    SystemClock,
-};
+use crate::directory::{Clock, SharedError, SystemClock};
 use crate::doors::{self, Origins, ProxyDoor};
-use crate::engine::{Engine, EngineSettings, ManagedNames, Snapshot, Sources};
+use crate::engine::KeyFailure;
 use crate::identity::ProjectId;
-use crate::policy::{Access, CanonicalPath, Reason, Requirement, Route, RouteMatch, RouteTable};
+use crate::policy::{Access, CanonicalPath, Reason, Requirement};
 use crate::revocation::Revocations;
 use crate::server::{BindError, Drain, Listener, ListenerSettings, ServerLimits, server_tls};
-use crate::stytch::{Keys, StytchClient, WrittenList};
 use crate::telemetry::{LineWriter, Metrics};
 use crate::upstream::Origin;
+
+pub use self::core::{Explained, build_to_explain};
 
 /// Why a gateway does not start.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +41,8 @@ pub enum StartError {
     Metrics(#[from] prometheus::Error),
     #[error(transparent)]
     Shared(#[from] SharedError),
+    #[error(transparent)]
+    Key(#[from] KeyFailure),
     #[error("the log cannot be set up: {0}")]
     Log(io::Error),
 }
@@ -53,6 +54,8 @@ pub enum RulesError {
     Project,
     #[error("the upstream `{0}` is not there")]
     Upstream(Arc<str>),
+    #[error(transparent)]
+    Key(#[from] KeyFailure),
     #[error("evidence may be {wanted:?} old by them, and what is forgotten is remembered for {kept:?} only")]
     Horizon { wanted: Duration, kept: Duration },
 }
@@ -70,18 +73,6 @@ pub struct Gateway {
     upstreams: Vec<Arc<str>>,
     project: (ProjectId, Uri),
     lines: LineWriter,
-}
-
-/// Everything a decision needs, without the doors.
-struct Core {
-    engine: Arc<Engine>,
-    client: StytchClient,
-    link: Option<RedisLink>,
-    memory: Memory,
-    /// How long what is forgotten is remembered.
-    horizon: Duration,
-    keys: Keys,
-    tls: Arc<ClientConfig>,
 }
 
 impl Gateway {
@@ -132,13 +123,17 @@ impl Gateway {
         if let Some(settings) = config.admin {
             let listener = Listener::bind(small_listener("admin", settings.address), metrics.clone()).await?;
             admin = Some(listener.address());
-            tokio::spawn(listener.run(AdminDoor::new(revocations.clone(), settings), ops_drain.clone()));
+            tokio::spawn(listener.run(
+                AdminDoor::new(revocations.clone(), Arc::clone(&core.engine), settings),
+                ops_drain.clone(),
+            ));
         }
 
         let traffic = listeners.iter().map(|listener| (listener.address(), listener.is_secure())).collect();
         let ops = ops_listener.address();
         let ops_door = ops_door(&metrics, &core, &drain);
         tokio::spawn(core.keys.clone().keep_fresh());
+        tokio::spawn(core.facts.clone().keep_fresh(asks_permission(&config.routes)));
         tokio::spawn(Arc::clone(&core.engine).keep_leases());
         tokio::spawn(ops_listener.run(ops_door, ops_drain.clone()));
         for listener in listeners {
@@ -200,6 +195,7 @@ impl Gateway {
         if wanted > kept {
             return Err(RulesError::Horizon { wanted, kept });
         }
+        let rules = rules(config, self.core.engine.snapshot().assertions.as_ref())?;
         let claims = &config.stytch.claim_pointers;
         if self.core.client.keep_claims(claims) {
             if let Some(link) = &self.core.link {
@@ -207,7 +203,7 @@ impl Gateway {
             }
             self.core.memory.soften();
         }
-        self.core.engine.replace(rules(config));
+        self.core.engine.replace(rules);
         Ok(())
     }
 
@@ -226,41 +222,6 @@ impl Gateway {
     }
 }
 
-/// The decision point for explaining decisions: no door, no log, and a written session list in place of the directory
-/// if there is one.
-///
-/// `as_written` tells that members may be named by slug or external id. Keys are fetched only if `verifies`; nothing
-/// comes back if they could not be.
-pub async fn build_to_explain(
-    config: &Config,
-    written: Option<Vec<u8>>,
-    as_written: bool,
-    verifies: bool,
-) -> Result<Option<Arc<Engine>>, StartError> {
-    let metrics = Metrics::new()?;
-    let lines = LineWriter::off(metrics.log_lines_dropped.clone());
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let core = build_core(config, Arc::clone(&clock), &metrics, &lines)?;
-    if verifies {
-        tokio::spawn(core.keys.clone().keep_fresh());
-        let mut loaded = core.keys.loaded();
-        let waited = tokio::time::timeout(Duration::from_secs(10), loaded.wait_for(|loaded| *loaded)).await;
-        if !matches!(waited, Ok(Ok(_))) {
-            return Ok(None);
-        }
-    }
-    let Some(body) = written else {
-        return Ok(Some(core.engine));
-    };
-    let spelling = if as_written { Spelling::AsWritten } else { Spelling::Canonical };
-    let pointers = Arc::clone(&config.stytch.claim_pointers);
-    let directory = WrittenList::new(body, spelling, Arc::new(core.memory), Arc::clone(&clock), pointers);
-    let attempts = Arc::new(Attempts::new(config.unknown_tokens));
-    let sources = Sources { directory: Arc::new(directory), keys: Arc::new(core.keys), attempts };
-    let engine = build_engine(config, sources, clock, &metrics, &lines);
-    Ok(Some(Arc::new(engine)))
-}
-
 /// What the doors refuse before any route is asked.
 pub fn refused_at_the_door(method: &Method, path: &CanonicalPath) -> Option<Reason> {
     doors::refused_at_the_door(method, path)
@@ -270,86 +231,20 @@ pub fn refused_at_the_door(method: &Method, path: &CanonicalPath) -> Option<Reas
 pub fn check_files(config: &Config) -> Vec<String> {
     let certificates = config.listeners.iter().filter(|listener| !listener.certificates.is_empty());
     let certificates = certificates.filter_map(|listener| {
-        let error = server_tls(&listener.certificates).err()?;
+        let error = server_tls(&listener.certificates, listener.client_ca.as_deref()).err()?;
         Some(format!("listener `{}`: {error}", listener.name))
     });
     certificates.chain(client_tls(config).err().map(|error| error.to_string())).collect()
 }
 
-/// Builds the decision point with its directory.
-fn build_core(
-    config: &Config,
-    clock: Arc<dyn Clock>,
-    metrics: &Metrics,
-    lines: &LineWriter,
-) -> Result<Core, StartError> {
-    let tls = client_tls(config)?;
-    let client = StytchClient::new(&config.stytch, &tls, Arc::clone(&clock), metrics.clone());
-    let link = match &config.shared {
-        Some(settings) => Some(RedisLink::new(settings, Arc::clone(&clock), metrics)?),
-        None => None,
-    };
-    let vault = link.clone().map(|link| Arc::new(link) as Arc<dyn KeyVault>);
-    let keys = Keys::new(&client, &config.stytch, vault, metrics.clone());
-    let guard = Guard::new(Arc::new(client.clone()), Arc::clone(&clock), &config.guard, metrics);
-    let mut tiers: Arc<dyn SessionDirectory> = Arc::new(guard);
-    if let Some(link) = link.clone() {
-        let deadline = config.guard.deadline;
-        tiers = Arc::new(Shared::new(link, tiers, deadline, Arc::clone(&clock), &config.memory, metrics));
-    }
-    let attempts = Arc::new(Attempts::new(config.unknown_tokens));
-    let settings = config.memory.clone();
-    let memory = Memory::new(tiers, Arc::clone(&clock), settings, Arc::clone(&attempts), metrics);
-    let sources = Sources { directory: Arc::new(memory.clone()), keys: Arc::new(keys.clone()), attempts };
-    let engine = build_engine(config, sources, clock, metrics, lines);
-    let horizon = config.memory.horizon;
-    Ok(Core { engine: Arc::new(engine), client, link, memory, horizon, keys, tls })
-}
-
-/// Builds the decision point over any directory.
-fn build_engine(
-    config: &Config,
-    sources: Sources,
-    clock: Arc<dyn Clock>,
-    metrics: &Metrics,
-    lines: &LineWriter,
-) -> Engine {
-    let settings = EngineSettings {
-        max_tokens: config.memory.max_entries,
-        recheck_every: config.recheck_every,
-        max_rechecks: config.guard.max_in_flight.div_ceil(4),
-    };
-    let (metrics, lines) = (metrics.clone(), lines.clone());
-    Engine::new(rules(config), sources, clock, settings, metrics, lines)
-}
-
-/// Everything of the configuration that a decision depends on.
-fn rules(config: &Config) -> Snapshot {
-    Snapshot {
-        routes: RouteTable::new(config.routes.iter().cloned()),
-        credentials: config.credentials.clone().into(),
-        jwt_rules: Arc::new(config.jwt_rules.clone()),
-        managed_names: Arc::new(ManagedNames::new(&config.header_prefix)),
-        negative_for: config.memory.negative_for,
-        own_route: Arc::new(own_route(config)),
-        jwt_evidence: config.jwt_evidence,
-        claim_pointers: Arc::clone(&config.stytch.claim_pointers),
-    }
-}
-
-/// What the gateway's own pages require: any member session, as fresh as routes want it that say nothing.
-fn own_route(config: &Config) -> Route {
-    Route {
-        name: Arc::from(".portcullis"),
-        matches: RouteMatch { hosts: Vec::new(), paths: Vec::new(), methods: Vec::new() },
-        access: Access::Require(Requirement::Authenticated),
-        freshness: config.freshness,
-        upstream: Arc::from(""),
-        case_insensitive: false,
-        keep_encoded_slash: false,
-        keep_path_parameters: false,
-        websocket: false,
-    }
+/// Whether any route asks the RBAC policy.
+fn asks_permission(routes: &[crate::policy::Route]) -> bool {
+    let asks =
+        |requirement: &Requirement| requirement.any_part(&|part| matches!(part, Requirement::Permission(_)));
+    routes.iter().any(|route| match &route.access {
+        Access::Public => false,
+        Access::Require(requirement) => asks(requirement) || route.shadow.as_ref().is_some_and(asks),
+    })
 }
 
 /// A listener for the few who look after the gateway.
@@ -358,6 +253,7 @@ fn small_listener(name: &str, address: SocketAddr) -> ListenerSettings {
         name: Arc::from(name),
         address,
         certificates: Vec::new(),
+        client_ca: None,
         limits: ServerLimits { max_connections: 100, ..ServerLimits::default() },
     }
 }

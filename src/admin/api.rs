@@ -1,4 +1,4 @@
-//! The admin API: `POST /admin/revoke`.
+//! The admin API: `POST /admin/revoke`, `POST /admin/explain`.
 //!
 //! Must not answer a page in somebody's browser, nor anybody without the token.
 
@@ -10,8 +10,11 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::AdminSettings;
+use super::explain::explain;
+use crate::engine::Engine;
 use crate::identity::{CredentialDigest, MemberId, OrganizationId, SessionId};
 use crate::revocation::{Revocations, Source};
 use crate::server::{Peer, Serve};
@@ -26,6 +29,7 @@ pub struct AdminDoor(Arc<Inner>);
 
 struct Inner {
     revocations: Revocations,
+    engine: Arc<Engine>,
     settings: AdminSettings,
 }
 
@@ -42,11 +46,11 @@ struct RevokeCall {
 }
 
 /// Status and words of an answer that is no success.
-type Failure = (StatusCode, String);
+pub(super) type Failure = (StatusCode, String);
 
 impl AdminDoor {
-    pub fn new(revocations: Revocations, settings: AdminSettings) -> Self {
-        Self(Arc::new(Inner { revocations, settings }))
+    pub fn new(revocations: Revocations, engine: Arc<Engine>, settings: AdminSettings) -> Self {
+        Self(Arc::new(Inner { revocations, engine, settings }))
     }
 }
 
@@ -78,9 +82,15 @@ impl Inner {
     async fn answer(&self, request: Request<Incoming>) -> Result<serde_json::Value, Failure> {
         self.admit(request.headers())?;
         match (request.method(), request.uri().path()) {
-            (&Method::POST, "/admin/revoke") => self.revoke(request).await,
-            (_, "/admin/revoke") => Err((StatusCode::METHOD_NOT_ALLOWED, "use POST".to_owned())),
-            _ => Err((StatusCode::NOT_FOUND, "there is POST /admin/revoke".to_owned())),
+            (&Method::POST, "/admin/revoke") => self.revoke(read(request).await?).await,
+            (&Method::POST, "/admin/explain") => explain(&self.engine, read(request).await?).await,
+            (_, "/admin/revoke" | "/admin/explain") => {
+                Err((StatusCode::METHOD_NOT_ALLOWED, "use POST".to_owned()))
+            }
+            _ => Err((
+                StatusCode::NOT_FOUND,
+                "there are POST /admin/revoke and POST /admin/explain".to_owned(),
+            )),
         }
     }
 
@@ -102,20 +112,8 @@ impl Inner {
         if same { Ok(()) } else { Err((StatusCode::UNAUTHORIZED, "the admin token is needed".to_owned())) }
     }
 
-    async fn revoke(&self, request: Request<Incoming>) -> Result<serde_json::Value, Failure> {
+    async fn revoke(&self, call: RevokeCall) -> Result<serde_json::Value, Failure> {
         let bad = |why: String| (StatusCode::BAD_REQUEST, why);
-        // Forms of web pages, and what can be made to send one, cannot say this.
-        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-        let kind = kind.and_then(|kind| kind.split(';').next()).map(str::trim);
-        if kind != Some("application/json") {
-            let why = "send `content-type: application/json`";
-            return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, why.to_owned()));
-        }
-        let read = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
-        let read = tokio::time::timeout(std::time::Duration::from_secs(10), read).await;
-        let Ok(Ok(body)) = read else { return Err(bad("the body did not arrive".to_owned())) };
-        let call: RevokeCall =
-            serde_json::from_slice(&body.to_bytes()).map_err(|error| bad(error.to_string()))?;
         let target = target(&call).map_err(|why| bad(why.to_owned()))?;
         if !call.upstream {
             self.revocations.forget(&target, Source::Admin);
@@ -133,6 +131,21 @@ impl Inner {
         }
         Ok(serde_json::json!({ "forgotten": true, "revoked_upstream": true }))
     }
+}
+
+/// The body of a call, which a form of a web page, and what can be made to send one, cannot write.
+async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Failure> {
+    let bad = |why: String| (StatusCode::BAD_REQUEST, why);
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next()).map(str::trim);
+    if kind != Some("application/json") {
+        let why = "send `content-type: application/json`";
+        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, why.to_owned()));
+    }
+    let read = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
+    let read = tokio::time::timeout(std::time::Duration::from_secs(10), read).await;
+    let Ok(Ok(body)) = read else { return Err(bad("the body did not arrive".to_owned())) };
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| bad(error.to_string()))
 }
 
 fn target(call: &RevokeCall) -> Result<RevocationTarget, &'static str> {

@@ -3,6 +3,7 @@
 //! Must not answer on a traffic listener, nor say anything about a caller.
 
 mod api;
+mod explain;
 mod ops;
 mod settings;
 

@@ -1,22 +1,25 @@
 //! `portcullis explain`: the live decision for one request, told part by part.
 //!
-//! Must not decide differently from the gateway: it calls the same `Engine::check`.
+//! Must not decide differently from the gateway: it calls the same engine.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
+use serde::Deserialize;
 
+use super::report::tell;
 use super::{ConfigArgs, Failed, Outcome, fail, runtime, say};
-use crate::app::{build_to_explain, refused_at_the_door};
+use crate::app::{Explained, build_to_explain, refused_at_the_door};
 use crate::config::{Config, SecretPolicy};
-use crate::engine::{AccessRequest, Engine, Verdict};
-use crate::identity::{Bound, CredentialSource, MemberId, MemberRef, OrganizationId, Principal};
-use crate::policy::{
-    Access, CanonicalPath, Decision, Explanation, HostName, Reason, Refusal, Remedy, Requirement, explain,
+use crate::engine::{AccessRequest, Engine, Report, ReportedRefusal};
+use crate::identity::{
+    Bound, CredentialSource, MemberId, MemberPrincipal, MemberRef, OrganizationId, Principal, SocketPeer,
 };
-use crate::session::{Evidence, MemberSession};
+use crate::policy::{CanonicalPath, HostName, OrganizationRoles, Reason};
+use crate::stytch::{WrittenFacts, read_policy};
 use crate::telemetry::{RequestId, TraceContext};
 
 #[derive(Args)]
@@ -26,9 +29,9 @@ pub(super) struct ExplainArgs {
     #[arg(long, default_value = "GET")]
     method: Method,
     /// The whole URL, such as `https://app.example.com/admin`.
-    #[arg(long)]
-    url: Uri,
-    /// A session JWT; it is verified with the project's keys.
+    #[arg(long, required_unless_present = "decision")]
+    url: Option<Uri>,
+    /// A JWT of a session, a machine or an app; it is verified with the project's keys.
     #[arg(long, group = "caller")]
     jwt: Option<String>,
     /// An opaque session token; it is resolved at the API.
@@ -37,178 +40,230 @@ pub(super) struct ExplainArgs {
     /// A member, as `ORGANIZATION/MEMBER`: judged on whichever session answers best.
     #[arg(long, group = "caller", value_name = "ORG/MEMBER")]
     member: Option<String>,
+    /// A decision the gateway recorded, one line of its log; `-` reads standard input. What was asked then is asked
+    /// again now.
+    #[arg(long, group = "caller", value_name = "FILE", conflicts_with = "url")]
+    decision: Option<PathBuf>,
+    /// Of several recorded decisions, the one about this request.
+    #[arg(long, value_name = "ID", requires = "decision")]
+    request_id: Option<String>,
+    /// The client's address.
+    #[arg(long, value_name = "ADDRESS")]
+    client_ip: Option<IpAddr>,
     /// The member's session list, as the API answers it, instead of asking.
     #[arg(long, value_name = "FILE")]
     sessions: Option<PathBuf>,
+    /// The project's RBAC policy, as the API answers it, instead of asking.
+    #[arg(long, value_name = "FILE")]
+    rbac: Option<PathBuf>,
+    /// How it is told.
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    Human,
+    Json,
+}
+
+/// The question, from the command line or out of a record.
+struct Question {
+    method: Method,
+    host: HostName,
+    path: String,
+    headers: HeaderMap,
+    principal: Option<Principal>,
+    client_ip: Option<IpAddr>,
+    /// What the record says was decided.
+    recorded: Option<Recorded>,
+}
+
+/// What is read of a recorded decision.
+#[derive(Debug, Deserialize)]
+struct Recorded {
+    ts: String,
+    request_id: String,
+    route: String,
+    method: Option<String>,
+    host: Option<String>,
+    path: Option<String>,
+    client_ip: Option<IpAddr>,
+    decision: String,
+    reason: Option<String>,
+    organization_id: Option<String>,
+    member_id: Option<String>,
+    session: Option<String>,
+    evidence: Option<String>,
+    evidence_age_ms: Option<f64>,
 }
 
 pub(super) fn run(args: &ExplainArgs) -> Outcome {
-    let asks_nobody = args.sessions.is_some() && args.jwt.is_none() && args.token.is_none();
-    let nobody = args.jwt.is_none() && args.token.is_none() && args.member.is_none();
+    let question = question(args)?;
+    let live = args.jwt.is_some() || args.token.is_some();
+    let asks_nobody = args.sessions.is_some() && !live;
+    let nobody = !live && question.principal.is_none();
     let secrets = if asks_nobody || nobody { SecretPolicy::NotNeeded } else { SecretPolicy::Required };
     let config = args.config.load(secrets)?;
     runtime()?.block_on(async {
-        let at_the_door = match CanonicalPath::parse(args.url.path()) {
-            Ok(path) => refused_at_the_door(&args.method, &path).map(|reason| (reason, String::new())),
+        if let Some(recorded) = question.recorded.as_ref().filter(|_| args.format == Format::Human) {
+            tell_recorded(recorded);
+        }
+        let at_the_door = match CanonicalPath::parse(&question.path) {
+            Ok(path) => refused_at_the_door(&question.method, &path).map(|reason| (reason, String::new())),
             Err(error) => Some((Reason::PathAmbiguous, error.to_string())),
         };
         match at_the_door {
-            Some((reason, why)) => tell_refusal(&reason.into(), &why),
-            None => tell(&decide(args, &config).await?),
+            Some((reason, why)) => tell_at_the_door(reason, &why, args.format),
+            None => {
+                let report = decide(args, &question, &config).await?;
+                match args.format {
+                    Format::Human => tell(&report),
+                    Format::Json => say(&serde_json::to_string_pretty(&report).unwrap_or_default()),
+                }
+            }
         }
         Ok(())
     })
 }
 
-async fn decide(args: &ExplainArgs, config: &Config) -> Result<Verdict, Failed> {
-    let path = CanonicalPath::parse(args.url.path()).map_err(fail)?;
-    let authority = args.url.authority().ok_or_else(|| fail("`--url` needs scheme and host"))?;
-    let host = HostName::parse(authority.as_str()).map_err(fail)?;
+fn question(args: &ExplainArgs) -> Result<Question, Failed> {
+    if let Some(file) = &args.decision {
+        return recorded_question(file, args.request_id.as_deref());
+    }
+    let url = args.url.as_ref().ok_or_else(|| fail("`--url` is needed"))?;
+    let authority = url.authority().ok_or_else(|| fail("`--url` needs scheme and host"))?;
     let mut headers = HeaderMap::new();
     if let Some(credential) = args.jwt.as_ref().or(args.token.as_ref()) {
         let value = HeaderValue::try_from(format!("Bearer {credential}")).map_err(fail)?;
         headers.insert(header::AUTHORIZATION, value);
     }
-    let principal = args.member.as_deref().map(read_member).transpose()?;
-    let engine = engine(args, config).await?;
-    let request_id = RequestId::new();
-    let request = AccessRequest {
-        method: &args.method,
-        host: &host,
-        path: &path,
-        headers: &headers,
-        peer: None,
-        request_id: &request_id,
-        trace: &TraceContext::begin(&request_id),
-    };
-    Ok(match principal {
-        Some(principal) => engine.check_as(&request, principal).await,
-        None => engine.check(&request).await,
+    Ok(Question {
+        method: args.method.clone(),
+        host: HostName::parse(authority.as_str()).map_err(fail)?,
+        path: url.path().to_owned(),
+        headers,
+        principal: args.member.as_deref().map(read_member).transpose()?,
+        client_ip: args.client_ip,
+        recorded: None,
     })
 }
 
+/// The last recorded decision of the file, or the one about a request.
+fn recorded_question(file: &Path, request_id: Option<&str>) -> Result<Question, Failed> {
+    let text = if file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin()).map_err(fail)?
+    } else {
+        std::fs::read_to_string(file)
+            .map_err(|error| fail(format!("`{}` cannot be read: {error}", file.display())))?
+    };
+    let records = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let records = records.filter(|record| record.get("log").is_some_and(|log| log == "decision"));
+    let mut records = records.filter_map(|record| serde_json::from_value::<Recorded>(record).ok());
+    let wanted = |record: &Recorded| request_id.is_none_or(|id| id == record.request_id);
+    let record = records.rfind(wanted);
+    let record =
+        record.ok_or_else(|| fail(format!("`{}` holds no such recorded decision", file.display())))?;
+    let (Some(method), Some(host), Some(path)) = (&record.method, &record.host, &record.path) else {
+        return Err(fail("the request was refused before it was understood; there is nothing to ask again"));
+    };
+    let member = record.organization_id.as_ref().zip(record.member_id.as_ref());
+    Ok(Question {
+        method: method.parse().map_err(fail)?,
+        host: HostName::parse(host).map_err(fail)?,
+        path: path.clone(),
+        headers: HeaderMap::new(),
+        principal: member
+            .map(|(organization, member)| read_member(&format!("{organization}/{member}")))
+            .transpose()?,
+        client_ip: record.client_ip,
+        recorded: Some(record),
+    })
+}
+
+async fn decide(args: &ExplainArgs, question: &Question, config: &Config) -> Result<Report, Failed> {
+    let path = CanonicalPath::parse(&question.path).map_err(fail)?;
+    let engine = engine(args, question, config).await?;
+    let request_id = RequestId::new();
+    let request = AccessRequest {
+        method: &question.method,
+        host: &question.host,
+        path: &path,
+        headers: &question.headers,
+        peer: SocketPeer { address: question.client_ip, certificate_names: &[] },
+        request_id: &request_id,
+        trace: &TraceContext::begin(&request_id),
+    };
+    let mut report = engine.explain(&request, question.principal.clone()).await;
+    // The record tells only the end of a session's id: the others the member has answer for nothing.
+    if let Some(tail) = question.recorded.as_ref().and_then(|recorded| recorded.session.as_deref()) {
+        let of_record = report.held.iter().filter(|held| held.against.ends_with(tail)).count();
+        if of_record > 0 {
+            report.held.retain(|held| held.against.ends_with(tail));
+        }
+    }
+    Ok(report)
+}
+
 /// The gateway's engine, with a credential looked for where `--jwt` and `--token` put it.
-async fn engine(args: &ExplainArgs, config: &Config) -> Result<Arc<Engine>, Failed> {
+async fn engine(args: &ExplainArgs, question: &Question, config: &Config) -> Result<Arc<Engine>, Failed> {
     let mut config = config.clone();
     if args.jwt.is_some() || args.token.is_some() {
         config.credentials = vec![CredentialSource::Bearer];
     }
-    let written = args.sessions.as_deref().map(read_file).transpose()?;
-    let as_written = args.member.is_some();
-    let engine = build_to_explain(&config, written, as_written, args.jwt.is_some()).await.map_err(fail)?;
+    let policy = args.rbac.as_deref().map(read_file).transpose()?;
+    let policy = policy.map(|body| read_policy(&body).map_err(fail)).transpose()?;
+    let sessions = args.sessions.as_deref().map(read_file).transpose()?;
+    // With everything written down nobody is asked, not even about what is missing.
+    let facts = (policy.is_some() || sessions.is_some()).then(|| WrittenFacts {
+        policy: policy.map(Arc::new),
+        organization_roles: Arc::new(OrganizationRoles::default()),
+        ..WrittenFacts::default()
+    });
+    let as_written = question.principal.is_some();
+    let explained = Explained { sessions, as_written, facts, verifies: args.jwt.is_some(), clock: None };
+    let engine = build_to_explain(&config, explained).await.map_err(fail)?;
     engine.ok_or_else(|| fail("the verification keys could not be fetched, so the JWT cannot be verified"))
 }
 
-fn tell(verdict: &Verdict) {
-    let Some(route) = &verdict.route else {
-        if let Decision::Refuse(refusal) = &verdict.decision {
-            tell_refusal(refusal, "");
-        }
-        return;
-    };
-    say(&format!("route     {} -> upstream `{}`", route.name, route.upstream));
-    if let Some(principal) = &verdict.principal {
-        let bound = match &principal.bound {
-            Bound::Session(session) => format!("session `{session}`"),
-            Bound::AnySession => "any one active session".to_owned(),
-        };
-        let MemberRef { organization_id, member_id } = &principal.member;
-        say(&format!("caller    member `{member_id}` of `{organization_id}`, judged on {bound}"));
+fn tell_recorded(recorded: &Recorded) {
+    let reason = recorded.reason.as_deref().map_or_else(String::new, |reason| format!(" {reason}"));
+    say(&format!("recorded  {}{reason} on route `{}` at {}", recorded.decision, recorded.route, recorded.ts));
+    if let (Some(kind), Some(age)) = (&recorded.evidence, recorded.evidence_age_ms) {
+        say(&format!("          on {kind} evidence {:.1}s old; below is what comes of it now", age / 1e3));
     }
-    match (&route.access, &verdict.evidence) {
-        (Access::Public, _) => say("requires  nothing: the route is public"),
-        (Access::Require(requirement), Some(evidence)) => {
-            let sessions = judged(verdict, evidence);
-            if sessions.is_empty() {
-                say(&format!("requires  {requirement}\n          no active session to hold it against"));
-            }
-            let now = verdict.decided_at;
-            for session in sessions {
-                say(&format!("requires  (held against session `{}`)", session.session_id));
-                tell_part(&explain(requirement, &session, now), 5);
+}
+
+fn tell_at_the_door(reason: Reason, why: &str, format: Format) {
+    let refusal = ReportedRefusal::of(&reason.into());
+    match format {
+        Format::Json => {
+            let told = serde_json::json!({ "decision": "refuse", "refusal": refusal, "detail": why });
+            say(&serde_json::to_string_pretty(&told).unwrap_or_default());
+        }
+        Format::Human => {
+            super::report::tell_refusal(&refusal);
+            if !why.is_empty() {
+                say(&format!("          {why}"));
             }
         }
-        (Access::Require(requirement), None) => {
-            say("requires");
-            tell_requirement(requirement, 5);
-        }
-    }
-    match &verdict.decision {
-        Decision::Allow(_) => {
-            say("decision  allow");
-            for (name, value) in verdict.edits.injected() {
-                say(&format!("injects   {name}: {value}"));
-            }
-        }
-        Decision::Refuse(refusal) => {
-            let readings = "an origin may read this path in another way, and that is not this route's";
-            tell_refusal(refusal, if refusal.reason == Reason::PathAmbiguous { readings } else { "" });
-        }
     }
 }
 
-fn tell_refusal(refusal: &Refusal, why: &str) {
-    let reason = refusal.reason;
-    say(&format!("decision  refuse {} {}: {}", reason.status().as_u16(), reason.code(), reason.title()));
-    if !why.is_empty() {
-        say(&format!("          {why}"));
-    }
-    let remedy = match reason.remedy() {
-        Remedy::ChangeRequest => "send a different request",
-        Remedy::SignIn => "sign in",
-        Remedy::StepUp => "prove the factor named here, then repeat the request",
-        Remedy::AskForAccess => "ask for access",
-        Remedy::Retry => "try again later; this is not the caller's fault",
-        Remedy::SlowDown => "wait, then try again",
-    };
-    say(&format!("remedy    {remedy}"));
-    if let Some(challenge) = &refusal.challenge {
-        let age = challenge.max_age.map_or_else(String::new, |age| format!(", proven at most {age:?} ago"));
-        say(&format!("          {}{age}", challenge.acr_values.join(" ")));
-    }
-}
-
-fn tell_requirement(requirement: &Requirement, depth: usize) {
-    say(&format!("{}{requirement}", "  ".repeat(depth)));
-    match requirement {
-        Requirement::All(parts) | Requirement::Any(parts) => {
-            for part in parts {
-                tell_requirement(part, depth + 1);
-            }
-        }
-        Requirement::Not(part) => tell_requirement(part, depth + 1),
-        _ => {}
-    }
-}
-
-/// The sessions the decision looked at: its own, or all where any one may answer.
-fn judged(verdict: &Verdict, evidence: &Evidence) -> Vec<MemberSession> {
-    let Some(list) = evidence.list() else {
-        return Vec::new();
-    };
-    match verdict.principal.as_ref().map(|principal| &principal.bound) {
-        Some(Bound::Session(session)) => list.find(session).into_iter().collect(),
-        _ => list.sessions().collect(),
-    }
-}
-
-fn tell_part(part: &Explanation, depth: usize) {
-    let indent = "  ".repeat(depth);
-    let observed = if part.observed.is_empty() { String::new() } else { format!("   saw {}", part.observed) };
-    say(&format!("{indent}[{}] {}{observed}", part.truth, part.requirement));
-    for part in &part.parts {
-        tell_part(part, depth + 1);
-    }
-}
-
-fn read_member(text: &str) -> Result<Principal, Failed> {
+/// `ORGANIZATION/MEMBER`, judged on any one session.
+pub(super) fn read_member(text: &str) -> Result<Principal, Failed> {
     let parts = text.split_once('/').and_then(|(organization, member)| {
         Some((OrganizationId::parse(organization).ok()?, MemberId::parse(member).ok()?))
     });
     let (organization_id, member_id) =
         parts.ok_or_else(|| fail(format!("`{text}` is not ORGANIZATION/MEMBER")))?;
     let member = MemberRef { organization_id, member_id };
-    Ok(Principal { member, bound: Bound::AnySession, issued_at: None, seen_at: None })
+    Ok(Principal::Member(MemberPrincipal {
+        member,
+        bound: Bound::AnySession,
+        issued_at: None,
+        seen_at: None,
+    }))
 }
 
 fn read_file(file: &Path) -> Result<Vec<u8>, Failed> {

@@ -7,6 +7,7 @@ mod demo;
 mod emulate;
 mod explain;
 mod health;
+mod report;
 mod routes;
 mod run;
 mod schema;
@@ -34,7 +35,7 @@ enum Command {
     /// Check a configuration: every mistake at once, exit code 1 if there is one.
     Check(check::CheckArgs),
     /// Say which route a request takes, what it requires, and what would come of it.
-    Explain(explain::ExplainArgs),
+    Explain(Box<explain::ExplainArgs>),
     /// List the routes in the order they are tried.
     Routes(ConfigArgs),
     /// Run everything in one process: API stand-in, echo origin, gateway. Prints ready-made requests.

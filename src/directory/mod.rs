@@ -5,6 +5,7 @@
 mod attempts;
 mod breaker;
 mod clock;
+mod facts;
 mod flight;
 mod guard;
 mod ledger;
@@ -31,6 +32,7 @@ use crate::session::{ActiveSessions, Evidence, Revocation};
 pub use attempts::Attempts;
 pub use breaker::{Breaker, CallOutcome};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use facts::{AppTokenSource, Fact, FactBounds, FactCache, NoFacts, OrganizationSource, RbacSource};
 pub use guard::Guard;
 pub use memory::Memory;
 pub use settings::{GuardSettings, MemorySettings, SharedSettings, UnknownTokenSettings};
@@ -83,6 +85,17 @@ pub enum Answer<T> {
 impl<T> Answer<T> {
     pub fn pending(future: impl Future<Output = Result<T, DirectoryError>> + Send + 'static) -> Self {
         Self::Pending(Box::pin(future))
+    }
+
+    /// The same answer with its value changed.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U + Send + 'static) -> Answer<U>
+    where
+        T: 'static,
+    {
+        match self {
+            Self::Ready(result) => Answer::Ready(result.map(change)),
+            Self::Pending(future) => Answer::pending(async move { future.await.map(change) }),
+        }
     }
 
     pub async fn wait(self) -> Result<T, DirectoryError> {

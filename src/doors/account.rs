@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use http::{Method, Request, StatusCode, Version};
 use jiff::Timestamp;
 
+use super::asking::Asking;
 use crate::policy::Reason;
 use crate::server::Peer;
 use crate::telemetry::{
@@ -37,6 +38,8 @@ pub(super) struct Account {
     pub(super) version: Version,
     /// The request came with a body nobody has read yet.
     pub(super) unread_body: bool,
+    /// What a refusal's answer depends on.
+    pub(super) asking: Asking,
     peer: Arc<Peer>,
     began: Instant,
     metrics: Metrics,
@@ -70,6 +73,7 @@ impl Account {
             peer: Arc::clone(peer),
             version: request.version(),
             unread_body,
+            asking: Asking::of(request.method(), request.headers()),
             began: Instant::now(),
             metrics: metrics.clone(),
             lines: lines.clone(),

@@ -3,12 +3,14 @@
 //! Must not decide: a door that holds an `if` about users is in the wrong place.
 
 mod account;
+mod asking;
+mod cors;
 mod own;
 mod proxy;
 mod refusal;
 mod settings;
+mod sign_in;
 
 pub use own::refused_at_the_door;
 pub use proxy::{FrameTracker, Origins, ProxyDoor};
-pub use refusal::refusal_response;
-pub use settings::{ProxySettings, SignOutSettings};
+pub use settings::{CorsSettings, ProxySettings, RefusalSettings, SignInSettings, SignOutSettings};

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue, Method};
 
 /// What signing out does besides ending the session.
 #[derive(Debug, Clone)]
@@ -41,4 +41,57 @@ pub struct ProxySettings {
     pub tunnel_timeout: Duration,
     pub max_request_bytes: u64,
     pub sign_out: SignOutSettings,
+    pub refusals: RefusalSettings,
+}
+
+/// How refusals meet browsers and other people's pages.
+#[derive(Debug, Clone)]
+pub struct RefusalSettings {
+    pub sign_in: Option<SignInSettings>,
+    pub cors: Option<CorsSettings>,
+    /// Whether an authenticated caller is told which requirement was not met.
+    pub details: bool,
+    /// What `type` begins with in problem documents; the reason's code follows.
+    pub type_prefix: String,
+    /// A template in place of the built-in page.
+    pub page: Option<String>,
+}
+
+impl Default for RefusalSettings {
+    fn default() -> Self {
+        Self {
+            sign_in: None,
+            cors: None,
+            details: false,
+            type_prefix: "urn:portcullis:reason:".to_owned(),
+            page: None,
+        }
+    }
+}
+
+/// Where browsers are sent.
+#[derive(Debug, Clone)]
+pub struct SignInSettings {
+    pub url: String,
+    pub step_up_url: String,
+    /// The parameter with the URL to come back to.
+    pub return_param: String,
+    /// Whether that URL is `https`; told by the listener if nothing is said.
+    pub https: Option<bool>,
+    /// How often within a minute one page may send its browser away.
+    pub max_redirects: usize,
+}
+
+/// Which other origins' pages may call.
+#[derive(Debug, Clone)]
+pub struct CorsSettings {
+    /// As browsers write them.
+    pub origins: Vec<String>,
+    pub credentials: bool,
+    /// Empty: whichever is asked for.
+    pub methods: Vec<Method>,
+    /// Empty: whichever are asked for.
+    pub headers: Vec<HeaderName>,
+    pub expose: Vec<HeaderName>,
+    pub max_age: Duration,
 }

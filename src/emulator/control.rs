@@ -13,13 +13,13 @@ use super::faults::Fault;
 use super::objects;
 use super::signing::SigningKey;
 use super::state::State;
-use super::tokens::{merge, session_claims};
+use super::tokens::{app_claims, machine_claims, merge, session_claims};
 
 /// What every path of the control API begins with.
 pub(super) const PREFIX: &str = "/_emulator/";
 
 /// What there is; `docs/emulator.md` says what each takes.
-const CALLS: [&str; 18] = [
+const CALLS: [&str; 23] = [
     "GET personas",
     "GET calls",
     "DELETE calls",
@@ -36,6 +36,11 @@ const CALLS: [&str; 18] = [
     "PATCH sessions/{id}",
     "DELETE sessions/{id}",
     "POST sessions/{id}/jwt",
+    "POST sessions/{id}/app-token",
+    "POST app-tokens/revoke",
+    "POST machine-token",
+    "GET policy",
+    "PUT policy",
     "POST keys/rotate",
     "POST keys/retire",
 ];
@@ -86,6 +91,18 @@ pub(super) fn answer(state: &mut State, call: &Call<'_>) -> Response<Bytes> {
             found(session.map(|session| session.revoked = true), "session")
         }
         (&Method::POST, ["sessions", id, "jwt"]) => mint(state, id, call),
+        (&Method::POST, ["sessions", id, "app-token"]) => mint_for_app(state, id, call),
+        (&Method::POST, ["app-tokens", "revoke"]) => read::<Value>(call.body).and_then(|body| {
+            let token = body.get("token").and_then(Value::as_str).ok_or("`token` is missing")?;
+            state.revoked_app_tokens.insert(token.to_owned());
+            Ok(json!({}))
+        }),
+        (&Method::POST, ["machine-token"]) => mint_for_machine(state, call),
+        (&Method::GET, ["policy"]) => Ok(state.policy.clone()),
+        (&Method::PUT, ["policy"]) => read(call.body).map(|policy| {
+            state.policy = policy;
+            json!({})
+        }),
         (&Method::POST, ["keys", "rotate"]) => SigningKey::generate().map(|key| {
             let key_id = key.key_id.clone();
             state.keys.push(key);
@@ -142,6 +159,31 @@ fn mint(state: &State, id: &str, call: &Call<'_>) -> Result<Value, String> {
     Ok(json!({ "session_jwt": state.keys.last().map(|key| key.sign(&claims)) }))
 }
 
+/// Mints a connected app's access token for the session's member. `claims` are merged over the usual ones.
+fn mint_for_app(state: &State, id: &str, call: &Call<'_>) -> Result<Value, String> {
+    let wishes: Value = if call.body.is_empty() { json!({}) } else { read(call.body)? };
+    let session = state.sessions.get(id).ok_or_else(|| format!("no session `{id}`"))?;
+    let wanted = wishes.get("client_id").and_then(Value::as_str);
+    let app = state.apps.iter().find(|app| wanted.is_none_or(|wanted| wanted == app.client_id));
+    let app = app.ok_or("no such connected app")?;
+    let scope =
+        wishes.get("scope").and_then(Value::as_str).map_or_else(|| app.scopes.join(" "), str::to_owned);
+    let mut claims = app_claims(state, session, &app.client_id, &scope, call.now);
+    merge(&mut claims, wishes.get("claims").unwrap_or(&Value::Null));
+    Ok(json!({ "access_token": state.keys.last().map(|key| key.sign(&claims)) }))
+}
+
+/// Mints a machine's access token without its secret. `claims` are merged over the usual ones.
+fn mint_for_machine(state: &State, call: &Call<'_>) -> Result<Value, String> {
+    let wishes: Value = if call.body.is_empty() { json!({}) } else { read(call.body)? };
+    let client = state.clients.first().ok_or("no machine client")?;
+    let scope =
+        wishes.get("scope").and_then(Value::as_str).map_or_else(|| client.scopes.join(" "), str::to_owned);
+    let mut claims = machine_claims(state, &client.client_id, &scope, call.now);
+    merge(&mut claims, wishes.get("claims").unwrap_or(&Value::Null));
+    Ok(json!({ "access_token": state.keys.last().map(|key| key.sign(&claims)) }))
+}
+
 /// Changes roles, factors, custom claims or dates of a session, by merge patch over those fields.
 fn change(state: &mut State, id: &str, patch: &Value) -> Result<Value, String> {
     let session = state.sessions.get_mut(id).ok_or_else(|| format!("no session `{id}`"))?;
@@ -163,11 +205,11 @@ fn change(state: &mut State, id: &str, patch: &Value) -> Result<Value, String> {
 
 fn change_organization(state: &mut State, id: &str, patch: &Value) -> Result<Value, String> {
     let organization = state.organizations.get_mut(id).ok_or_else(|| format!("no organization `{id}`"))?;
-    let mut fields =
-        json!({ "slug": organization.slug, "name": organization.name, "roles": organization.roles });
+    let mut fields = json!({ "slug": organization.slug, "name": organization.name, "roles": organization.roles, "external_id": organization.external_id });
     let mut take = patched(&mut fields, patch)?;
     organization.slug = serde_json::from_value(take("slug")).map_err(text)?;
     organization.name = serde_json::from_value(take("name")).map_err(text)?;
+    organization.external_id = serde_json::from_value(take("external_id")).map_err(text)?;
     organization.roles = serde_json::from_value(take("roles")).map_err(text)?;
     Ok(json!({}))
 }

@@ -2,7 +2,7 @@
 //!
 //! Must not invent a member or an organization a session does not have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::objects;
 use super::signing::SigningKey;
-use super::state::{MachineClient, Member, Organization, Session, State};
+use super::state::{ConnectedApp, MachineClient, Member, Organization, Session, State};
 use super::tokens::{opaque, uuid};
 
 /// The built-in seed: two organizations and a session for each persona of the demo.
@@ -40,6 +40,8 @@ struct Seed {
     sessions: Vec<SeedSession>,
     #[serde(default)]
     clients: Vec<SeedClient>,
+    #[serde(default)]
+    apps: Vec<SeedApp>,
     #[serde(default = "empty_policy")]
     policy: Value,
 }
@@ -109,6 +111,15 @@ struct SeedClient {
     scopes: Vec<String>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SeedApp {
+    client_id: String,
+    client_secret: Option<String>,
+    #[serde(default)]
+    scopes: Vec<String>,
+}
+
 fn empty_policy() -> Value {
     json!({ "roles": [], "resources": [], "scopes": [] })
 }
@@ -123,6 +134,8 @@ pub(super) fn plant(yaml: &str, now: Timestamp) -> Result<State, SeedError> {
         members: BTreeMap::new(),
         sessions: BTreeMap::new(),
         clients: Vec::new(),
+        apps: Vec::new(),
+        revoked_app_tokens: BTreeSet::new(),
         policy: seed.policy,
         keys: vec![SigningKey::generate().map_err(SeedError::Key)?],
         faults: Vec::new(),
@@ -140,6 +153,10 @@ pub(super) fn plant(yaml: &str, now: Timestamp) -> Result<State, SeedError> {
     for client in seed.clients {
         let SeedClient { client_id, client_secret, scopes } = client;
         state.clients.push(MachineClient { client_id, client_secret, scopes });
+    }
+    for app in seed.apps {
+        let SeedApp { client_id, client_secret, scopes } = app;
+        state.apps.push(ConnectedApp { client_id, client_secret, scopes });
     }
     Ok(state)
 }

@@ -2,7 +2,7 @@
 //!
 //! Must not answer a request; it is only changed and read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -18,6 +18,9 @@ pub(super) struct State {
     pub(super) members: BTreeMap<String, Member>,
     pub(super) sessions: BTreeMap<String, Session>,
     pub(super) clients: Vec<MachineClient>,
+    pub(super) apps: Vec<ConnectedApp>,
+    /// Tokens of connected apps that were revoked, or whose member withdrew consent.
+    pub(super) revoked_app_tokens: BTreeSet<String>,
     /// The project's RBAC policy as the API returns it.
     pub(super) policy: Value,
     /// The last one signs; all are published.
@@ -68,6 +71,14 @@ pub(super) struct Session {
 pub(super) struct MachineClient {
     pub(super) client_id: String,
     pub(super) client_secret: String,
+    pub(super) scopes: Vec<String>,
+}
+
+/// An app that acts for members who agreed to it.
+pub(super) struct ConnectedApp {
+    pub(super) client_id: String,
+    /// One without a secret is public.
+    pub(super) client_secret: Option<String>,
     pub(super) scopes: Vec<String>,
 }
 

@@ -97,8 +97,51 @@ pub(super) fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
+/// The claims of a machine's access token.
+pub(super) fn machine_claims(state: &State, client_id: &str, scope: &str, now: Timestamp) -> Value {
+    let issued = now.as_second();
+    json!({
+        "iss": format!("stytch.com/{}", state.project_id),
+        "aud": [state.project_id],
+        "sub": client_id,
+        "iat": issued,
+        "nbf": issued,
+        "exp": issued + 3600,
+        "scope": scope,
+    })
+}
+
+/// The claims of a connected app's access token for the member of `session`.
+pub(super) fn app_claims(
+    state: &State,
+    session: &Session,
+    client_id: &str,
+    scope: &str,
+    now: Timestamp,
+) -> Value {
+    let slug = state.organizations.get(&session.organization_id).map_or("", |found| found.slug.as_str());
+    let issued = now.as_second();
+    json!({
+        "iss": format!("stytch.com/{}", state.project_id),
+        "aud": [state.project_id],
+        "sub": session.member_id,
+        "client_id": client_id,
+        "jti": uuid(),
+        "iat": issued,
+        "nbf": issued,
+        "exp": issued + 3600,
+        "scope": scope,
+        "https://stytch.com/organization": { "organization_id": session.organization_id, "slug": slug },
+    })
+}
+
 /// The session id a JWT of ours names, if it is one of ours by its signature; `None` if it cannot be parsed at all.
 pub(super) fn session_of_jwt(state: &State, jwt: &str) -> Option<String> {
+    claims_of(state, jwt)?.pointer("/https:~1~1stytch.com~1session/id")?.as_str().map(str::to_owned)
+}
+
+/// The claims of a JWT of ours.
+pub(super) fn claims_of(state: &State, jwt: &str) -> Option<Value> {
     let (signed, _) = jwt.rsplit_once('.')?;
     let (header, claims) = signed.split_once('.')?;
     let read =
@@ -109,6 +152,5 @@ pub(super) fn session_of_jwt(state: &State, jwt: &str) -> Option<String> {
         .iter()
         .find(|key| Some(key.key_id.as_str()) == header.get("kid").and_then(Value::as_str))?;
     // RS256 is deterministic: signing the same claims again is a verification.
-    (key.sign(&claims).split_once('.')?.1.rsplit_once('.')?.1 == jwt.rsplit_once('.')?.1)
-        .then(|| claims.pointer("/https:~1~1stytch.com~1session/id")?.as_str().map(str::to_owned))?
+    (key.sign(&claims).split_once('.')?.1.rsplit_once('.')?.1 == jwt.rsplit_once('.')?.1).then_some(claims)
 }

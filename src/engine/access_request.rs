@@ -2,10 +2,9 @@
 //!
 //! Must not hold a body, a wire shape of some proxy, or anything mutable.
 
-use std::net::IpAddr;
-
 use http::{HeaderMap, Method};
 
+use crate::identity::SocketPeer;
 use crate::policy::{CanonicalPath, HostName};
 use crate::telemetry::{RequestId, TraceContext};
 
@@ -16,8 +15,7 @@ pub struct AccessRequest<'a> {
     pub host: &'a HostName,
     pub path: &'a CanonicalPath,
     pub headers: &'a HeaderMap,
-    /// The socket's own address, never one out of a header.
-    pub peer: Option<IpAddr>,
+    pub peer: SocketPeer<'a>,
     pub request_id: &'a RequestId,
     pub trace: &'a TraceContext,
 }

@@ -2,14 +2,14 @@
 //!
 //! Must not let a client's copy of a managed name survive in any spelling, on any route.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::identity::{CredentialSource, remove_credential_cookies};
-use crate::policy::Caller;
-use crate::session::FactorKind;
+use super::assertion::Assertions;
+use super::{HeaderSettings, IdentityHeader};
+use crate::identity::{CredentialSource, Now, remove_credential_cookies};
+use crate::policy::{Permit, Reason};
 
 /// Fields that tell an origin to act on another URL or method than the one decided on, or name another client.
 const ALWAYS_REMOVED: [&str; 11] = [
@@ -27,20 +27,6 @@ const ALWAYS_REMOVED: [&str; 11] = [
 ];
 /// Names of ours besides the identity prefix.
 const OWN_NAMES: [&str; 3] = ["x-request-id", "traceparent", "tracestate"];
-/// What identity headers are called after the prefix.
-const IDENTITY: [&str; 11] = [
-    "kind",
-    "member-id",
-    "organization-id",
-    "organization-slug",
-    "session-id",
-    "session-expires-at",
-    "roles",
-    "factors",
-    "email",
-    "impersonator",
-    "evidence-age",
-];
 /// Whatever claims to speak for the client's side of an earlier hop.
 const FORWARDED_PREFIX: &str = "x-forwarded-";
 
@@ -49,22 +35,36 @@ const FORWARDED_PREFIX: &str = "x-forwarded-";
 pub struct ManagedNames {
     /// Folded, such as `x-auth-`.
     prefix: String,
-    /// The identity headers by what follows the prefix, made once.
-    identity: HashMap<&'static str, HeaderName>,
+    /// Folded: every other name that is injected, and those a trusted identity comes under.
+    others: Vec<String>,
+    identity: Arc<[IdentityHeader]>,
+    max_value_bytes: usize,
 }
 
 impl ManagedNames {
-    /// `prefix` is what every identity header begins with.
-    pub fn new(prefix: &str) -> Self {
-        let prefix = fold(prefix);
-        let named = |suffix| Some((suffix, HeaderName::try_from(format!("{prefix}{suffix}")).ok()?));
-        Self { identity: IDENTITY.into_iter().filter_map(named).collect(), prefix }
+    pub fn new(settings: &HeaderSettings) -> Self {
+        let injected = settings.headers.iter().map(|header| &header.name);
+        let assertion = settings.assertion.iter().map(|assertion| &assertion.header);
+        let names = injected.chain(assertion).chain(&settings.also_managed);
+        let mut others: Vec<String> = names.map(|name| fold(name.as_str())).collect();
+        others.sort_unstable();
+        others.dedup();
+        Self {
+            prefix: fold(&settings.prefix),
+            others,
+            identity: settings.headers.clone().into(),
+            max_value_bytes: settings.max_value_bytes,
+        }
+    }
+
+    fn is_identity(&self, folded: &str) -> bool {
+        folded.starts_with(&self.prefix) || self.others.iter().any(|name| name == folded)
     }
 
     /// Whether `name`, in whatever spelling an origin may fold it to, is ours.
     pub fn covers(&self, name: &str) -> bool {
         let folded = fold(name);
-        folded.starts_with(&self.prefix)
+        self.is_identity(&folded)
             || folded.starts_with(FORWARDED_PREFIX)
             || ALWAYS_REMOVED.contains(&folded.as_str())
             || OWN_NAMES.contains(&folded.as_str())
@@ -80,7 +80,7 @@ impl ManagedNames {
     pub fn strip_response(&self, headers: &mut HeaderMap) {
         remove_where(headers, |name| {
             let folded = fold(name);
-            folded.starts_with(&self.prefix) || OWN_NAMES.contains(&folded.as_str())
+            self.is_identity(&folded) || OWN_NAMES.contains(&folded.as_str())
         });
     }
 }
@@ -110,30 +110,35 @@ impl HeaderEdits {
         }
     }
 
-    /// For a caller who was let through.
-    pub fn for_caller(
+    /// For a request that `permit` lets through. A value past its bound is no value to send, and what an origin does
+    /// without it nobody knows: the caller is refused.
+    pub fn for_permit(
         managed: &Arc<ManagedNames>,
         credentials: &Arc<[CredentialSource]>,
-        caller: &Caller,
+        permit: &Permit,
+        assertions: Option<&Assertions>,
         by_bearer: bool,
-    ) -> Self {
-        let session = &caller.session;
+        now: Now,
+    ) -> Result<Self, Reason> {
         let mut edits = Self::without_identity(managed, credentials, by_bearer);
-        let roles = session.roles.iter().flatten().map(|role| &**role);
-        let readable = session.factors.iter().filter(|factor| factor.kind != FactorKind::Unreadable);
-        let factors = readable.map(|factor| factor.kind.name());
-        edits.put("kind", Some("member".to_owned()));
-        edits.put("member-id", Some(encode_value(session.member.member_id.as_str())));
-        edits.put("organization-id", Some(encode_value(session.member.organization_id.as_str())));
-        edits.put("organization-slug", session.organization_slug.as_deref().map(encode_value));
-        edits.put("session-id", Some(encode_value(session.session_id.as_str())));
-        edits.put("session-expires-at", Some(session.expires_at.to_string()));
-        edits.put("roles", Some(join(roles)));
-        edits.put("factors", Some(join(factors)));
-        edits.put("email", session.email().map(encode_value));
-        edits.put("impersonator", session.impersonator().map(encode_value));
-        edits.put("evidence-age", Some(caller.evidence_age.as_secs().to_string()));
-        edits
+        let Some(caller) = permit.caller() else { return Ok(edits) };
+        for planned in &*managed.identity {
+            let Some(value) = planned.attribute.of(caller) else { continue };
+            let value = planned.format.write(&value);
+            if value.len() > managed.max_value_bytes {
+                return Err(Reason::IdentityOversized);
+            }
+            let value = HeaderValue::try_from(value).map_err(|_| Reason::IdentityOversized)?;
+            edits.inject.push((planned.name.clone(), value));
+        }
+        if let (Some(assertions), Some(audience)) = (assertions, &permit.route().audience) {
+            let value = assertions.assert(caller, audience, now.wall).map_err(|_| Reason::AssertionFailed)?;
+            if value.len() > managed.max_value_bytes {
+                return Err(Reason::IdentityOversized);
+            }
+            edits.inject.push((assertions.settings().header.clone(), value));
+        }
+        Ok(edits)
     }
 
     /// Strips, then injects. Hop-by-hop fields must be gone already, or `Connection` could name ours away.
@@ -152,31 +157,6 @@ impl HeaderEdits {
     pub fn injected(&self) -> impl Iterator<Item = (&str, &str)> {
         self.inject.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default()))
     }
-
-    fn put(&mut self, suffix: &str, value: Option<String>) {
-        let name = self.managed.identity.get(suffix).cloned();
-        let value = value.and_then(|value| HeaderValue::try_from(value).ok());
-        if let (Some(name), Some(value)) = (name, value) {
-            self.inject.push((name, value));
-        }
-    }
-}
-
-/// Percent-encodes `%`, `,` and everything outside visible ASCII, so that no value can break a list or a field.
-pub fn encode_value(value: &str) -> String {
-    let mut encoded = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        if byte.is_ascii_graphic() && byte != b'%' && byte != b',' {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
-}
-
-fn join<'a>(values: impl Iterator<Item = &'a str>) -> String {
-    values.map(encode_value).collect::<Vec<_>>().join(",")
 }
 
 /// The form in which names are compared: origins fold case and confuse `_`, `.` and `-`.
@@ -201,7 +181,18 @@ mod tests {
     use super::*;
 
     fn managed() -> ManagedNames {
-        ManagedNames::new("x-auth-")
+        let named = |name| HeaderName::from_static(name);
+        ManagedNames::new(&HeaderSettings {
+            prefix: "x-auth-".to_owned(),
+            headers: vec![IdentityHeader {
+                name: named("remote-user"),
+                attribute: crate::policy::IdentityAttribute::Subject,
+                format: crate::policy::AttributeFormat::Joined(','),
+            }],
+            also_managed: vec![named("x-org")],
+            max_value_bytes: 8192,
+            assertion: None,
+        })
     }
 
     #[test]
@@ -214,6 +205,9 @@ mod tests {
             "x.auth.roles",
             "x-auth-",
             "x-auth-anything",
+            "remote-user",
+            "remote_user",
+            "x.org",
             "x-forwarded-for",
             "x_forwarded_email",
             "x-forwarded-user",
@@ -235,14 +229,6 @@ mod tests {
         let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "x-authority"]);
-    }
-
-    #[test]
-    fn values_cannot_break_a_list_or_a_field() {
-        assert_eq!(
-            join(["a,b", "50%", "é", "x\r\ny: z", "plain"].into_iter()),
-            "a%2Cb,50%25,%C3%A9,x%0D%0Ay:%20z,plain"
-        );
     }
 
     #[test]

@@ -10,8 +10,9 @@ use super::check::Engine;
 use super::snapshot::Snapshot;
 use crate::directory::{Answer, DirectoryError, TokenOwner, TokenQuery};
 use crate::identity::{
-    Bound, Credential, CredentialDigest, CredentialSource, JwtError, JwtRules, Principal, Secret, SessionId,
-    SessionJwt, find_credentials, payload_of, verify_ended_or_not, verify_session_jwt,
+    Bound, Credential, CredentialDigest, CredentialSource, JwtError, JwtRules, JwtSubject, MemberPrincipal,
+    Principal, Secret, SessionId, SocketPeer, VerifiedJwt, find_credentials, payload_of, verify_ended_or_not,
+    verify_jwt,
 };
 use crate::policy::{Reason, Refusal};
 use crate::session::{ActiveSessions, session_of_claims};
@@ -28,7 +29,8 @@ pub(super) struct Identified {
 /// A verified token as it is remembered, with the key set and the rules that verified it.
 #[derive(Debug, Clone)]
 pub(super) struct VerifiedToken {
-    jwt: Arc<SessionJwt>,
+    jwt: Arc<VerifiedJwt>,
+    principal: Principal,
     generation: u64,
     rules: Arc<JwtRules>,
     vouched: Option<Arc<ActiveSessions>>,
@@ -40,7 +42,12 @@ impl VerifiedToken {
 
     pub(super) fn weight(&self) -> u32 {
         let vouched = self.vouched.as_ref().map_or(0, |vouched| vouched.weight());
-        u32::try_from(vouched).unwrap_or(u32::MAX).saturating_add(Self::LEAST_BYTES)
+        // An app's token is kept whole, since its introspection needs it.
+        let token = match &self.principal {
+            Principal::App(app) => app.token.expose().len(),
+            _ => 0,
+        };
+        u32::try_from(vouched + token).unwrap_or(u32::MAX).saturating_add(Self::LEAST_BYTES)
     }
 }
 
@@ -58,26 +65,28 @@ impl Engine {
     pub(super) async fn identify(
         &self,
         headers: &http::HeaderMap,
-        peer: Option<IpAddr>,
+        peer: SocketPeer<'_>,
         snapshot: &Snapshot,
     ) -> Result<Identified, Refusal> {
-        let found = find_credentials(headers, &snapshot.credentials);
+        let found = find_credentials(headers, &snapshot.credentials, peer);
+        let peer = peer.address;
         let mut winner: Option<Identified> = None;
         let mut reasons: Vec<Refusal> = Vec::new();
         for (source, credential) in &found.candidates {
             let may_wait = winner.is_none();
             let verified = match credential {
-                Credential::SessionJwt(token) => self.verify(token, peer, snapshot, may_wait).await,
+                Credential::Jwt(token) => self.verify(token, peer, snapshot, may_wait).await,
                 Credential::SessionToken(token) => {
                     self.resolve(token, peer, may_wait).await.map(|principal| (principal, None))
                 }
+                Credential::TrustedIdentity(member) => Ok((any_session_of(member.clone()), None)),
             };
             let is_bearer = snapshot.credentials.get(*source) == Some(&CredentialSource::Bearer);
             match (verified, &mut winner) {
                 (Ok((principal, vouched)), None) => {
                     winner = Some(Identified { principal, by_bearer: is_bearer, vouched });
                 }
-                (Ok((principal, _)), Some(first)) if principal.bound != first.principal.bound => {
+                (Ok((principal, _)), Some(first)) if !principal.agrees_with(&first.principal) => {
                     return Err(Reason::CredentialsDisagree.into());
                 }
                 (Ok(_), Some(first)) => first.by_bearer |= is_bearer,
@@ -99,14 +108,20 @@ impl Engine {
     pub async fn sessions_of(&self, request: &AccessRequest<'_>) -> (Vec<SessionId>, Option<Refusal>) {
         let snapshot = self.snapshot();
         let (mut sessions, mut unknown): (Vec<SessionId>, _) = (Vec::new(), None);
-        for (_, credential) in find_credentials(request.headers, &snapshot.credentials).candidates {
+        for (_, credential) in
+            find_credentials(request.headers, &snapshot.credentials, request.peer).candidates
+        {
             let found = match credential {
-                Credential::SessionJwt(token) => self.session_of(token, &snapshot).await,
-                Credential::SessionToken(token) => match self.resolve(token, request.peer, true).await {
-                    Ok(Principal { bound: Bound::Session(session_id), .. }) => Ok(Some(session_id)),
-                    Err(Unfit::Directory(error)) => Err(error.refusal()),
-                    _ => Ok(None),
-                },
+                Credential::Jwt(token) => self.session_of(token, &snapshot).await,
+                Credential::SessionToken(token) => {
+                    match self.resolve(token, request.peer.address, true).await {
+                        Ok(principal) => Ok(principal.session_id().cloned()),
+                        Err(Unfit::Directory(error)) => Err(error.refusal()),
+                        Err(_) => Ok(None),
+                    }
+                }
+                // Whoever vouches for a member holds none of their sessions.
+                Credential::TrustedIdentity(_) => Ok(None),
             };
             match found {
                 Ok(session_id) => sessions.extend(session_id.filter(|id| !sessions.contains(id))),
@@ -119,12 +134,15 @@ impl Engine {
     /// The session of a JWT, whether or not it expired; nothing if it is not genuine.
     async fn session_of(&self, token: &str, snapshot: &Snapshot) -> Result<Option<SessionId>, Refusal> {
         let rules = &snapshot.jwt_rules;
-        let mut verified = verify_ended_or_not(token, &self.keys.keys(), rules);
+        let mut verified = verify_ended_or_not(token, &self.sources.keys.keys(), rules);
         if let Err(JwtError::UnknownKey(key_id)) = &verified {
-            let keys = self.keys.refetch_for(key_id).wait().await.map_err(|error| error.refusal())?;
+            let keys = self.sources.keys.refetch_for(key_id).wait().await.map_err(|error| error.refusal())?;
             verified = verify_ended_or_not(token, &keys, rules);
         }
-        Ok(verified.ok().map(|jwt| jwt.session_id))
+        Ok(verified.ok().and_then(|jwt| match jwt.subject {
+            JwtSubject::Session { session_id, .. } => Some(session_id),
+            JwtSubject::Machine { .. } | JwtSubject::App { .. } => None,
+        }))
     }
 
     async fn verify(
@@ -136,47 +154,49 @@ impl Engine {
     ) -> Result<(Principal, Option<Arc<ActiveSessions>>), Unfit> {
         let now = self.clock.now();
         let digest = CredentialDigest::of(token);
-        let mut keys = self.keys.keys();
+        let mut keys = self.sources.keys.keys();
         let still_holds = |known: &VerifiedToken| {
             known.generation == keys.generation() && Arc::ptr_eq(&known.rules, &snapshot.jwt_rules)
         };
         if let Some(known) = self.tokens.get(&digest).filter(still_holds) {
             known.jwt.check_dates(now.wall, snapshot.jwt_rules.leeway).map_err(Unfit::Jwt)?;
-            return Ok((known.jwt.principal(), known.vouched));
+            return Ok((known.principal, known.vouched));
         }
-        let mut verified = verify_session_jwt(token, &keys, &snapshot.jwt_rules, now.wall);
+        let mut verified = verify_jwt(token, &keys, &snapshot.jwt_rules, now.wall);
         if let Err(JwtError::UnknownKey(key_id)) = &verified {
             if !may_wait {
                 return Err(Unfit::NotLookedAt);
             }
-            keys = self.keys.refetch_for(key_id).wait().await.map_err(Unfit::Directory)?;
-            verified = verify_session_jwt(token, &keys, &snapshot.jwt_rules, self.clock.now().wall);
+            keys = self.sources.keys.refetch_for(key_id).wait().await.map_err(Unfit::Directory)?;
+            verified = verify_jwt(token, &keys, &snapshot.jwt_rules, self.clock.now().wall);
         }
         let jwt = Arc::new(verified.map_err(Unfit::Jwt)?);
         let vouched = if snapshot.jwt_evidence { self.vouched(token, &jwt, snapshot) } else { None };
         let rules = Arc::clone(&snapshot.jwt_rules);
-        let known = VerifiedToken { jwt, generation: keys.generation(), rules, vouched };
-        let (principal, vouched) = (known.jwt.principal(), known.vouched.clone());
+        let principal = jwt.principal(token);
+        let known = VerifiedToken { jwt, principal, generation: keys.generation(), rules, vouched };
+        let (principal, vouched) = (known.principal.clone(), known.vouched.clone());
         self.tokens.insert(digest, known);
         self.vouch(peer);
         Ok((principal, vouched))
     }
 
     /// The session as the verified token tells it, dated when the token was made.
-    fn vouched(&self, token: &str, jwt: &SessionJwt, snapshot: &Snapshot) -> Option<Arc<ActiveSessions>> {
+    fn vouched(&self, token: &str, jwt: &VerifiedJwt, snapshot: &Snapshot) -> Option<Arc<ActiveSessions>> {
+        let JwtSubject::Session { member, session_id } = &jwt.subject else { return None };
         let payload = payload_of(token)?;
         let pointers = &snapshot.claim_pointers;
-        let session = session_of_claims(&payload, &jwt.member, &jwt.session_id, jwt.expires_at, pointers)?;
+        let session = session_of_claims(&payload, member, session_id, jwt.expires_at, pointers)?;
         let now = self.clock.now();
         let made = now.minus(now.age_of(jwt.issued_at, snapshot.jwt_rules.leeway)?);
-        Some(Arc::new(ActiveSessions::new(jwt.member.clone(), &[session], made)))
+        Some(Arc::new(ActiveSessions::new(member.clone(), &[session], made)))
     }
 
     async fn resolve(&self, token: &str, peer: Option<IpAddr>, may_wait: bool) -> Result<Principal, Unfit> {
         let now = self.clock.now();
         let (token, digest) = (Secret::new(token.to_owned()), CredentialDigest::of(token));
         let query = TokenQuery { token, digest, peer, newer_than: None, now };
-        let owner = match self.directory.resolve(&query) {
+        let owner = match self.sources.directory.resolve(&query) {
             Answer::Pending(_) if !may_wait => return Err(Unfit::NotLookedAt),
             Answer::Pending(answer) => {
                 let owner = answer.await.map_err(Unfit::Directory)?;
@@ -188,12 +208,12 @@ impl Engine {
             Answer::Ready(known) => known.map_err(Unfit::Directory)?,
         };
         match owner {
-            TokenOwner::Session(binding) => Ok(Principal {
+            TokenOwner::Session(binding) => Ok(Principal::Member(MemberPrincipal {
                 member: binding.member.clone(),
                 bound: Bound::Session(binding.session_id.clone()),
                 issued_at: None,
                 seen_at: Some(binding.resolved_at.monotonic),
-            }),
+            })),
             TokenOwner::Nobody { .. } => Err(Unfit::Unknown),
         }
     }
@@ -203,7 +223,7 @@ impl Engine {
     /// Something genuine that was not seen before came from there.
     fn vouch(&self, peer: Option<IpAddr>) {
         if let Some(peer) = peer {
-            self.attempts.vouch(peer, self.clock.now().monotonic);
+            self.sources.attempts.vouch(peer, self.clock.now().monotonic);
         }
     }
 }
@@ -212,9 +232,6 @@ impl Unfit {
     fn refusal(self) -> Option<Refusal> {
         match self {
             Self::Jwt(JwtError::Expired) => Some(Reason::CredentialExpired.into()),
-            Self::Jwt(JwtError::MachineToken | JwtError::ConnectedAppToken) => {
-                Some(Reason::CredentialKind.into())
-            }
             Self::Jwt(_) | Self::Unknown => Some(Reason::CredentialInvalid.into()),
             Self::Directory(error) => Some(error.refusal()),
             Self::NotLookedAt => None,
@@ -222,12 +239,16 @@ impl Unfit {
     }
 }
 
+/// A member whom somebody trusted vouches for.
+fn any_session_of(member: crate::identity::MemberRef) -> Principal {
+    Principal::Member(MemberPrincipal { member, bound: Bound::AnySession, issued_at: None, seen_at: None })
+}
+
 /// Among several unfit credentials: our trouble, then the most telling.
 fn rank(reason: Reason) -> u8 {
     match reason {
         Reason::CredentialInvalid => 0,
-        Reason::CredentialKind => 1,
-        Reason::CredentialExpired => 2,
-        _ => 3,
+        Reason::CredentialExpired => 1,
+        _ => 2,
     }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
@@ -15,8 +16,8 @@ use prometheus::IntGauge;
 use tokio::sync::Notify;
 
 use super::AccessRequest;
-use crate::identity::{MemberId, MemberRef, Monotonic, Principal, SessionId};
-use crate::policy::{CanonicalPath, HostName, Reason, Route};
+use crate::identity::{ClientId, MemberId, Monotonic, OrganizationId, Principal, SessionId};
+use crate::policy::{CanonicalPath, HostName, Reason, Route, Subject};
 use crate::session::{ActiveSessions, RevocationTarget};
 use crate::telemetry::RequestId;
 
@@ -40,23 +41,52 @@ struct Inner {
 
 #[derive(Default)]
 struct Open {
-    members: HashMap<MemberId, MemberStreams>,
+    holders: HashMap<HolderId, HolderStreams>,
     /// Whose session it is, for events that name only the session, and how many streams it has.
-    sessions: HashMap<SessionId, (MemberId, usize)>,
-    /// One moment per member, however many streams they have.
-    due: BTreeSet<(Monotonic, MemberId)>,
+    sessions: HashMap<SessionId, (HolderId, usize)>,
+    /// One moment per holder, however many streams they have.
+    due: BTreeSet<(Monotonic, HolderId)>,
     /// When whoever looks after them will be back by themselves; unknown while they are at it.
     back_at: Option<Monotonic>,
 }
 
-struct MemberStreams {
-    member: MemberRef,
+struct HolderStreams {
+    organization_id: Option<OrganizationId>,
     due: Monotonic,
     streams: HashMap<u64, Arc<Stream>>,
 }
 
-/// A member who is due, and their streams.
-pub(super) type DueStreams = (MemberId, Vec<Arc<Stream>>);
+/// Whom streams are kept by: a member, for whom apps act as well, or a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum HolderId {
+    Member(MemberId),
+    Machine(ClientId),
+}
+
+/// Whose a stream is.
+pub(super) struct Holder {
+    id: HolderId,
+    organization_id: Option<OrganizationId>,
+    session_id: Option<SessionId>,
+}
+
+impl Holder {
+    pub(super) fn of(subject: &Subject) -> Self {
+        let id = match subject {
+            Subject::Machine(token) => HolderId::Machine(token.client_id.clone()),
+            Subject::Member(session) => HolderId::Member(session.member.member_id.clone()),
+            Subject::App(token) => HolderId::Member(token.member.member_id.clone()),
+        };
+        Self {
+            id,
+            organization_id: subject.member().map(|member| member.organization_id.clone()),
+            session_id: subject.session().map(|session| session.session_id.clone()),
+        }
+    }
+}
+
+/// A holder who is due, and their streams.
+pub(super) type DueStreams = (HolderId, Vec<Arc<Stream>>);
 
 /// What was asked when a stream was allowed: all that is needed to ask again.
 pub(super) struct Stream {
@@ -66,7 +96,7 @@ pub(super) struct Stream {
     pub(super) principal: Principal,
     /// What the caller's own token said, where that counts.
     pub(super) vouched: Option<Arc<ActiveSessions>>,
-    pub(super) session_id: SessionId,
+    pub(super) client_ip: Option<IpAddr>,
     /// The request it answers and its route, for the record of its end.
     pub(super) request_id: RequestId,
     pub(super) route: Arc<Route>,
@@ -75,13 +105,12 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// The stream that `request` becomes, which `principal` was allowed by `session_id`.
+    /// The stream that `request` of `principal` becomes.
     pub(super) fn new(
         request: &AccessRequest<'_>,
         route: Arc<Route>,
         principal: Principal,
         vouched: Option<Arc<ActiveSessions>>,
-        session_id: SessionId,
     ) -> Self {
         Self {
             method: request.method.clone(),
@@ -89,7 +118,7 @@ impl Stream {
             path: request.path.clone(),
             principal,
             vouched,
-            session_id,
+            client_ip: request.peer.address,
             request_id: request.request_id.clone(),
             route,
             ended: OnceLock::new(),
@@ -109,7 +138,7 @@ impl Stream {
 pub struct Lease {
     leases: Leases,
     number: u64,
-    member_id: MemberId,
+    holder: Holder,
     stream: Arc<Stream>,
 }
 
@@ -137,7 +166,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.leases.give_back(&self.member_id, self.number, &self.stream.session_id);
+        self.leases.give_back(&self.holder, self.number);
     }
 }
 
@@ -159,41 +188,41 @@ impl Leases {
 
     /// Registers a stream that was decided on under `ticket`. It is looked at again at `due`, or at once if anything
     /// happened since the ticket was taken.
-    pub(super) fn open(&self, stream: Stream, member: &MemberRef, ticket: u64, due: Monotonic) -> Lease {
+    pub(super) fn open(&self, stream: Stream, holder: Holder, ticket: u64, due: Monotonic) -> Lease {
         let number = self.0.next_number.fetch_add(1, Ordering::Relaxed);
         let stream = Arc::new(stream);
-        let member_id = member.member_id.clone();
         let mut open = self.lock();
-        open.sessions.entry(stream.session_id.clone()).or_insert_with(|| (member_id.clone(), 0)).1 += 1;
-        let known = open.members.entry(member_id.clone()).or_insert_with(|| MemberStreams {
-            member: member.clone(),
+        if let Some(session_id) = &holder.session_id {
+            open.sessions.entry(session_id.clone()).or_insert_with(|| (holder.id.clone(), 0)).1 += 1;
+        }
+        let known = open.holders.entry(holder.id.clone()).or_insert_with(|| HolderStreams {
+            organization_id: holder.organization_id.clone(),
             due: NEVER,
             streams: HashMap::new(),
         });
         known.streams.insert(number, Arc::clone(&stream));
         let missed = self.0.generation.load(Ordering::Acquire) != ticket;
         let due = if missed { Monotonic::default() } else { due };
-        let sooner = open.bring_forward(&member_id, due);
+        let sooner = open.bring_forward(&holder.id, due);
         drop(open);
         self.0.streams.inc();
         if sooner {
             self.0.sooner.notify_one();
         }
-        Lease { leases: self.clone(), number, member_id, stream }
+        Lease { leases: self.clone(), number, holder, stream }
     }
 
     /// Makes everybody due whom `target` touches.
     pub(super) fn revisit(&self, target: &RevocationTarget) {
         self.0.generation.fetch_add(1, Ordering::AcqRel);
         let open = self.lock();
-        let one = |id: Option<&MemberId>| id.cloned().into_iter().collect::<Vec<_>>();
-        let (touched, due) = match target {
+        let (touched, due): (Vec<HolderId>, _) = match target {
             RevocationTarget::Session(id) => {
-                (one(open.sessions.get(id).map(|(id, _)| id)), Monotonic::default())
+                (open.sessions.get(id).map(|(id, _)| id.clone()).into_iter().collect(), Monotonic::default())
             }
-            RevocationTarget::Member(id) => (vec![id.clone()], Monotonic::default()),
+            RevocationTarget::Member(id) => (vec![HolderId::Member(id.clone())], Monotonic::default()),
             RevocationTarget::Organization(id) => {
-                let of = open.members.iter().filter(|(_, known)| known.member.organization_id == *id);
+                let of = open.holders.iter().filter(|(_, known)| known.organization_id.as_ref() == Some(id));
                 (of.map(|(id, _)| id.clone()).collect(), AFTER_SINGLE_EVENTS)
             }
         };
@@ -204,13 +233,13 @@ impl Leases {
     /// Makes everybody due.
     pub(super) fn revisit_all(&self) {
         self.0.generation.fetch_add(1, Ordering::AcqRel);
-        let all: Vec<MemberId> = self.lock().members.keys().cloned().collect();
+        let all: Vec<HolderId> = self.lock().holders.keys().cloned().collect();
         self.bring_forward(&all, AFTER_SINGLE_EVENTS);
     }
 
     /// A few at a time: every request takes the lock as well.
-    fn bring_forward(&self, members: &[MemberId], due: Monotonic) {
-        for few in members.chunks(128) {
+    fn bring_forward(&self, holders: &[HolderId], due: Monotonic) {
+        for few in holders.chunks(128) {
             let mut open = self.lock();
             let mut sooner = false;
             for id in few {
@@ -223,7 +252,7 @@ impl Leases {
         }
     }
 
-    /// Members due at `now`, each due again at `again` unless told otherwise; and when the next one is, if nobody is
+    /// Holders due at `now`, each due again at `again` unless told otherwise; and when the next one is, if nobody is
     /// now: whoever asked will be back by then. At most so many whom an event names, and so many in all others.
     pub(super) fn take_due(
         &self,
@@ -246,20 +275,20 @@ impl Leases {
                 }
                 _ => break,
             }
-            let Some((_, member_id)) = open.due.pop_first() else { break };
+            let Some((_, holder)) = open.due.pop_first() else { break };
             let at = again();
-            let Some(known) = open.members.get_mut(&member_id) else { continue };
+            let Some(known) = open.holders.get_mut(&holder) else { continue };
             known.due = at;
             let streams = known.streams.values().cloned().collect();
-            open.due.insert((at, member_id.clone()));
-            taken.push((member_id, streams));
+            open.due.insert((at, holder.clone()));
+            taken.push((holder, streams));
         }
         Ok(taken)
     }
 
-    /// Looks at a member no later than `due`.
-    pub(super) fn look_by(&self, member_id: &MemberId, due: Monotonic) {
-        if self.lock().bring_forward(member_id, due) {
+    /// Looks at a holder no later than `due`.
+    pub(super) fn look_by(&self, holder: &HolderId, due: Monotonic) {
+        if self.lock().bring_forward(holder, due) {
             self.0.sooner.notify_one();
         }
     }
@@ -269,21 +298,23 @@ impl Leases {
         self.0.sooner.notified().await;
     }
 
-    fn give_back(&self, member_id: &MemberId, number: u64, session_id: &SessionId) {
+    fn give_back(&self, holder: &Holder, number: u64) {
         self.0.streams.dec();
         let mut open = self.lock();
-        let Some(known) = open.members.get_mut(member_id) else { return };
+        let Some(known) = open.holders.get_mut(&holder.id) else { return };
         known.streams.remove(&number);
         let (empty, due) = (known.streams.is_empty(), known.due);
-        if let Some((_, count)) = open.sessions.get_mut(session_id) {
+        if let Some(session_id) = &holder.session_id
+            && let Some((_, count)) = open.sessions.get_mut(session_id)
+        {
             *count = count.saturating_sub(1);
             if *count == 0 {
                 open.sessions.remove(session_id);
             }
         }
         if empty {
-            open.members.remove(member_id);
-            open.due.remove(&(due, member_id.clone()));
+            open.holders.remove(&holder.id);
+            open.due.remove(&(due, holder.id.clone()));
         }
     }
 
@@ -293,15 +324,15 @@ impl Leases {
 }
 
 impl Open {
-    /// True if the member is due before whoever looks after them is back.
-    fn bring_forward(&mut self, member_id: &MemberId, due: Monotonic) -> bool {
-        let Some(known) = self.members.get_mut(member_id) else { return false };
+    /// True if the holder is due before whoever looks after them is back.
+    fn bring_forward(&mut self, holder: &HolderId, due: Monotonic) -> bool {
+        let Some(known) = self.holders.get_mut(holder) else { return false };
         if known.due <= due {
             return false;
         }
-        self.due.remove(&(known.due, member_id.clone()));
+        self.due.remove(&(known.due, holder.clone()));
         known.due = due;
-        self.due.insert((due, member_id.clone()));
+        self.due.insert((due, holder.clone()));
         self.back_at.is_none_or(|at| due < at)
     }
 }

@@ -3,18 +3,24 @@
 //! Must not know which door asked, nor let any request be decided elsewhere.
 
 mod access_request;
+mod assertion;
 mod check;
+mod explain;
 mod header_edits;
+mod hold;
 mod identify;
 mod leases;
 mod recheck;
+mod record;
 mod route;
 mod settings;
 mod snapshot;
 
 pub use access_request::AccessRequest;
+pub use assertion::{Assertions, KeyFailure};
 pub use check::{Engine, Sources, Verdict};
-pub use header_edits::{HeaderEdits, ManagedNames, encode_value};
+pub use explain::{Asked, Considered, Held, Report, ReportedCaller, ReportedRefusal, ReportedRoute};
+pub use header_edits::{HeaderEdits, ManagedNames};
 pub use leases::Lease;
-pub use settings::EngineSettings;
+pub use settings::{AssertionSettings, EngineSettings, HeaderSettings, IdentityHeader};
 pub use snapshot::Snapshot;

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::check::{Course, Engine};
-use super::leases::{Lease, Stream, moment_of};
+use super::check::Engine;
+use super::hold::Place;
+use super::leases::{Holder, HolderId, Lease, Stream, moment_of};
+use super::record::{Asked, Course};
 use super::route::find_route;
 use super::{AccessRequest, Verdict};
-use crate::identity::{MemberId, Monotonic, Now};
-use crate::policy::{Access, Decision, Reason, Refusal, decide};
-use crate::session::RevocationTarget;
+use crate::identity::{Monotonic, Now};
+use crate::policy::{Access, Decision, Reason, Refusal};
+use crate::session::{Revocation, RevocationTarget};
 use crate::telemetry::TraceContext;
 
 /// When a member is asked about again whose answer could not be had for our own crowd.
@@ -26,15 +28,19 @@ impl Engine {
     pub fn lease(&self, request: &AccessRequest<'_>, verdict: &Verdict) -> Option<Lease> {
         let Decision::Allow(permit) = &verdict.decision else { return None };
         let (caller, principal) = (permit.caller()?, verdict.principal.as_ref()?);
-        let (route, session_id) = (Arc::clone(permit.route()), caller.session.session_id.clone());
-        let stream = Stream::new(request, route, principal.clone(), verdict.vouched.clone(), session_id);
-        let due =
-            self.next_look(verdict.decided_at).min(moment_of(caller.session.expires_at, verdict.decided_at));
-        Some(self.leases.open(stream, &caller.session.member, verdict.ticket, due))
+        let (route, holder) = (Arc::clone(permit.route()), Holder::of(&caller.subject));
+        let stream = Stream::new(request, route, principal.clone(), verdict.vouched.clone());
+        let expiry = moment_of(caller.subject.expires_at(), verdict.decided_at);
+        let due = self.next_look(verdict.decided_at).min(expiry);
+        Some(self.leases.open(stream, holder, verdict.ticket, due))
     }
 
-    /// Asks again about every stream that `target` touches.
+    /// Drops what is known about an organization or of an app's token that `target` touches, and asks again about every
+    /// stream that it does.
     pub fn revisit(&self, target: &RevocationTarget) {
+        let revocation = Revocation { target: target.clone(), at: self.clock.now() };
+        self.sources.organizations.forget(&revocation);
+        self.sources.apps.forget(&revocation);
         self.leases.revisit(target);
     }
 
@@ -62,11 +68,11 @@ impl Engine {
                     }
                 }
                 Ok(due) => {
-                    for (member_id, streams) in due {
+                    for (holder, streams) in due {
                         let engine = Arc::clone(&self);
                         let place = Arc::clone(&places).try_acquire_owned();
                         tokio::spawn(async move {
-                            engine.recheck(member_id, streams).await;
+                            engine.recheck(holder, streams).await;
                             drop(place);
                         });
                     }
@@ -88,14 +94,14 @@ impl Engine {
     }
 
     /// Asks again about the streams of one member.
-    async fn recheck(&self, member_id: MemberId, streams: Vec<Arc<Stream>>) {
+    async fn recheck(&self, holder: HolderId, streams: Vec<Arc<Stream>>) {
         for attempt in 1..=PATIENCE {
             let mut crowded = false;
             // One reading for all of them, so that the first one's answer is new enough for the rest.
             let now = self.clock.now();
             for stream in &streams {
                 match self.ask_again(stream, now).await {
-                    Ok(until) => self.leases.look_by(&member_id, until),
+                    Ok(until) => self.leases.look_by(&holder, until),
                     Err(refusal) if refusal.reason == Reason::DirectoryBusy && attempt < PATIENCE => {
                         crowded = true;
                     }
@@ -116,15 +122,14 @@ impl Engine {
         let mut course =
             Course { principal: Some(stream.principal.clone()), asked_again: Some(now), ..Course::default() };
         course.vouched = stream.vouched.clone().filter(|_| snapshot.jwt_evidence);
-        let decision = if matches!(route.access, Access::Public) {
-            decide(route, None, self.clock.now())
-        } else {
-            self.hold(route, &snapshot, &mut course).await?
-        };
-        match decision {
+        if matches!(route.access, Access::Public) {
+            return Ok(self.next_look(self.clock.now()));
+        }
+        let place = Place { host: &stream.host, path: &stream.path, client_ip: stream.client_ip };
+        match self.hold(route, place, &snapshot, &mut course).await? {
             Decision::Allow(permit) => Ok(permit.caller().map_or_else(
                 || self.next_look(self.clock.now()),
-                |caller| moment_of(caller.session.expires_at, self.clock.now()),
+                |caller| moment_of(caller.subject.expires_at(), self.clock.now()),
             )),
             Decision::Refuse(refusal) => Err(refusal),
         }
@@ -140,13 +145,12 @@ impl Engine {
             route: Some(Arc::clone(&stream.route)),
             ..Course::default()
         };
-        self.record(
-            "end",
-            &stream.request_id,
-            &TraceContext::begin(&stream.request_id),
-            Some(reason),
-            &course,
-            Duration::ZERO,
-        );
+        let asked = Asked {
+            request_id: &stream.request_id,
+            trace: &TraceContext::begin(&stream.request_id),
+            target: Some((stream.method.as_str(), stream.host.as_str(), stream.path.as_str())),
+            client_ip: stream.client_ip,
+        };
+        self.record("end", &asked, Some(reason), &course, Duration::ZERO);
     }
 }

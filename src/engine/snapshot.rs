@@ -5,17 +5,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ManagedNames;
+use super::{Assertions, ManagedNames};
 use crate::identity::{CredentialSource, JwtRules};
 use crate::policy::{Route, RouteTable};
 
 /// One version of the rules.
-#[derive(Debug)]
 pub struct Snapshot {
     pub routes: RouteTable,
     pub credentials: Arc<[CredentialSource]>,
     pub jwt_rules: Arc<JwtRules>,
     pub managed_names: Arc<ManagedNames>,
+    /// Makes the signed assertion, where there is one.
+    pub assertions: Option<Arc<Assertions>>,
     /// Evidence older than this is confirmed before it refuses anybody.
     pub negative_for: Duration,
     /// What the gateway's own pages require: a member session.

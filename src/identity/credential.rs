@@ -2,12 +2,19 @@
 //!
 //! Must not judge them: what is found here is only a candidate.
 
+use std::net::IpAddr;
+
 use http::{HeaderMap, HeaderValue, header};
+
+use super::{MemberRef, TrustedIdentity};
 
 /// Values looked at under one name; a client can send as many cookies of one name as it likes.
 pub const MAX_VALUES_PER_NAME: usize = 4;
 /// The longest credential looked at, in bytes.
 pub const MAX_CREDENTIAL_BYTES: usize = 8 * 1024;
+
+/// A cookie of the gateway's own: it remembers where a browser was sent, and is nobody else's business.
+pub const OWN_COOKIE: &str = "portcullis_sign_in";
 
 /// Where the configuration says a credential may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,15 +23,28 @@ pub enum CredentialSource {
     Cookie(String),
     /// `Authorization: Bearer …`.
     Bearer,
+    /// Two headers of a peer that is trusted to name a member.
+    TrustedIdentity(TrustedIdentity),
 }
 
 /// A candidate, sorted by its shape.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credential<'a> {
-    /// Three dot-separated parts that begin like a JSON object in base64url.
-    SessionJwt(&'a str),
+    /// Three dot-separated parts that begin like a JSON object in base64url: a session's, a machine's or an app's.
+    Jwt(&'a str),
     /// Anything else that could be an opaque session token.
     SessionToken(&'a str),
+    /// A member whom a trusted peer names.
+    TrustedIdentity(MemberRef),
+}
+
+/// Whoever is at the other end of the socket: what a trusted identity rests on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SocketPeer<'a> {
+    /// The socket's own address, never one out of a header.
+    pub address: Option<IpAddr>,
+    /// The names of the verified client certificate, if there was one.
+    pub certificate_names: &'a [String],
 }
 
 /// All candidates in the configured order. `malformed` counts values that could be no credential at all.
@@ -37,7 +57,11 @@ pub struct FoundCredentials<'a> {
 /// Looks in every configured source, in order.
 ///
 /// Each candidate carries the index of its source.
-pub fn find_credentials<'a>(headers: &'a HeaderMap, sources: &[CredentialSource]) -> FoundCredentials<'a> {
+pub fn find_credentials<'a>(
+    headers: &'a HeaderMap,
+    sources: &[CredentialSource],
+    peer: SocketPeer<'_>,
+) -> FoundCredentials<'a> {
     let mut found = FoundCredentials::default();
     for (index, source) in sources.iter().enumerate() {
         match source {
@@ -46,6 +70,13 @@ pub fn find_credentials<'a>(headers: &'a HeaderMap, sources: &[CredentialSource]
                 found.take(index, values);
             }
             CredentialSource::Bearer => found.take(index, bearers(headers)),
+            CredentialSource::TrustedIdentity(trusted) => {
+                match trusted.read(headers, peer.address, peer.certificate_names) {
+                    Some(Ok(member)) => found.candidates.push((index, Credential::TrustedIdentity(member))),
+                    Some(Err(_)) => found.malformed += 1,
+                    None => {}
+                }
+            }
         }
     }
     found
@@ -55,8 +86,12 @@ impl<'a> FoundCredentials<'a> {
     fn take(&mut self, source: usize, values: impl Iterator<Item = &'a str>) {
         for value in values.take(MAX_VALUES_PER_NAME) {
             match classify(value) {
-                Some(credential) if self.candidates.contains(&(source, credential)) => {}
-                Some(credential) => self.candidates.push((source, credential)),
+                Some(credential) => {
+                    let candidate = (source, credential);
+                    if !self.candidates.contains(&candidate) {
+                        self.candidates.push(candidate);
+                    }
+                }
                 None => self.malformed += 1,
             }
         }
@@ -72,9 +107,10 @@ pub fn remove_credential_cookies(headers: &mut HeaderMap, sources: &[CredentialS
     }
     let is_credential = |pair: &[u8]| {
         let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
-        sources
-            .iter()
-            .any(|source| matches!(source, CredentialSource::Cookie(cookie) if cookie.as_bytes() == name))
+        name == OWN_COOKIE.as_bytes()
+            || sources
+                .iter()
+                .any(|source| matches!(source, CredentialSource::Cookie(cookie) if cookie.as_bytes() == name))
     };
     let mut kept = Vec::new();
     for value in headers.get_all(header::COOKIE) {
@@ -119,7 +155,7 @@ fn classify(value: &str) -> Option<Credential<'_>> {
         return None;
     }
     match (value.starts_with("eyJ"), value.bytes().filter(|byte| *byte == b'.').count()) {
-        (true, 2) => Some(Credential::SessionJwt(value)),
+        (true, 2) => Some(Credential::Jwt(value)),
         // An encrypted or broken JWT is no opaque token, and nothing to ask the directory about.
         (true, 1 | 3..) => None,
         _ => Some(Credential::SessionToken(value)),
@@ -151,11 +187,11 @@ mod tests {
             ("authorization", "bearer opaque-one"),
             ("cookie", "a=b; stytch_session=opaque-two; stytch_session_jwt=eyJh.b.c"),
         ]);
-        let found = find_credentials(&headers, &sources());
+        let found = find_credentials(&headers, &sources(), SocketPeer::default());
         assert_eq!(
             found.candidates,
             [
-                (0, Credential::SessionJwt("eyJh.b.c")),
+                (0, Credential::Jwt("eyJh.b.c")),
                 (1, Credential::SessionToken("opaque-two")),
                 (2, Credential::SessionToken("opaque-one")),
             ]
@@ -166,29 +202,32 @@ mod tests {
     fn odd_neighbours_and_broken_jwts_are_passed_over() {
         let cookie = HeaderValue::from_bytes("name=\u{e9}; stytch_session=opaque".as_bytes()).unwrap();
         let mut latin = HeaderMap::from_iter([(header::COOKIE, cookie)]);
-        assert_eq!(find_credentials(&latin, &sources()).candidates.len(), 1);
+        assert_eq!(find_credentials(&latin, &sources(), SocketPeer::default()).candidates.len(), 1);
         latin.insert(header::COOKIE, HeaderValue::from_static("stytch_session=eyJa.b.c.d.e"));
-        let found = find_credentials(&latin, &sources());
+        let found = find_credentials(&latin, &sources(), SocketPeer::default());
         assert_eq!((found.candidates.len(), found.malformed), (0, 1));
     }
 
     #[test]
     fn an_intermediate_token_is_never_a_session() {
         let headers = headers(&[("cookie", "stytch_intermediate_session_token=abc")]);
-        assert!(find_credentials(&headers, &sources()).candidates.is_empty());
+        assert!(find_credentials(&headers, &sources(), SocketPeer::default()).candidates.is_empty());
     }
 
     #[test]
     fn values_past_the_fourth_and_oversized_ones_are_not_looked_at() {
         let long = format!("stytch_session={}", "x".repeat(MAX_CREDENTIAL_BYTES + 1));
         let found = headers(&[("cookie", long.as_str())]);
-        let found = find_credentials(&found, &sources());
+        let found = find_credentials(&found, &sources(), SocketPeer::default());
         assert!(found.candidates.is_empty());
         assert_eq!(found.malformed, 1);
 
         let many: Vec<String> = (0..9).map(|n| format!("stytch_session=t{n}")).collect();
         let many = headers(&[("cookie", many.join("; ").as_str())]);
-        assert_eq!(find_credentials(&many, &sources()).candidates.len(), MAX_VALUES_PER_NAME);
+        assert_eq!(
+            find_credentials(&many, &sources(), SocketPeer::default()).candidates.len(),
+            MAX_VALUES_PER_NAME
+        );
     }
 
     #[test]

@@ -70,6 +70,10 @@ identifier! {
     SessionId
 }
 identifier! {
+    /// An OAuth client: a machine, or a connected app.
+    ClientId
+}
+identifier! {
     /// The project whose keys sign the tokens and whose secret we hold.
     ProjectId
 }

@@ -1,7 +1,8 @@
-//! Verifying a session JWT: RS256 whatever the header says, and claims, not keys, tell what kind of token it is.
+//! Verifying a JWT of the project: RS256 whatever the header says, and claims, not keys, tell what kind of token it is.
 //!
 //! Must not fetch a key, read a clock, or follow anything a token names (`jku`, `x5u`, `jwk`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -13,8 +14,9 @@ use serde::de::IgnoredAny;
 use http::HeaderMap;
 
 use super::{
-    Bound, Credential, CredentialSource, KeySet, MAX_CREDENTIAL_BYTES, MemberId, MemberRef, OrganizationId,
-    Principal, SessionId, find_credentials,
+    AppToken, Bound, ClientId, Credential, CredentialDigest, CredentialSource, KeySet, MAX_CREDENTIAL_BYTES,
+    MachineToken, MemberId, MemberPrincipal, MemberRef, OrganizationId, Principal, Scopes, Secret, SessionId,
+    SocketPeer, find_credentials,
 };
 
 /// What a token must say to be one of ours.
@@ -47,28 +49,31 @@ pub enum JwtError {
     Expired,
     #[error("the token is not valid yet")]
     NotYetValid,
-    #[error("a machine token is not a session")]
-    MachineToken,
-    #[error("a connected app's token is not a session")]
-    ConnectedAppToken,
-    #[error("the token holds no session")]
-    NoSession,
+    #[error("the token's claims are those of no kind of token, or of more than one")]
+    NoKind,
 }
 
-/// A session JWT whose signature, issuer and audience were verified.
+/// A JWT whose signature, issuer and audience were verified.
 ///
 /// Its dates are checked on every use, since it is remembered between requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionJwt {
-    pub member: MemberRef,
-    pub session_id: SessionId,
+pub struct VerifiedJwt {
+    pub subject: JwtSubject,
     pub issued_at: Timestamp,
     pub not_before: Timestamp,
     pub expires_at: Timestamp,
     pub key_id: String,
 }
 
-impl SessionJwt {
+/// Whom a JWT speaks for, told by its claims alone: the same keys sign all kinds, for the same issuer and audience.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JwtSubject {
+    Session { member: MemberRef, session_id: SessionId },
+    Machine { client_id: ClientId, scopes: Scopes },
+    App { client_id: ClientId, member: MemberRef, scopes: Scopes },
+}
+
+impl VerifiedJwt {
     /// Whether the token may be used at `now`, give or take `leeway`.
     pub fn check_dates(&self, now: Timestamp, leeway: Duration) -> Result<(), JwtError> {
         let latest = later(now, leeway);
@@ -81,12 +86,29 @@ impl SessionJwt {
         Ok(())
     }
 
-    pub fn principal(&self) -> Principal {
-        Principal {
-            member: self.member.clone(),
-            bound: Bound::Session(self.session_id.clone()),
-            issued_at: Some(self.issued_at),
-            seen_at: None,
+    /// Who calls with it. `token` is the JWT itself, which introspection of an app's token needs.
+    pub fn principal(&self, token: &str) -> Principal {
+        let (issued_at, expires_at) = (self.issued_at, self.expires_at);
+        match &self.subject {
+            JwtSubject::Session { member, session_id } => Principal::Member(MemberPrincipal {
+                member: member.clone(),
+                bound: Bound::Session(session_id.clone()),
+                issued_at: Some(issued_at),
+                seen_at: None,
+            }),
+            JwtSubject::Machine { client_id, scopes } => {
+                let (client_id, scopes) = (client_id.clone(), scopes.clone());
+                Principal::Machine(Arc::new(MachineToken { client_id, scopes, issued_at, expires_at }))
+            }
+            JwtSubject::App { client_id, member, scopes } => Principal::App(Arc::new(AppToken {
+                client_id: client_id.clone(),
+                member: member.clone(),
+                scopes: scopes.clone(),
+                issued_at,
+                expires_at,
+                token: Secret::new(token.to_owned()),
+                digest: CredentialDigest::of(token),
+            })),
         }
     }
 }
@@ -94,33 +116,37 @@ impl SessionJwt {
 /// Whether `Authorization` is looked at and carries a session JWT that says it is of this project, genuine or not.
 pub fn carries_session_jwt(headers: &HeaderMap, sources: &[CredentialSource], rules: &JwtRules) -> bool {
     let bearer = sources.iter().find(|source| **source == CredentialSource::Bearer);
-    let found = find_credentials(headers, bearer.map(std::slice::from_ref).unwrap_or_default());
+    let found = find_credentials(
+        headers,
+        bearer.map(std::slice::from_ref).unwrap_or_default(),
+        SocketPeer::default(),
+    );
     found.candidates.iter().any(|(_, credential)| match credential {
-        Credential::SessionJwt(token) => {
+        Credential::Jwt(token) => {
             let claims = token.split('.').nth(1).map(decode::<Claims>);
             matches!(claims, Some(Ok(claims)) if rules.issuers.contains(&claims.iss) && claims.session.is_some())
         }
-        Credential::SessionToken(_) => false,
+        Credential::SessionToken(_) | Credential::TrustedIdentity(_) => false,
     })
 }
 
 /// Verifies `token` against the keys and rules at `now`.
 ///
-/// Claims tell what the token is (a session carries `https://stytch.com/session`), since the same keys sign machine
-/// and Connected-App tokens with the same issuer and audience.
-pub fn verify_session_jwt(
+/// Source of the claims that tell the kinds apart: <https://stytch.com/docs/b2b/guides/sessions/resources/using-jwts>
+/// for sessions, the official SDKs for machines and connected apps.
+pub fn verify_jwt(
     token: &str,
     keys: &KeySet,
     rules: &JwtRules,
     now: Timestamp,
-) -> Result<SessionJwt, JwtError> {
+) -> Result<VerifiedJwt, JwtError> {
     let jwt = verify_ended_or_not(token, keys, rules)?;
     jwt.check_dates(now, rules.leeway)?;
     Ok(jwt)
 }
 
-/// As [`verify_session_jwt`], whatever the token's dates are: for ending the session it is of, and nothing else.
-pub fn verify_ended_or_not(token: &str, keys: &KeySet, rules: &JwtRules) -> Result<SessionJwt, JwtError> {
+/// As [`verify_jwt`], whatever the token's dates are: for ending the session it is of, and nothing else.
+pub fn verify_ended_or_not(token: &str, keys: &KeySet, rules: &JwtRules) -> Result<VerifiedJwt, JwtError> {
     if token.len() > MAX_CREDENTIAL_BYTES {
         return Err(JwtError::Malformed);
     }
@@ -146,7 +172,7 @@ pub fn verify_ended_or_not(token: &str, keys: &KeySet, rules: &JwtRules) -> Resu
     if !claims.aud.contains(&rules.audience) {
         return Err(JwtError::Audience);
     }
-    claims.into_session(header.kid)
+    claims.into_verified(header.kid)
 }
 
 #[derive(Deserialize)]
@@ -166,8 +192,8 @@ struct Claims {
     exp: i64,
     iat: i64,
     nbf: Option<i64>,
-    client_id: Option<IgnoredAny>,
-    scope: Option<IgnoredAny>,
+    client_id: Option<serde_json::Value>,
+    scope: Option<serde_json::Value>,
     #[serde(rename = "https://stytch.com/session")]
     session: Option<SessionClaim>,
     #[serde(rename = "https://stytch.com/organization")]
@@ -200,30 +226,61 @@ struct OrganizationClaim {
     organization_id: String,
 }
 
+/// What every machine's `sub` begins with. No member's does.
+const MACHINE: &str = "m2m-client-";
+
 impl Claims {
-    fn into_session(self, key_id: String) -> Result<SessionJwt, JwtError> {
-        let Some(session) = self.session else {
-            return Err(match (self.client_id, self.organization, self.scope) {
-                (Some(_), Some(_), _) => JwtError::ConnectedAppToken,
-                (_, _, Some(_)) => JwtError::MachineToken,
-                _ => JwtError::NoSession,
-            });
-        };
-        let organization = self.organization.ok_or(JwtError::NoSession)?;
+    fn into_verified(self, key_id: String) -> Result<VerifiedJwt, JwtError> {
         let date = |second| Timestamp::from_second(second).map_err(|_| JwtError::Malformed);
         let issued_at = date(self.iat)?;
-        Ok(SessionJwt {
-            member: MemberRef {
-                organization_id: OrganizationId::parse(&organization.organization_id)
-                    .map_err(|_| JwtError::NoSession)?,
-                member_id: MemberId::parse(&self.sub).map_err(|_| JwtError::NoSession)?,
-            },
-            session_id: SessionId::parse(&session.id).map_err(|_| JwtError::NoSession)?,
-            issued_at,
-            not_before: self.nbf.map_or(Ok(issued_at), date)?,
-            expires_at: date(self.exp)?,
-            key_id,
-        })
+        let not_before = self.nbf.map_or(Ok(issued_at), date)?;
+        let expires_at = date(self.exp)?;
+        Ok(VerifiedJwt { subject: self.into_subject()?, issued_at, not_before, expires_at, key_id })
+    }
+
+    /// A session claim makes a session; without one, a client and an organization an app; without those, scopes and a
+    /// machine's `sub` a machine. What mixes them is nobody's.
+    fn into_subject(self) -> Result<JwtSubject, JwtError> {
+        let no_kind = |_| JwtError::NoKind;
+        let is_machine = self.sub.starts_with(MACHINE);
+        match (self.session, self.organization) {
+            (Some(session), Some(organization)) if !is_machine => Ok(JwtSubject::Session {
+                member: member_of(&organization, &self.sub)?,
+                session_id: SessionId::parse(&session.id).map_err(no_kind)?,
+            }),
+            (None, Some(organization)) if !is_machine => {
+                let Some(serde_json::Value::String(client_id)) = &self.client_id else {
+                    return Err(JwtError::NoKind);
+                };
+                Ok(JwtSubject::App {
+                    client_id: ClientId::parse(client_id).map_err(no_kind)?,
+                    member: member_of(&organization, &self.sub)?,
+                    scopes: scopes_of(self.scope.as_ref())?,
+                })
+            }
+            (None, None) if is_machine && self.scope.is_some() => Ok(JwtSubject::Machine {
+                client_id: ClientId::parse(&self.sub).map_err(no_kind)?,
+                scopes: scopes_of(self.scope.as_ref())?,
+            }),
+            _ => Err(JwtError::NoKind),
+        }
+    }
+}
+
+fn member_of(organization: &OrganizationClaim, sub: &str) -> Result<MemberRef, JwtError> {
+    Ok(MemberRef {
+        organization_id: OrganizationId::parse(&organization.organization_id)
+            .map_err(|_| JwtError::NoKind)?,
+        member_id: MemberId::parse(sub).map_err(|_| JwtError::NoKind)?,
+    })
+}
+
+/// No claim is no scope; a claim of another shape is no token.
+fn scopes_of(claim: Option<&serde_json::Value>) -> Result<Scopes, JwtError> {
+    match claim {
+        None => Ok(Scopes::default()),
+        Some(serde_json::Value::String(text)) => Ok(Scopes::parse(text)),
+        Some(_) => Err(JwtError::NoKind),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who is calling: identifiers, secrets, finding a credential in a request and verifying a session JWT.
+//! Who is calling: identifiers, secrets, finding a credential in a request, verifying a JWT, trusting an identity.
 //!
 //! Pure. It takes bytes, keys and `now`, and returns values. It must not read a clock, log, or do IO.
 
@@ -10,19 +10,24 @@ mod keys;
 mod now;
 mod peer;
 mod principal;
+mod scopes;
 mod secret;
+mod trusted;
 
 pub use credential::{
-    Credential, CredentialSource, FoundCredentials, MAX_CREDENTIAL_BYTES, MAX_VALUES_PER_NAME,
-    find_credentials, remove_credential_cookies,
+    Credential, CredentialSource, FoundCredentials, MAX_CREDENTIAL_BYTES, MAX_VALUES_PER_NAME, OWN_COOKIE,
+    SocketPeer, find_credentials, remove_credential_cookies,
 };
 pub use digest::CredentialDigest;
-pub use ids::{InvalidIdentifier, MemberId, MemberRef, OrganizationId, ProjectId, SessionId};
+pub use ids::{ClientId, InvalidIdentifier, MemberId, MemberRef, OrganizationId, ProjectId, SessionId};
 pub use jwt::{
-    JwtError, JwtRules, SessionJwt, carries_session_jwt, payload_of, verify_ended_or_not, verify_session_jwt,
+    JwtError, JwtRules, JwtSubject, VerifiedJwt, carries_session_jwt, payload_of, verify_ended_or_not,
+    verify_jwt,
 };
 pub use keys::{InvalidKey, KeySet, VerificationKey};
 pub use now::{Monotonic, Now};
 pub use peer::network_of;
-pub use principal::{Bound, Principal};
+pub use principal::{AppToken, Bound, Introspection, MachineToken, MemberPrincipal, Principal};
+pub use scopes::Scopes;
 pub use secret::Secret;
+pub use trusted::{MalformedIdentity, TrustedIdentity, TrustedPeers};

@@ -1,14 +1,26 @@
-//! The verified caller.
+//! The verified caller: a member, a machine, or an app that acts for a member.
 //!
 //! Must not be built from anything unverified: a `Principal` is the end of identification.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
-use super::{MemberRef, Monotonic, SessionId};
+use super::{ClientId, CredentialDigest, MemberRef, Monotonic, Now, Scopes, Secret, SessionId};
+
+/// Who is calling, as far as a credential proves it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Principal {
+    Member(MemberPrincipal),
+    /// A machine, which has no organization; its token is its own evidence until it expires.
+    Machine(Arc<MachineToken>),
+    /// A connected app that acts for a member; what it may do is asked about again.
+    App(Arc<AppToken>),
+}
 
 /// A member whose credential was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Principal {
+pub struct MemberPrincipal {
     pub member: MemberRef,
     pub bound: Bound,
     /// When the credential was made, if it says so: evidence older than this cannot refuse it.
@@ -24,4 +36,70 @@ pub enum Bound {
     Session(SessionId),
     /// A trusted identity has no session of its own; any one active session may answer.
     AnySession,
+}
+
+/// A machine's access token (OAuth client credentials), verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineToken {
+    pub client_id: ClientId,
+    pub scopes: Scopes,
+    pub issued_at: Timestamp,
+    pub expires_at: Timestamp,
+}
+
+/// A connected app's access token, verified. Whether its consent still stands is for introspection to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppToken {
+    pub client_id: ClientId,
+    pub member: MemberRef,
+    pub scopes: Scopes,
+    pub issued_at: Timestamp,
+    pub expires_at: Timestamp,
+    /// What introspection is asked with and what its answer is kept by.
+    pub token: Secret,
+    pub digest: CredentialDigest,
+}
+
+/// What introspection said of an app's token (RFC 7662).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Introspection {
+    pub active: bool,
+    /// When it was asked, by both clocks.
+    pub fetched_at: Now,
+}
+
+impl Principal {
+    /// The member who calls or for whom an app does.
+    pub fn member(&self) -> Option<&MemberRef> {
+        match self {
+            Self::Member(principal) => Some(&principal.member),
+            Self::App(app) => Some(&app.member),
+            Self::Machine(_) => None,
+        }
+    }
+
+    /// The one session it stands for, if it stands for one.
+    pub fn session_id(&self) -> Option<&SessionId> {
+        match self {
+            Self::Member(MemberPrincipal { bound: Bound::Session(id), .. }) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Whether two credentials of one request can be the same caller's.
+    ///
+    /// A trusted identity names a member and no session, so any session of that member agrees with it.
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Member(one), Self::Member(other)) => match (&one.bound, &other.bound) {
+                (Bound::AnySession, _) | (_, Bound::AnySession) => one.member == other.member,
+                (one, other) => one == other,
+            },
+            (Self::Machine(one), Self::Machine(other)) => one.client_id == other.client_id,
+            (Self::App(one), Self::App(other)) => {
+                (&one.client_id, &one.member) == (&other.client_id, &other.member)
+            }
+            _ => false,
+        }
+    }
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use http::Method;
 
-use super::evaluate::{Step, evaluate, refusal_of};
-use super::{Access, Reason, Requirement, Route};
-use crate::identity::{Bound, Now, Principal};
+use super::evaluate::{Case, SKEW, evaluate};
+use super::steps::{Step, refusal_of, unmet};
+use super::{Access, Environment, Reason, Requirement, Route, Subject, Truth};
+use crate::identity::{AppToken, Bound, Introspection, MachineToken, MemberPrincipal, Now};
 use crate::session::{ActiveSessions, Evidence, MemberSession};
 
 /// What becomes of a request.
@@ -29,9 +30,20 @@ pub struct Permit {
 /// Who was let through, and on what evidence.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    pub session: Arc<MemberSession>,
+    pub subject: Subject,
     /// Age of the evidence at the decision.
     pub evidence_age: Duration,
+}
+
+/// What a request showed for its caller, each with what was found out about it.
+#[derive(Debug, Clone, Copy)]
+pub enum Presented<'a> {
+    /// No credential that could be looked at.
+    Nothing,
+    Member(&'a MemberPrincipal, &'a Evidence),
+    /// A machine's token is its own evidence until it expires.
+    Machine(&'a Arc<MachineToken>),
+    App(&'a Arc<AppToken>, &'a Introspection),
 }
 
 impl Permit {
@@ -50,6 +62,8 @@ impl Permit {
 pub struct Refusal {
     pub reason: Reason,
     pub challenge: Option<Challenge>,
+    /// The parts of the requirement that a verified caller does not meet, in words.
+    pub unmet: Vec<String>,
     pub retry_after: Option<Duration>,
     /// For a 405: what the route takes.
     pub allowed_methods: Vec<Method>,
@@ -57,7 +71,7 @@ pub struct Refusal {
 
 impl From<Reason> for Refusal {
     fn from(reason: Reason) -> Self {
-        Self { reason, challenge: None, retry_after: None, allowed_methods: Vec::new() }
+        Self { reason, challenge: None, unmet: Vec::new(), retry_after: None, allowed_methods: Vec::new() }
     }
 }
 
@@ -83,48 +97,122 @@ impl Challenge {
 }
 
 /// Decides on `route` for a verified caller and the evidence about them, or for nobody on a public route.
-///
-/// `caller` is `None` when the request carried no credential that could be looked at.
-pub fn decide(route: &Arc<Route>, caller: Option<(&Principal, &Evidence)>, now: Now) -> Decision {
+pub fn decide(
+    route: &Arc<Route>,
+    presented: Presented<'_>,
+    environment: Environment<'_>,
+    now: Now,
+) -> Decision {
     let requirement = match &route.access {
         Access::Public => {
             return Decision::Allow(Permit { route: Arc::clone(route), caller: None });
         }
         Access::Require(requirement) => requirement,
     };
-    let Some((principal, evidence)) = caller else {
-        return Decision::Refuse(Reason::CredentialMissing.into());
-    };
-    let Some(list) = evidence.list() else {
-        return Decision::Refuse(Reason::MemberNotFound.into());
-    };
-    // A wall clock set back since the lookup must not bring an expired session or a stale factor back to life.
-    let now = now.no_earlier_than(list.fetched_at);
-    match judge(requirement, &principal.bound, list, now) {
-        Ok(session) => {
-            let caller = Caller { session: Arc::new(session), evidence_age: list.age(now.monotonic) };
-            Decision::Allow(Permit { route: Arc::clone(route), caller: Some(caller) })
-        }
+    match judge(requirement, presented, environment, now) {
+        Ok(caller) => Decision::Allow(Permit { route: Arc::clone(route), caller: Some(caller) }),
         Err(refusal) => Decision::Refuse(refusal),
     }
 }
 
+/// What would come of `requirement` in place of the route's own, for the same caller: no permit, only the refusal.
+pub fn judge(
+    requirement: &Requirement,
+    presented: Presented<'_>,
+    environment: Environment<'_>,
+    now: Now,
+) -> Result<Caller, Refusal> {
+    match presented {
+        Presented::Nothing => Err(Reason::CredentialMissing.into()),
+        Presented::Member(principal, evidence) => {
+            let list = evidence.list().ok_or(Reason::MemberNotFound)?;
+            // A wall clock set back since the lookup must not bring an expired session or a stale factor back to life.
+            let now = now.no_earlier_than(list.fetched_at);
+            let subject = judge_sessions(requirement, &principal.bound, list, environment, now)?;
+            Ok(Caller { subject, evidence_age: list.age(now.monotonic) })
+        }
+        Presented::Machine(token) => {
+            let subject = judge_token(requirement, Subject::Machine(Arc::clone(token)), environment, now)?;
+            let age = now.age_of(token.issued_at, SKEW).unwrap_or_default();
+            Ok(Caller { subject, evidence_age: age })
+        }
+        Presented::App(token, introspection) => {
+            // Asked for first: what a route takes is no secret to somebody with a genuine token, and a revoked one of
+            // the wrong kind is of the wrong kind.
+            let now = now.no_earlier_than(introspection.fetched_at);
+            let subject = judge_token(requirement, Subject::App(Arc::clone(token)), environment, now)?;
+            if !introspection.active {
+                return Err(Reason::TokenInactive.into());
+            }
+            let evidence_age = now.monotonic.since(introspection.fetched_at.monotonic);
+            Ok(Caller { subject, evidence_age })
+        }
+    }
+}
+
+/// Judges a machine or an app, which pass only where the requirement asks for their kind and that part is met: whatever
+/// else is true of a token of another kind, it opens nothing.
+fn judge_token(
+    requirement: &Requirement,
+    subject: Subject,
+    environment: Environment<'_>,
+    now: Now,
+) -> Result<Subject, Refusal> {
+    if !takes(requirement, &subject) {
+        return Err(Reason::CredentialKind.into());
+    }
+    let expired = now.age_of(subject.expires_at(), Duration::ZERO).is_some_and(|past| past >= SKEW);
+    if expired {
+        return Err(Reason::CredentialExpired.into());
+    }
+    let case = Case { subject: &subject, environment, now };
+    if evaluate(requirement, case) == Truth::True {
+        return if is_admitted(requirement, case) { Ok(subject) } else { Err(Reason::ScopeMissing.into()) };
+    }
+    let (reason, _) = refusal_of(requirement, case);
+    Err(Refusal { unmet: unmet(requirement, case), ..Refusal::from(reason) })
+}
+
+/// Whether `requirement` asks for the subject's kind anywhere but under `not`.
+pub(super) fn takes(requirement: &Requirement, subject: &Subject) -> bool {
+    match (requirement, subject) {
+        (Requirement::Not(_), _) => false,
+        (Requirement::Machine { .. }, Subject::Machine(_)) | (Requirement::App { .. }, Subject::App(_)) => {
+            true
+        }
+        _ => requirement.parts().iter().any(|part| takes(part, subject)),
+    }
+}
+
+/// Whether the part that asks for the subject's kind is met, and is what the requirement's being met rests on.
+fn is_admitted(requirement: &Requirement, case: Case<'_>) -> bool {
+    let met = |part: &Requirement| evaluate(part, case).is_true();
+    match requirement {
+        Requirement::Machine { .. } | Requirement::App { .. } => met(requirement),
+        Requirement::All(parts) => parts.iter().any(|part| is_admitted(part, case)),
+        Requirement::Any(parts) => parts.iter().any(|part| met(part) && is_admitted(part, case)),
+        Requirement::Named { requirement, .. } => is_admitted(requirement, case),
+        _ => false,
+    }
+}
+
 /// Finds the one session that answers for the caller and meets everything (invariant 8).
-fn judge(
+fn judge_sessions(
     requirement: &Requirement,
     bound: &Bound,
     list: &ActiveSessions,
+    environment: Environment<'_>,
     now: Now,
-) -> Result<MemberSession, Refusal> {
+) -> Result<Subject, Refusal> {
     match bound {
         Bound::Session(session_id) => {
             let session = list.find(session_id).ok_or(Reason::SessionNotFound)?;
-            judge_one(requirement, session, now)
+            judge_session(requirement, session, environment, now)
         }
         Bound::AnySession => {
             let mut best: Option<Refusal> = None;
             for session in list.sessions() {
-                match judge_one(requirement, session, now) {
+                match judge_session(requirement, session, environment, now) {
                     Ok(session) => return Ok(session),
                     // The session that comes nearest to an allow answers: a step-up before a flat no.
                     Err(refusal) if best.as_ref().is_none_or(|best| nearer(&refusal, best)) => {
@@ -143,15 +231,43 @@ fn nearer(one: &Refusal, other: &Refusal) -> bool {
         > (other.challenge.is_some(), other.reason != Reason::SessionExpired)
 }
 
-fn judge_one(requirement: &Requirement, session: MemberSession, now: Now) -> Result<MemberSession, Refusal> {
+fn judge_session(
+    requirement: &Requirement,
+    session: MemberSession,
+    environment: Environment<'_>,
+    now: Now,
+) -> Result<Subject, Refusal> {
     if !session.is_live(now.wall) {
         return Err(Reason::SessionExpired.into());
     }
-    if evaluate(requirement, &session, now).is_true() {
-        return Ok(session);
+    let subject = Subject::Member(Arc::new(session));
+    let case = Case { subject: &subject, environment, now };
+    if evaluate(requirement, case).is_true() {
+        return Ok(subject);
     }
-    let (reason, challenge) = refusal_of(requirement, &session, now);
-    Err(Refusal { challenge, ..Refusal::from(reason) })
+    let (reason, challenge) = refusal_of(requirement, case);
+    Err(Refusal { challenge, unmet: unmet(requirement, case), ..Refusal::from(reason) })
+}
+
+/// Whether the names of the caller's organization must be looked up to hold `requirement` against what was presented.
+pub fn asks_for_names(
+    requirement: &Requirement,
+    presented: Presented<'_>,
+    environment: &Environment<'_>,
+) -> bool {
+    let ask = |subject: &Subject| super::evaluate::asks_for_names(requirement, subject, environment);
+    match presented {
+        Presented::Nothing | Presented::Machine(_) => false,
+        Presented::App(token, _) => ask(&Subject::App(Arc::clone(token))),
+        Presented::Member(principal, evidence) => {
+            let Some(list) = evidence.list() else { return false };
+            let ask = |session| ask(&Subject::Member(Arc::new(session)));
+            match &principal.bound {
+                Bound::Session(session_id) => list.find(session_id).is_some_and(ask),
+                Bound::AnySession => list.sessions().any(ask),
+            }
+        }
+    }
 }
 
 #[cfg(test)]

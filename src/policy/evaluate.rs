@@ -1,19 +1,69 @@
-//! Holding a requirement against one session at one moment.
+//! Holding a requirement against one caller at one moment.
 //!
 //! Must not look at any other session, nor turn an unknown into an answer.
 
 use std::time::Duration;
 
-use super::requirement::{ClaimTest, FactorRequirement};
-use super::{Challenge, Reason, Requirement, Truth};
-use crate::identity::Now;
-use crate::session::{DeliveryMethod, Factor, FactorCategory, FactorKind, MemberSession};
+use super::requirement::{
+    ClaimTest, FactorRequirement, OrganizationFrom, OrganizationNaming, OrganizationPlace,
+    PermissionRequirement,
+};
+use super::{Environment, HostName, Requirement, Subject, Truth};
+use crate::identity::{Now, OrganizationId, Scopes};
+use crate::session::{Factor, FactorCategory, FactorKind, MemberSession};
 
 /// How far ahead of our clock a date may lie and still be believed (section 4.3).
 pub(super) const SKEW: Duration = Duration::from_secs(2);
 
-/// Whether `session` meets `requirement` at `now`.
-pub(super) fn evaluate(requirement: &Requirement, session: &MemberSession, now: Now) -> Truth {
+/// A caller and what is around them, at one moment.
+#[derive(Clone, Copy)]
+pub(super) struct Case<'a> {
+    pub(super) subject: &'a Subject,
+    pub(super) environment: Environment<'a>,
+    pub(super) now: Now,
+}
+
+/// Whether the case meets `requirement`.
+pub(super) fn evaluate(requirement: &Requirement, case: Case<'_>) -> Truth {
+    match requirement {
+        Requirement::All(parts) => {
+            parts.iter().fold(Truth::True, |truth, part| truth.and(evaluate(part, case)))
+        }
+        Requirement::Any(parts) => {
+            parts.iter().fold(Truth::False, |truth, part| truth.or(evaluate(part, case)))
+        }
+        Requirement::Not(part) => !evaluate(part, case),
+        Requirement::Named { requirement, .. } => evaluate(requirement, case),
+        Requirement::Machine { scopes } => match case.subject {
+            Subject::Machine(token) => holds_all(&token.scopes, scopes).into(),
+            _ => Truth::False,
+        },
+        Requirement::App { scopes } => match case.subject {
+            Subject::App(token) => holds_all(&token.scopes, scopes).into(),
+            _ => Truth::False,
+        },
+        Requirement::ClientIp(networks) => match case.environment.client_ip {
+            Some(address) => {
+                let address = address.to_canonical();
+                networks.iter().any(|network| network.contains(&address)).into()
+            }
+            None => Truth::Unknown,
+        },
+        Requirement::Permission(wanted) => is_permitted(wanted, case),
+        Requirement::Organization(names) => is_one_of(names, case),
+        Requirement::OrganizationFrom(from) => is_organization_of(from, case),
+        of_session => match case.subject {
+            Subject::Member(session) => holds(of_session, session, case.now),
+            // Neither a machine nor an app has a session; nothing can be true of it but that something is not so.
+            Subject::Machine(_) | Subject::App(_) => {
+                Truth::from(matches!(of_session, Requirement::Impersonated(false)))
+            }
+        },
+    }
+}
+
+/// Whether `requirement`, which asks about the session alone, holds of it.
+fn holds(requirement: &Requirement, session: &MemberSession, now: Now) -> Truth {
     match requirement {
         Requirement::Authenticated => Truth::True,
         Requirement::Role(role) => match &session.roles {
@@ -22,25 +72,11 @@ pub(super) fn evaluate(requirement: &Requirement, session: &MemberSession, now: 
         },
         Requirement::Factor(wanted) => any_factor(session, |factor| wanted.met_by(factor, now)),
         Requirement::Mfa { max_age } => {
-            let primary = any_factor(session, |factor| (factor.category() == FactorCategory::Primary).into());
+            let primary = any_factor(session, |factor| has_category(factor, FactorCategory::Primary));
             let secondary = any_factor(session, |factor| {
-                (factor.category() == FactorCategory::Secondary && is_fresh(factor, *max_age, now)).into()
+                has_category(factor, FactorCategory::Secondary).and(is_fresh(factor, *max_age, now).into())
             });
             primary.and(secondary)
-        }
-        Requirement::Organization(names) => {
-            let id = session.member.organization_id.as_str();
-            if names.iter().any(|name| &**name == id) {
-                return Truth::True;
-            }
-            // Organizations may choose their slug; what looks like an id is one and nothing else.
-            let slugs: Vec<&str> =
-                names.iter().map(|name| &**name).filter(|name| !name.starts_with("organization-")).collect();
-            match &session.organization_slug {
-                Some(slug) => slugs.contains(&&**slug).into(),
-                None if slugs.is_empty() => Truth::False,
-                None => Truth::Unknown,
-            }
         }
         Requirement::SessionAge { max } => {
             match session.started_at.and_then(|started_at| now.age_of(started_at, SKEW)) {
@@ -62,152 +98,165 @@ pub(super) fn evaluate(requirement: &Requirement, session: &MemberSession, now: 
             let found = any_factor(session, |factor| (factor.kind == FactorKind::Impersonated).into());
             if *wanted { found } else { !found }
         }
-        Requirement::All(parts) => {
-            parts.iter().fold(Truth::True, |truth, part| truth.and(evaluate(part, session, now)))
-        }
-        Requirement::Any(parts) => {
-            parts.iter().fold(Truth::False, |truth, part| truth.or(evaluate(part, session, now)))
-        }
-        Requirement::Not(part) => !evaluate(part, session, now),
+        // The others do not ask about the session alone.
+        _ => Truth::Unknown,
     }
 }
 
-/// Why an unmet requirement refuses: a challenge if meeting it would lead to an allow, else what forbids (invariant 10).
-pub(super) fn refusal_of(
-    requirement: &Requirement,
-    session: &MemberSession,
-    now: Now,
-) -> (Reason, Option<Challenge>) {
-    if let Some(wanted) = steps_to_meet(requirement, session, now).filter(|wanted| !wanted.is_empty()) {
-        let stepped_up = wanted.iter().fold(session.clone(), |session, step| step.take(session, now));
-        if evaluate(requirement, &stepped_up, now).is_true() {
-            let reason = wanted.iter().map(|step| step.reason(session)).max_by_key(|reason| reason.rank());
-            return (reason.unwrap_or(Reason::RequirementNotMet), Some(Challenge::for_steps(&wanted)));
-        }
-    }
-    (forbidding(requirement, session, now).unwrap_or(Reason::RequirementNotMet), None)
+fn holds_all(held: &Scopes, wanted: &[std::sync::Arc<str>]) -> bool {
+    wanted.iter().all(|scope| held.allow(scope))
 }
 
-/// Something the caller can do about a refusal: prove a factor now, or sign in anew.
+/// Tenancy first, then the project's roles and the organization's own; for an app, the scopes of the policy.
+fn is_permitted(wanted: &PermissionRequirement, case: Case<'_>) -> Truth {
+    let Some(member) = case.subject.member() else { return Truth::False };
+    if wanted.organization.as_ref().is_some_and(|id| **id != *member.organization_id.as_str()) {
+        return Truth::False;
+    }
+    let facts = case.environment.facts;
+    let Some(policy) = &facts.policy else { return Truth::Unknown };
+    match case.subject {
+        Subject::Member(session) => {
+            let Some(roles) = &session.roles else { return Truth::Unknown };
+            let roles = || roles.iter().map(|role| &**role);
+            if policy.roles.allow(roles(), &wanted.resource, &wanted.action) {
+                return Truth::True;
+            }
+            match &facts.organization_roles {
+                Some(own) => own.0.allow(roles(), &wanted.resource, &wanted.action).into(),
+                None => Truth::Unknown,
+            }
+        }
+        Subject::App(token) => {
+            policy.scopes.allow(token.scopes.iter(), &wanted.resource, &wanted.action).into()
+        }
+        Subject::Machine(_) => Truth::False,
+    }
+}
+
+/// Whether the caller's organization goes by one of `names`, by id or slug.
+fn is_one_of(names: &[std::sync::Arc<str>], case: Case<'_>) -> Truth {
+    let Some(member) = case.subject.member() else { return Truth::False };
+    let id = member.organization_id.as_str();
+    if names.iter().any(|name| &**name == id) {
+        return Truth::True;
+    }
+    // Organizations may choose their slug; what looks like an id is one and nothing else.
+    let mut slugs = names.iter().filter(|name| !looks_like_an_id(name)).peekable();
+    if slugs.peek().is_none() {
+        return Truth::False;
+    }
+    match slug_of(case) {
+        Some(slug) => slugs.any(|name| **name == *slug).into(),
+        None => Truth::Unknown,
+    }
+}
+
+/// The slug as the session tells it, or as it was looked up.
+fn slug_of<'a>(case: Case<'a>) -> Option<&'a str> {
+    let told = case.subject.session().and_then(|session| session.organization_slug.as_deref());
+    told.or_else(|| case.environment.facts.organization_names.as_ref()?.slug.as_deref())
+}
+
+fn looks_like_an_id(name: &str) -> bool {
+    name.get(..13).is_some_and(|start| start.eq_ignore_ascii_case("organization-"))
+}
+
+/// Whether the organization that the request names is the caller's own.
+fn is_organization_of(from: &OrganizationFrom, case: Case<'_>) -> Truth {
+    let Some(member) = case.subject.member() else { return Truth::False };
+    match from.named(&case.environment) {
+        Some(named) => named.is(&member.organization_id, from.by, slug_of(case), &case.environment),
+        // The request names none: that is known, and it is not the caller's.
+        None => Truth::False,
+    }
+}
+
+/// An organization's name out of a request.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Step<'a> {
-    Factor(&'a FactorRequirement),
-    Mfa(Option<Duration>),
-    SignInAnew(Duration),
+pub(super) struct NamedOrganization<'a> {
+    name: &'a str,
+    /// Hosts have no case (RFC 4343).
+    ignore_case: bool,
 }
 
-/// The steps that would meet `requirement`: none if it is met, `None` if no step can.
-fn steps_to_meet<'a>(
-    requirement: &'a Requirement,
-    session: &MemberSession,
-    now: Now,
-) -> Option<Vec<Step<'a>>> {
-    if evaluate(requirement, session, now).is_true() {
-        return Some(Vec::new());
-    }
-    match requirement {
-        Requirement::Factor(wanted) => wanted.can_be_proven().then(|| vec![Step::Factor(wanted)]),
-        Requirement::Mfa { max_age } => Some(vec![Step::Mfa(*max_age)]),
-        Requirement::SessionAge { max } => Some(vec![Step::SignInAnew(*max)]),
-        Requirement::All(parts) => {
-            let steps: Option<Vec<_>> = parts.iter().map(|part| steps_to_meet(part, session, now)).collect();
-            steps.map(|steps| steps.concat())
+impl OrganizationFrom {
+    /// The name in the request; nothing if there is none, or if two patterns of the route read it differently.
+    pub(super) fn named<'a>(&self, environment: &Environment<'a>) -> Option<NamedOrganization<'a>> {
+        match &self.place {
+            OrganizationPlace::HostLabel { before, after } => {
+                let label = label_between(environment.host, before, after)?;
+                Some(NamedOrganization { name: label, ignore_case: true })
+            }
+            OrganizationPlace::PathParameter(parameter) => {
+                // Whether the origin ignores case is of no account: what is captured is compared by letter.
+                let patterns = environment.patterns.iter();
+                let mut found =
+                    patterns.filter_map(|pattern| pattern.capture(environment.path, parameter, true));
+                let name = found.next()?;
+                found.all(|other| other == name).then_some(NamedOrganization { name, ignore_case: false })
+            }
         }
-        Requirement::Any(parts) => {
-            parts.iter().filter_map(|part| steps_to_meet(part, session, now)).min_by_key(Vec::len)
-        }
-        _ => None,
     }
 }
 
-impl Step<'_> {
-    /// The session as it would be once the step was taken.
-    fn take(&self, mut session: MemberSession, now: Now) -> MemberSession {
-        let proven = |kind, delivery: &str| Factor {
-            kind,
-            delivery: DeliveryMethod::new(delivery),
-            last_authenticated_at: Some(now.wall),
-            connection_id: None,
-            email: None,
-            impersonator: None,
+/// The one label of the host that stands between the two parts.
+fn label_between<'a>(host: &'a HostName, before: &str, after: &str) -> Option<&'a str> {
+    let label = host.as_str().strip_prefix(before)?.strip_suffix(after)?;
+    (!label.is_empty() && !label.contains('.')).then_some(label)
+}
+
+impl NamedOrganization<'_> {
+    pub(super) fn name(&self) -> &str {
+        self.name
+    }
+
+    fn is(
+        self,
+        id: &OrganizationId,
+        by: OrganizationNaming,
+        slug: Option<&str>,
+        environment: &Environment<'_>,
+    ) -> Truth {
+        let same = |other: &str| {
+            if self.ignore_case { self.name.eq_ignore_ascii_case(other) } else { self.name == other }
         };
-        match self {
-            Step::Factor(wanted) => session.factors.push(Factor {
-                connection_id: wanted.connection_id.clone(),
-                ..proven(
-                    wanted.kind.clone().unwrap_or(FactorKind::Sso),
-                    wanted.delivery.as_ref().map_or("proven_now", DeliveryMethod::name),
-                )
-            }),
-            Step::Mfa(_) => {
-                let has_primary =
-                    session.factors.iter().any(|factor| factor.category() == FactorCategory::Primary);
-                if !has_primary {
-                    session.factors.push(proven(FactorKind::Password, "knowledge"));
-                }
-                session.factors.push(proven(FactorKind::Totp, "authenticator_app"));
-            }
-            Step::SignInAnew(_) => session.started_at = Some(now.wall),
+        if by.id && same(id.as_str()) {
+            return Truth::True;
         }
-        session
-    }
-
-    fn reason(&self, session: &MemberSession) -> Reason {
-        match self {
-            Step::Factor(wanted)
-                if session.factors.iter().any(|factor| wanted.is_kind_of(factor).is_true()) =>
-            {
-                Reason::FactorStale
-            }
-            Step::Factor(_) => Reason::FactorMissing,
-            Step::Mfa(_) => {
-                let has = |category| session.factors.iter().any(|factor| factor.category() == category);
-                if has(FactorCategory::Primary) && has(FactorCategory::Secondary) {
-                    Reason::MfaStale
-                } else {
-                    Reason::MfaMissing
-                }
-            }
-            Step::SignInAnew(_) => Reason::SessionTooOld,
+        if looks_like_an_id(self.name) {
+            return Truth::False;
         }
-    }
-
-    pub(super) fn max_age(&self) -> Option<Duration> {
-        match self {
-            Step::Factor(wanted) => wanted.max_age,
-            Step::Mfa(max_age) => *max_age,
-            Step::SignInAnew(max) => Some(*max),
-        }
-    }
-
-    pub(super) fn acr_value(&self) -> Option<String> {
-        match self {
-            Step::Factor(wanted) => {
-                wanted.kind.as_ref().map(|kind| format!("urn:portcullis:factor:{}", kind.name()))
-            }
-            Step::Mfa(_) => Some("urn:portcullis:mfa".to_owned()),
-            Step::SignInAnew(_) => None,
-        }
+        let by_slug = match slug {
+            _ if !by.slug => Truth::False,
+            Some(slug) => same(slug).into(),
+            None => Truth::Unknown,
+        };
+        let by_external_id = match &environment.facts.organization_names {
+            _ if !by.external_id => Truth::False,
+            Some(names) => names.external_id.as_deref().is_some_and(same).into(),
+            None => Truth::Unknown,
+        };
+        by_slug.or(by_external_id)
     }
 }
 
-/// The highest-ranked reason among the parts that are not met and that no step can meet.
-fn forbidding(requirement: &Requirement, session: &MemberSession, now: Now) -> Option<Reason> {
-    let truth = evaluate(requirement, session, now);
-    if truth.is_true() {
-        return None;
-    }
-    match requirement {
-        Requirement::All(parts) | Requirement::Any(parts) => {
-            parts.iter().filter_map(|part| forbidding(part, session, now)).max_by_key(|reason| reason.rank())
-        }
-        _ if truth == Truth::Unknown => Some(Reason::EvidenceUnknown),
-        Requirement::Role(_) => Some(Reason::RoleMissing),
-        Requirement::Organization(_) => Some(Reason::OrganizationMismatch),
-        Requirement::Impersonated(_) => Some(Reason::ImpersonationMismatch),
-        Requirement::Claim(_) => Some(Reason::ClaimMismatch),
-        _ => Some(Reason::RequirementNotMet),
-    }
+/// Whether the names of the caller's organization must be looked up to answer `requirement`.
+pub(super) fn asks_for_names(
+    requirement: &Requirement,
+    subject: &Subject,
+    environment: &Environment<'_>,
+) -> bool {
+    let slug_is_told = subject.session().is_some_and(|session| session.organization_slug.is_some());
+    let Some(member) = subject.member() else { return false };
+    requirement.any_part(&|part| match part {
+        Requirement::Organization(names) => !slug_is_told && names.iter().any(|name| !looks_like_an_id(name)),
+        Requirement::OrganizationFrom(from) => from.named(environment).is_some_and(|named| {
+            let slug = subject.session().and_then(|session| session.organization_slug.as_deref());
+            named.is(&member.organization_id, from.by, slug, environment) == Truth::Unknown
+        }),
+        _ => false,
+    })
 }
 
 impl FactorRequirement {
@@ -218,8 +267,9 @@ impl FactorRequirement {
     /// Whether it is the factor asked for, of whatever age.
     ///
     /// An exchanged factor was proven elsewhere and counts only where its delivery method is named.
-    fn is_kind_of(&self, factor: &Factor) -> Truth {
+    pub(super) fn is_kind_of(&self, factor: &Factor) -> Truth {
         let kind = self.kind.as_ref().is_none_or(|kind| *kind == factor.kind);
+        let category = self.category.map_or(Truth::True, |wanted| has_category(factor, wanted));
         let delivery = match &self.delivery {
             Some(_) if !factor.delivery.is_told() => Truth::Unknown,
             Some(delivery) => (*delivery == factor.delivery).into(),
@@ -233,12 +283,18 @@ impl FactorRequirement {
             (Some(_), None) if factor.kind == FactorKind::Sso => Truth::Unknown,
             (Some(_), None) => Truth::False,
         };
-        Truth::from(kind).and(delivery).and(connection)
+        Truth::from(kind).and(category).and(delivery).and(connection)
     }
+}
 
-    /// Impersonation and imports are no factors a caller could be asked to prove.
-    fn can_be_proven(&self) -> bool {
-        !matches!(self.kind, Some(FactorKind::Impersonated | FactorKind::Imported | FactorKind::Unreadable))
+/// Whether the factor counts as `wanted`. A type nobody knows, or an OAuth factor that may be an exchanged one, might.
+pub(super) fn has_category(factor: &Factor, wanted: FactorCategory) -> Truth {
+    let untold = !factor.delivery.is_told();
+    match &factor.kind {
+        FactorKind::Unreadable | FactorKind::Other(_) => Truth::Unknown,
+        FactorKind::OAuth if untold && wanted == FactorCategory::Primary => Truth::Unknown,
+        FactorKind::Otp if untold && wanted == FactorCategory::Secondary => Truth::Unknown,
+        _ => (factor.category() == wanted).into(),
     }
 }
 

@@ -2,23 +2,33 @@
 //!
 //! Pure. Only this module can make a `Permit`. It must not know which door asked or how evidence was fetched.
 
+mod attribute;
 mod decision;
 mod evaluate;
 mod explain;
 mod host;
 mod path;
 mod pattern;
+mod rbac;
 mod reason;
 mod requirement;
 mod route;
+mod steps;
+mod subject;
 mod truth;
 
-pub use decision::{Caller, Challenge, Decision, Permit, Refusal, decide};
+pub use attribute::{AttributeFormat, IdentityAttribute, encode_value};
+pub use decision::{Caller, Challenge, Decision, Permit, Presented, Refusal, asks_for_names, decide, judge};
 pub use explain::{Explanation, explain};
 pub use host::{HostName, HostPattern, InvalidHost};
 pub use path::{CanonicalPath, PathError};
 pub use pattern::{InvalidPattern, PathPattern};
+pub use rbac::{Grants, OrganizationNames, OrganizationRoles, Permission, RbacPolicy};
 pub use reason::{Reason, Remedy};
-pub use requirement::{ClaimRequirement, ClaimTest, FactorRequirement, Requirement};
-pub use route::{Access, Freshness, Route, RouteMatch, RouteMiss, RouteTable};
+pub use requirement::{
+    ClaimRequirement, ClaimTest, FactorRequirement, OrganizationFrom, OrganizationNaming, OrganizationPlace,
+    PermissionRequirement, Requirement, Span,
+};
+pub use route::{Access, Freshness, Route, RouteMatch, RouteMiss, RouteTable, Standing};
+pub use subject::{Environment, Facts, Subject};
 pub use truth::Truth;

@@ -18,6 +18,8 @@ pub enum InvalidPattern {
     NotCanonical(PathError),
     #[error("no request could match it: the canonical spelling is `{0}`")]
     Spelling(String),
+    #[error("`{{` and `}}` enclose a name that is a whole segment, each name once")]
+    Parameter,
     #[error("it encodes a character that origins do not tell from the character itself")]
     Encoded,
 }
@@ -43,6 +45,8 @@ enum Segment {
     Literal(String),
     /// `*` within one segment: the pieces between the stars.
     Wild(Vec<String>),
+    /// `{name}`: any one segment, known by its name.
+    Parameter(String),
     /// `**`: any number of segments, none included.
     Deep,
 }
@@ -52,19 +56,25 @@ impl PathPattern {
         if !text.starts_with('/') {
             return Err(InvalidPattern::NoLeadingSlash);
         }
-        let canonical = CanonicalPath::parse(text).map_err(InvalidPattern::NotCanonical)?;
-        if canonical.as_str() != text {
+        let names = parameters(text)?;
+        // A parameter stands for a segment, so a star in its place is canonical if it is.
+        let mut plain = text.to_owned();
+        for name in &names {
+            plain = plain.replace(&format!("{{{name}}}"), "*");
+        }
+        let canonical = CanonicalPath::parse(&plain).map_err(InvalidPattern::NotCanonical)?;
+        if canonical.as_str() != plain {
             return Err(InvalidPattern::Spelling(canonical.as_str().to_owned()));
         }
-        let shape = match text.strip_suffix("/**") {
+        let shape = match plain.strip_suffix("/**") {
             Some(prefix) if !prefix.contains('*') => Shape::Prefix(prefix.to_owned()),
-            _ if !text.contains('*') => Shape::Exact(text.to_owned()),
-            _ => Shape::Glob(canonical.segments().map(Segment::parse).collect::<Result<_, _>>()?),
+            _ if !plain.contains('*') => Shape::Exact(plain.clone()),
+            _ => Shape::Glob(text.split('/').skip(1).map(Segment::parse).collect::<Result<_, _>>()?),
         };
         if canonical.other_readings() != Ok(Vec::new()) {
             return Err(InvalidPattern::Encoded);
         }
-        let literal_bytes = text.bytes().filter(|byte| *byte != b'*').count();
+        let literal_bytes = plain.bytes().filter(|byte| *byte != b'*').count();
         Ok(Self { text: text.to_owned(), shape, literal_bytes })
     }
 
@@ -85,6 +95,32 @@ impl PathPattern {
 
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// The segment of `path` that the parameter `name` stands for, if the pattern has it and covers the path.
+    ///
+    /// A parameter after `**` could stand for any of several segments, so `**` comes last where there is one.
+    pub fn capture<'a>(&self, path: &'a CanonicalPath, name: &str, ignore_case: bool) -> Option<&'a str> {
+        let Shape::Glob(segments) = &self.shape else { return None };
+        let at = segments
+            .iter()
+            .position(|segment| matches!(segment, Segment::Parameter(known) if known == name))?;
+        if !self.matches(path, ignore_case) {
+            return None;
+        }
+        path.segments().nth(at)
+    }
+
+    /// The parameters, in their order.
+    pub fn parameters(&self) -> impl Iterator<Item = &str> {
+        let segments: &[Segment] = match &self.shape {
+            Shape::Glob(segments) => segments,
+            _ => &[],
+        };
+        segments.iter().filter_map(|segment| match segment {
+            Segment::Parameter(name) => Some(name.as_str()),
+            _ => None,
+        })
     }
 
     /// Whether every path this glob covers lies under the prefix `other`, which outranks it.
@@ -121,6 +157,7 @@ impl Segment {
     fn parse(text: &str) -> Result<Self, InvalidPattern> {
         match text {
             "**" => Ok(Self::Deep),
+            _ if text.starts_with('{') => Ok(Self::Parameter(text.trim_matches(['{', '}']).to_owned())),
             _ if text.contains("**") => Err(InvalidPattern::PartialDeep),
             _ if text.contains('*') => Ok(Self::Wild(text.split('*').map(str::to_owned).collect())),
             _ => Ok(Self::Literal(text.to_owned())),
@@ -135,9 +172,29 @@ impl Segment {
                 !text.is_empty() && wild(&pieces, &text.to_ascii_lowercase())
             }
             Self::Wild(pieces) => !text.is_empty() && wild(pieces, text),
+            Self::Parameter(_) => !text.is_empty(),
             Self::Deep => true,
         }
     }
+}
+
+/// The names of `{name}` segments: each a whole segment, named once, and none after a `**`.
+fn parameters(text: &str) -> Result<Vec<String>, InvalidPattern> {
+    let mut names: Vec<String> = Vec::new();
+    let mut deep = false;
+    for segment in text.split('/') {
+        deep |= segment == "**";
+        if !segment.contains(['{', '}']) {
+            continue;
+        }
+        let name = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or_default();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if name.is_empty() || !name.bytes().all(plain) || names.iter().any(|known| known == name) || deep {
+            return Err(InvalidPattern::Parameter);
+        }
+        names.push(name.to_owned());
+    }
+    Ok(names)
 }
 
 fn same(left: &str, right: &str, ignore_case: bool) -> bool {
@@ -226,6 +283,22 @@ mod tests {
         assert_eq!(PathPattern::parse("/a/x**"), Err(InvalidPattern::PartialDeep));
         assert_eq!(PathPattern::parse("/a//b"), Err(InvalidPattern::NotCanonical(PathError::EmptySegment)));
         assert_eq!(PathPattern::parse("/%61"), Err(InvalidPattern::Spelling("/a".into())));
+    }
+
+    #[test]
+    fn a_parameter_is_one_whole_segment_with_a_name() {
+        let pattern = PathPattern::parse("/orgs/{org}/users/{user}/**").unwrap();
+        let path = CanonicalPath::parse("/orgs/acme/users/7/edit").unwrap();
+        assert_eq!(pattern.capture(&path, "org", false), Some("acme"));
+        assert_eq!(pattern.capture(&path, "user", false), Some("7"));
+        assert_eq!(pattern.capture(&path, "other", false), None);
+        let outside = CanonicalPath::parse("/orgs/acme/groups/7").unwrap();
+        assert_eq!(pattern.capture(&outside, "org", false), None);
+        assert_eq!(pattern.parameters().collect::<Vec<_>>(), ["org", "user"]);
+        assert!(!matches("/orgs/{org}", "/orgs/"));
+        for bad in ["/orgs/{}", "/orgs/x{org}", "/orgs/{org}x", "/{a}/{a}", "/**/{org}", "/{o-r-g}", "/}{"] {
+            assert_eq!(PathPattern::parse(bad), Err(InvalidPattern::Parameter), "{bad}");
+        }
     }
 
     #[test]

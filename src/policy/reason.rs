@@ -21,6 +21,20 @@ pub enum Remedy {
     SlowDown,
 }
 
+impl Remedy {
+    /// What to do, for people.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::ChangeRequest => "send a different request",
+            Self::SignIn => "sign in",
+            Self::StepUp => "prove the factor named in the challenge, then repeat the request",
+            Self::AskForAccess => "ask whoever grants access",
+            Self::Retry => "try again later; this is not the caller's fault",
+            Self::SlowDown => "wait, then try again",
+        }
+    }
+}
+
 macro_rules! reasons {
     ($($(#[$meta:meta])* $variant:ident $code:literal $status:ident $remedy:ident $title:literal;)*) => {
         /// Why a request was refused. Each has a code, a status, a remedy, a metric label and a row in `docs/reasons.md`.
@@ -78,6 +92,7 @@ reasons! {
     MemberNotFound "member_not_found" UNAUTHORIZED SignIn "the member no longer exists";
     SessionNotFound "session_not_found" UNAUTHORIZED SignIn "the session was ended";
     SessionExpired "session_expired" UNAUTHORIZED SignIn "the session expired";
+    TokenInactive "token_inactive" UNAUTHORIZED SignIn "the app's token was revoked";
     FactorMissing "factor_missing" UNAUTHORIZED StepUp "a further authentication factor is required";
     FactorStale "factor_stale" UNAUTHORIZED StepUp "an authentication factor must be proven again";
     MfaMissing "mfa_missing" UNAUTHORIZED StepUp "multi-factor authentication is required";
@@ -85,10 +100,15 @@ reasons! {
     SessionTooOld "session_too_old" UNAUTHORIZED StepUp "a more recent sign-in is required";
     RequirementNotMet "requirement_not_met" FORBIDDEN AskForAccess "the session does not meet what the route requires";
     RoleMissing "role_missing" FORBIDDEN AskForAccess "a role is missing";
+    PermissionMissing "permission_missing" FORBIDDEN AskForAccess "a permission is missing";
+    ScopeMissing "scope_missing" FORBIDDEN AskForAccess "the token lacks a scope";
+    ClientIpForbidden "client_ip_forbidden" FORBIDDEN ChangeRequest "the route is not open to this network address";
     OrganizationMismatch "organization_mismatch" FORBIDDEN AskForAccess "the route belongs to another organization";
     ImpersonationMismatch "impersonation_mismatch" FORBIDDEN AskForAccess "impersonated sessions are treated differently here";
     ClaimMismatch "claim_mismatch" FORBIDDEN AskForAccess "a custom claim of the session is not what the route requires";
     EvidenceUnknown "evidence_unknown" FORBIDDEN AskForAccess "the session does not show what the route requires";
+    PolicyUnavailable "policy_unavailable" SERVICE_UNAVAILABLE Retry "the policy to judge permissions by is not loaded";
+    OrganizationUnavailable "organization_unavailable" SERVICE_UNAVAILABLE Retry "the organization's names cannot be looked up";
     KeysUnavailable "keys_unavailable" SERVICE_UNAVAILABLE Retry "the keys to verify sessions are not loaded";
     DirectoryUnreachable "directory_unreachable" SERVICE_UNAVAILABLE Retry "the session directory cannot be reached";
     DirectoryTimeout "directory_timeout" SERVICE_UNAVAILABLE Retry "the session directory did not answer in time";
@@ -101,6 +121,8 @@ reasons! {
     DirectoryMismatched "directory_mismatched" SERVICE_UNAVAILABLE Retry "the session directory answered about somebody else";
     DirectoryCircuitOpen "directory_circuit_open" SERVICE_UNAVAILABLE Retry "the session directory failed and is left alone for a moment";
     DirectoryBusy "directory_busy" SERVICE_UNAVAILABLE Retry "too many lookups are under way";
+    IdentityOversized "identity_oversized" INTERNAL_SERVER_ERROR Retry "what the application would be told about the caller is too long";
+    AssertionFailed "assertion_failed" INTERNAL_SERVER_ERROR Retry "the assertion about the caller cannot be signed";
     OriginUnreachable "origin_unreachable" BAD_GATEWAY Retry "the application cannot be reached";
     OriginTimeout "origin_timeout" GATEWAY_TIMEOUT Retry "the application did not answer in time";
     OriginMalformed "origin_malformed" BAD_GATEWAY Retry "the application's answer cannot be read";
@@ -128,6 +150,8 @@ impl Reason {
                 | Self::SessionTooOld
                 | Self::RequirementNotMet
                 | Self::RoleMissing
+                | Self::PermissionMissing
+                | Self::TokenInactive
                 | Self::OrganizationMismatch
                 | Self::ImpersonationMismatch
                 | Self::ClaimMismatch

@@ -15,6 +15,10 @@ pub struct Route {
     pub name: Arc<str>,
     pub matches: RouteMatch,
     pub access: Access,
+    /// Evaluated beside `access` for whoever it is evaluated for, and never enforced.
+    pub shadow: Option<Requirement>,
+    /// For whom the signed assertion is made on this route; none is made without it.
+    pub audience: Option<Arc<str>>,
     pub freshness: Freshness,
     pub upstream: Arc<str>,
     /// Whether the origin ignores letter case in paths, so that matching must as well.
@@ -80,6 +84,18 @@ pub enum RouteMiss {
     },
 }
 
+/// How a request stands to one place of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Answers,
+    OtherHost,
+    OtherPath,
+    /// The place is the request's, and the route does not take its method.
+    OtherMethod,
+    /// It matches, and another that is tried earlier does too.
+    Outranked,
+}
+
 impl RouteTable {
     /// Ranks the routes; among equals the order given decides.
     pub fn new(routes: impl IntoIterator<Item = Route>) -> Self {
@@ -119,6 +135,33 @@ impl RouteTable {
             allowed.extend(entry.route.matches.methods.iter().cloned());
         }
         Err(RouteMiss::MethodNotAllowed { route: Arc::clone(&best.route.name), allowed })
+    }
+
+    /// Every place in the order it is tried, with how the request stands to it: for explaining.
+    pub fn standings<'a>(
+        &'a self,
+        host: &'a HostName,
+        path: &'a CanonicalPath,
+        method: &'a Method,
+    ) -> impl Iterator<Item = (Standing, &'a HostPattern, &'a PathPattern, &'a Arc<Route>)> {
+        let best = self.entries.iter().find(|entry| entry.matches(host, path));
+        let mut taken = false;
+        self.entries.iter().map(move |entry| {
+            let same_place = best.is_some_and(|best| entry.host == best.host && entry.path == best.path);
+            let standing = if !entry.host.matches(host) {
+                Standing::OtherHost
+            } else if !entry.path.matches(path, entry.route.case_insensitive) {
+                Standing::OtherPath
+            } else if !same_place || taken {
+                Standing::Outranked
+            } else if !entry.route.matches.takes(method) {
+                Standing::OtherMethod
+            } else {
+                taken = true;
+                Standing::Answers
+            };
+            (standing, &entry.host, &entry.path, &entry.route)
+        })
     }
 
     /// Host pattern, path pattern and route in the order they are tried.

@@ -6,10 +6,13 @@ use std::fmt;
 use std::ops::Not;
 
 /// Whether something holds, as far as the evidence tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum Truth {
+    #[serde(rename = "met")]
     True,
+    #[serde(rename = "not_met")]
     False,
+    #[serde(rename = "unknown")]
     Unknown,
 }
 

@@ -50,7 +50,7 @@ impl Listener {
     pub async fn bind(settings: ListenerSettings, metrics: Metrics) -> Result<Self, BindError> {
         let tls = match settings.certificates.as_slice() {
             [] => None,
-            files => Some(TlsAcceptor::from(server_tls(files)?)),
+            files => Some(TlsAcceptor::from(server_tls(files, settings.client_ca.as_deref())?)),
         };
         let address = settings.address;
         let socket =
@@ -107,6 +107,7 @@ impl Listener {
             address,
             listener: Arc::clone(&self.settings.name),
             secure: self.tls.is_some(),
+            certificate_names: Vec::new(),
             _place: place,
         };
         let (tls, limits, metrics) = (self.tls.clone(), self.settings.limits.clone(), self.metrics.clone());

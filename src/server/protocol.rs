@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use super::activity::{Activity, Counted};
 use super::listener::Place;
 use super::stream::ClientStream;
+use super::tls::names_of;
 use super::{Drain, ServerLimits};
 
 /// Whoever is at the other end of a connection.
@@ -32,6 +33,8 @@ pub struct Peer {
     pub listener: Arc<str>,
     /// Whether the connection came under TLS.
     pub secure: bool,
+    /// The names in its client certificate, which was verified; none if it showed none.
+    pub certificate_names: Vec<String>,
     /// Its place among the connections of the listener: held by whoever holds the peer, tunnels included.
     pub(super) _place: Arc<Place>,
 }
@@ -56,7 +59,7 @@ pub trait Serve: Clone + Send + Sync + 'static {
 pub(super) async fn serve_connection<S: Serve>(
     stream: TcpStream,
     tls: Option<TlsAcceptor>,
-    peer: Peer,
+    mut peer: Peer,
     limits: &ServerLimits,
     service: S,
     drain: Drain,
@@ -68,7 +71,10 @@ pub(super) async fn serve_connection<S: Serve>(
         match tls {
             Some(acceptor) => {
                 let stream = acceptor.accept(stream).await.map_err(|_| "handshake")?;
-                let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                let session = stream.get_ref().1;
+                let is_http2 = session.alpn_protocol() == Some(b"h2");
+                let certificate = session.peer_certificates().and_then(|chain| chain.first());
+                peer.certificate_names = certificate.map(names_of).unwrap_or_default();
                 Ok((ClientStream::tls(stream, limits.write_timeout, Arc::clone(&activity)), is_http2))
             }
             None => {

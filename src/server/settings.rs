@@ -15,6 +15,8 @@ pub struct ListenerSettings {
     pub address: SocketAddr,
     /// Certificates to answer TLS with; none: cleartext.
     pub certificates: Vec<CertificateFiles>,
+    /// Authorities of client certificates; without it none is asked for.
+    pub client_ca: Option<PathBuf>,
     pub limits: ServerLimits,
 }
 

@@ -2,16 +2,18 @@
 //!
 //! Must not start with a certificate it cannot use.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::verify_server_name;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
+use rustls::server::{
+    ClientHello, ParsedCertificate, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, version};
+use rustls::{RootCertStore, ServerConfig, version};
 
 use super::CertificateFiles;
 
@@ -24,21 +26,50 @@ pub enum TlsError {
     Empty(PathBuf),
     #[error("`{}` and its key do not work together: {error}", path.display())]
     Pair { path: PathBuf, error: rustls::Error },
+    #[error("`{}` holds no authority that client certificates could be verified with: {error}", path.display())]
+    ClientAuthorities { path: PathBuf, error: VerifierBuilderError },
     #[error("TLS cannot be set up: {0}")]
     Setup(rustls::Error),
 }
 
-/// Builds the configuration of one listener. The first certificate answers where no name fits.
-pub fn server_tls(files: &[CertificateFiles]) -> Result<Arc<ServerConfig>, TlsError> {
+/// Builds the configuration of one listener. The first certificate answers where no name fits. With `client_ca` a client
+/// may show a certificate, and one that does not verify ends the handshake.
+pub fn server_tls(
+    files: &[CertificateFiles],
+    client_ca: Option<&Path>,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let certificates = files.iter().map(load).collect::<Result<Vec<_>, _>>()?;
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])
-        .map_err(TlsError::Setup)?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(ByServerName(certificates)));
+        .map_err(TlsError::Setup)?;
+    let builder = match client_ca {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let unusable = |error| TlsError::ClientAuthorities { path: path.to_owned(), error };
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(authorities(path)?), provider);
+            builder.with_client_cert_verifier(verifier.allow_unauthenticated().build().map_err(unusable)?)
+        }
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(ByServerName(certificates)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// The names in a verified client certificate: DNS names and URIs (RFC 5280 section 4.2.1.6).
+pub(super) fn names_of(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok(parsed) = webpki::EndEntityCert::try_from(certificate) else { return Vec::new() };
+    parsed.valid_dns_names().chain(parsed.valid_uri_names()).map(str::to_owned).collect()
+}
+
+fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
+    let unreadable = |error| TlsError::Read { path: path.to_owned(), error };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
+        roots.add(certificate.map_err(unreadable)?).map_err(TlsError::Setup)?;
+    }
+    Ok(roots)
 }
 
 fn load(files: &CertificateFiles) -> Result<Arc<CertifiedKey>, TlsError> {

@@ -53,6 +53,16 @@ pub enum FactorCategory {
     Neither,
 }
 
+impl FactorCategory {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Secondary => "secondary",
+            Self::Neither => "neither",
+        }
+    }
+}
+
 const NAMES: [(&str, FactorKind); 14] = [
     ("magic_link", FactorKind::MagicLink),
     ("email_otp", FactorKind::EmailOtp),

@@ -17,7 +17,7 @@ use crate::directory::{
     Answer, Breaker, CallOutcome, Clock, DirectoryError, SessionDirectory, SessionQuery, TokenOwner,
     TokenQuery,
 };
-use crate::identity::{MemberId, Now, SessionId};
+use crate::identity::{MemberId, Now, ProjectId, SessionId};
 use crate::session::{Evidence, Revocation};
 use crate::telemetry::Metrics;
 
@@ -39,6 +39,7 @@ pub struct StytchClient {
     pointers: Arc<ArcSwap<Vec<Arc<str>>>>,
     deadline: Duration,
     revoking: Breaker,
+    project_id: ProjectId,
 }
 
 impl StytchClient {
@@ -53,7 +54,8 @@ impl StytchClient {
         let revoking = Breaker::new("revoke", state);
         let credentials = OwnCredentials::new(exchange.clone(), settings.deadline, metrics);
         let pointers = Arc::new(ArcSwap::from_pointee(settings.claim_pointers.to_vec()));
-        Self { exchange, credentials, clock, pointers, deadline: settings.deadline, revoking }
+        let project_id = settings.project_id.clone();
+        Self { exchange, credentials, clock, pointers, deadline: settings.deadline, revoking, project_id }
     }
 
     /// Keeps other custom claims from now on. True if they are others.
@@ -100,6 +102,30 @@ impl StytchClient {
 
     pub(super) fn exchange(&self) -> &Exchange {
         &self.exchange
+    }
+
+    pub(super) fn project_id(&self) -> &ProjectId {
+        &self.project_id
+    }
+
+    /// A good answer's body; nothing for a 404 in the API's own shape.
+    pub(super) async fn get_or_missing(
+        &self,
+        operation: Operation,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<Option<Bytes>, DirectoryError> {
+        let sent = self.clock.now();
+        let answer = self.call(operation, method, path, body).await?;
+        if answer.status.is_success() {
+            return Ok(Some(answer.body));
+        }
+        let error = ApiError::read(&answer.body);
+        if answer.status == StatusCode::NOT_FOUND && error.is_told() {
+            return Ok(None);
+        }
+        Err(self.fault(operation, &answer, &error, sent).await)
     }
 
     pub(super) fn clock(&self) -> &Arc<dyn Clock> {

@@ -28,6 +28,10 @@ pub(super) enum Operation {
     Revoke,
     Whoami,
     Keys,
+    Policy,
+    OrganizationPolicy,
+    Organization,
+    Introspect,
 }
 
 impl Operation {
@@ -38,6 +42,10 @@ impl Operation {
             Self::Revoke => "revoke",
             Self::Whoami => "whoami",
             Self::Keys => "keys",
+            Self::Policy => "policy",
+            Self::OrganizationPolicy => "organization_policy",
+            Self::Organization => "organization",
+            Self::Introspect => "introspect",
         }
     }
 }
@@ -137,7 +145,11 @@ impl Exchange {
         }
         if body.is_some() {
             // The API refuses a charset after the type.
-            request = request.header(header::CONTENT_TYPE, "application/json");
+            let kind = match operation {
+                Operation::Introspect => "application/x-www-form-urlencoded",
+                _ => "application/json",
+            };
+            request = request.header(header::CONTENT_TYPE, kind);
         }
         let request = request
             .body(Full::new(body.unwrap_or_default()))

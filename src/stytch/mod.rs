@@ -5,15 +5,19 @@
 mod client;
 mod credentials;
 mod exchange;
+mod facts;
 mod keys;
+mod policy_wire;
 mod settings;
 mod webhook;
 mod wire;
 mod written;
 
 pub use client::{Revoked, StytchClient};
+pub use facts::{AppTokens, ProjectFacts};
 pub use keys::{Keys, keys_from_json};
-pub use settings::StytchSettings;
+pub use policy_wire::{read_organization_roles, read_policy};
+pub use settings::{AppCredentials, RbacSettings, StytchSettings};
 pub use webhook::{Signature, WebhookError, WebhookEvent, WebhookSecret, read_webhook_event, verify_webhook};
 pub use wire::{read_session_list, read_token_owner};
-pub use written::WrittenList;
+pub use written::{WrittenFacts, WrittenList};

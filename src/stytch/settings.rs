@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::Uri;
 
-use crate::identity::{ProjectId, Secret};
+use crate::identity::{ClientId, ProjectId, Secret};
 
 /// The largest answer read, in bytes.
 pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
@@ -25,6 +25,28 @@ pub struct StytchSettings {
     pub refresh_keys_every: Duration,
     /// A key set to begin with, for starting while the API cannot be reached.
     pub seed_keys: Option<Arc<[u8]>>,
+    /// How RBAC policies and organizations are kept.
+    pub rbac: RbacSettings,
+    /// Connected apps whose tokens can only be asked about with a secret.
+    pub apps: Arc<[AppCredentials]>,
     /// The custom claims that any requirement asks about (RFC 6901); no other is kept.
     pub claim_pointers: Arc<[Arc<str>]>,
+}
+
+/// How what is looked up about the project and its organizations is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct RbacSettings {
+    /// How often it is fetched anew; twice that it is served without.
+    pub refresh_every: Duration,
+    /// Added to that while the API fails.
+    pub keep_for: Duration,
+    /// For one lookup.
+    pub deadline: Duration,
+}
+
+/// A connected app and its secret.
+#[derive(Debug, Clone)]
+pub struct AppCredentials {
+    pub client_id: ClientId,
+    pub secret: Secret,
 }

@@ -1,11 +1,16 @@
-//! A session list that was written down, in place of the directory, for explaining decisions.
+//! Session lists, policies and names that were written down, in place of the directory, for explaining decisions.
 //!
 //! Must not be wired into a gateway that serves: what was written down has no age.
 
 use std::sync::Arc;
 
 use super::wire::read_session_list;
-use crate::directory::{Answer, Clock, SessionDirectory, SessionQuery, Spelling, TokenOwner, TokenQuery};
+use crate::directory::{
+    Answer, AppTokenSource, Clock, DirectoryError, OrganizationSource, RbacSource, SessionDirectory,
+    SessionQuery, Spelling, TokenOwner, TokenQuery,
+};
+use crate::identity::{AppToken, Introspection, Now, OrganizationId};
+use crate::policy::{Freshness, OrganizationNames, OrganizationRoles, RbacPolicy};
 use crate::session::{Evidence, Revocation};
 
 /// Answers every question for a list with the same one; tokens are resolved by the directory below.
@@ -39,6 +44,42 @@ impl SessionDirectory for WrittenList {
 
     fn resolve(&self, query: &TokenQuery) -> Answer<TokenOwner> {
         self.below.resolve(query)
+    }
+
+    fn forget(&self, _revocation: &Revocation) {}
+}
+
+/// Policies, names and the state of an app's token, as somebody wrote them.
+#[derive(Debug, Clone, Default)]
+pub struct WrittenFacts {
+    pub policy: Option<Arc<RbacPolicy>>,
+    pub organization_roles: Arc<OrganizationRoles>,
+    pub organization_names: Option<Arc<OrganizationNames>>,
+    /// Whether apps' tokens are revoked.
+    pub revoked: bool,
+}
+
+impl RbacSource for WrittenFacts {
+    fn policy(&self, _now: Now) -> Answer<Arc<RbacPolicy>> {
+        Answer::Ready(self.policy.clone().ok_or(DirectoryError::Unreachable))
+    }
+
+    fn organization_roles(&self, _id: &OrganizationId, _now: Now) -> Answer<Arc<OrganizationRoles>> {
+        Answer::Ready(Ok(Arc::clone(&self.organization_roles)))
+    }
+}
+
+impl OrganizationSource for WrittenFacts {
+    fn names(&self, _id: &OrganizationId, _now: Now) -> Answer<Arc<OrganizationNames>> {
+        Answer::Ready(self.organization_names.clone().ok_or(DirectoryError::Unreachable))
+    }
+
+    fn forget(&self, _revocation: &Revocation) {}
+}
+
+impl AppTokenSource for WrittenFacts {
+    fn introspect(&self, _token: &Arc<AppToken>, _freshness: Freshness, now: Now) -> Answer<Introspection> {
+        Answer::Ready(Ok(Introspection { active: !self.revoked, fetched_at: now }))
     }
 
     fn forget(&self, _revocation: &Revocation) {}

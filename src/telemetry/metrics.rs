@@ -28,6 +28,7 @@ pub struct Metrics {
     pub http_requests_in_flight: IntGauge,
     pub decisions: IntCounterVec,
     pub decision_duration: HistogramVec,
+    pub shadow_decisions: IntCounterVec,
     pub session_lookups: IntCounterVec,
     pub session_cache_entries: IntGauge,
     pub session_cache_bytes: IntGauge,
@@ -88,6 +89,11 @@ impl Metrics {
                 "Time to decide, lookups included.",
                 &["route"],
                 &DECISION_BUCKETS,
+            )?,
+            shadow_decisions: counters(
+                "shadow_decisions_total",
+                "What shadow requirements would have decided, against what was; the reason is the shadow's.",
+                &["route", "result", "reason"],
             )?,
             session_lookups: counters(
                 "session_lookups_total",

@@ -13,6 +13,6 @@ pub use lines::LineWriter;
 pub use log::{check_filter, init_log};
 pub use metrics::{Metrics, method_label};
 pub(crate) use record::milliseconds;
-pub use record::{AccessRecord, DecisionRecord};
+pub use record::{AccessRecord, DecisionRecord, ShadowRecord};
 pub use settings::LogSettings;
 pub use trace::{RequestId, TraceContext};

@@ -6,8 +6,8 @@ use http::{HeaderMap, HeaderValue, header};
 use portcullis::directory::Spelling;
 use portcullis::doors::FrameTracker;
 use portcullis::identity::{
-    CredentialSource, MemberId, MemberRef, Monotonic, Now, OrganizationId, ProjectId, find_credentials,
-    remove_credential_cookies,
+    CredentialSource, MemberId, MemberRef, Monotonic, Now, OrganizationId, ProjectId, SocketPeer,
+    find_credentials, remove_credential_cookies,
 };
 use portcullis::policy::CanonicalPath;
 use portcullis::session::ActiveSessions;
@@ -39,9 +39,12 @@ fn credentials() {
     for bytes in corpus("credentials") {
         let value = HeaderValue::from_bytes(&bytes).unwrap();
         let mut headers = HeaderMap::from_iter([(header::COOKIE, value)]);
-        drop(find_credentials(&headers, &sources));
+        drop(find_credentials(&headers, &sources, SocketPeer::default()));
         remove_credential_cookies(&mut headers, &sources);
-        assert!(find_credentials(&headers, &sources).candidates.is_empty(), "{bytes:?}");
+        assert!(
+            find_credentials(&headers, &sources, SocketPeer::default()).candidates.is_empty(),
+            "{bytes:?}"
+        );
     }
 }
 

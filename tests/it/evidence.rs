@@ -349,7 +349,7 @@ async fn a_list_is_asked_for_twice_within_a_budget_and_a_token_never() {
     let token = TokenQuery {
         token: Secret::new("t".to_owned()),
         digest: CredentialDigest::of("t"),
-        peer: None,
+        peer: Default::default(),
         newer_than: None,
         now: world.clock.now(),
     };

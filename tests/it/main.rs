@@ -12,6 +12,7 @@
 )]
 
 mod advisories;
+mod callers;
 mod cli;
 mod configuration;
 mod corpora;
@@ -32,5 +33,6 @@ mod shared_tier;
 mod streams;
 mod support;
 mod svix;
+mod tenants;
 mod tidy;
 mod tunnels;

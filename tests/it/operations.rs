@@ -101,6 +101,7 @@ async fn every_metric_is_documented() {
         let rare = [
             "portcullis_connections_rejected_total",
             "portcullis_revocations_total",
+            "portcullis_shadow_decisions_total",
             "portcullis_streams_closed_total",
         ];
         assert!(exposed.contains(row) || rare.contains(row), "`{row}` is documented but does not exist");
@@ -117,7 +118,16 @@ async fn every_reason_is_documented() {
     for reason in portcullis::policy::Reason::ALL {
         let row =
             documented.lines().find(|line| line.starts_with(&format!("| `{}`", reason.code()))).unwrap();
-        assert!(row.contains(&format!("| {} |", reason.status().as_u16())), "{row}");
+        let challenged =
+            reason.status() == 401 || reason.remedy() == portcullis::policy::Remedy::AskForAccess;
+        let challenge = match reason.bearer_error() {
+            _ if !challenged => "—".to_owned(),
+            None => "`Bearer`".to_owned(),
+            Some(error) => format!("`{error}`"),
+        };
+        let (status, title, advice) = (reason.status().as_u16(), reason.title(), reason.remedy().advice());
+        let expected = format!("| `{}` | {status} | {title} | {advice} | {challenge} |", reason.code());
+        assert_eq!(row, expected);
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
+use super::requirement::NamedRequirements;
 use crate::config::diagnostics::{Code, Problem};
 use crate::config::load::SecretPolicy;
 use crate::config::raw::RawSecret;
@@ -33,11 +34,12 @@ pub(in crate::config) struct Environment<'a> {
 pub(super) struct Checker<'a> {
     pub(super) environment: &'a Environment<'a>,
     problems: &'a mut Vec<Problem>,
+    pub(super) named: NamedRequirements,
 }
 
 impl<'a> Checker<'a> {
     pub(super) fn new(environment: &'a Environment<'a>, problems: &'a mut Vec<Problem>) -> Self {
-        Self { environment, problems }
+        Self { environment, problems, named: NamedRequirements::default() }
     }
 
     pub(super) fn note(&mut self, code: Code, path: &Path, message: impl Into<String>, hint: Option<&str>) {

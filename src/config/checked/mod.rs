@@ -3,9 +3,12 @@
 //! Must not stop at a mistake: each is noted with its place, and checking goes on with a value that harms nothing.
 
 mod checker;
+mod identity;
+mod leaves;
 mod own;
 mod parts;
 mod project;
+mod refusals;
 mod requirement;
 mod routes;
 mod sessions;
@@ -21,8 +24,9 @@ use super::tree::Path;
 use crate::admin::AdminSettings;
 use crate::directory::{GuardSettings, MemorySettings, SharedSettings, UnknownTokenSettings};
 use crate::doors::ProxySettings;
+use crate::engine::HeaderSettings;
 use crate::identity::{CredentialSource, JwtRules};
-use crate::policy::{Access, Freshness, Route};
+use crate::policy::{Access, Freshness, IdentityAttribute, Requirement, Route};
 use crate::revocation::RevocationSettings;
 use crate::server::ListenerSettings;
 use crate::stytch::StytchSettings;
@@ -55,8 +59,8 @@ pub struct Config {
     /// How often the streams of a member are looked at again without any event.
     pub recheck_every: Duration,
     pub upstreams: Vec<OriginSettings>,
-    /// What identity headers begin with.
-    pub header_prefix: String,
+    /// What the origin is told about its caller.
+    pub headers: HeaderSettings,
     pub proxy: ProxySettings,
     pub log: LogSettings,
     pub drain_timeout: Duration,
@@ -79,11 +83,12 @@ pub(super) fn check(
     let credentials = checker.credentials(raw.credentials.as_deref(), &root.key("credentials"));
     let sessions = checker.sessions(raw.sessions.as_ref(), &root.key("sessions"));
     let upstreams = checker.upstreams(raw.upstreams.as_ref(), &root.key("upstreams"));
-    let header_prefix = checker.header_prefix(raw.identity.as_ref(), &root.key("identity"));
+    let mut headers = checker.identity(raw.identity.as_ref(), &root.key("identity"));
+    checker.named_requirements(raw.requirements.as_ref());
     let log = checker.log(raw.log.as_ref(), &root.key("log"));
     let drain_timeout =
         checker.duration(raw.drain_timeout.as_deref(), Duration::from_secs(30), &root.key("drain_timeout"));
-    let routes = checker.routes(
+    let mut routes = checker.routes(
         raw.routes.as_deref(),
         &root.key("routes"),
         &sessions.freshness,
@@ -92,8 +97,23 @@ pub(super) fn check(
     let admin = checker.admin(raw.admin.as_ref(), &root.key("admin"));
     let webhook_secrets = checker.webhook_secrets(raw.webhooks.as_ref(), &root.key("webhooks"));
     let sign_out = checker.sign_out(raw.sign_out.as_ref(), &root.key("sign_out"));
+    let refusals = checker.refusals(raw.refusals.as_ref(), raw.sign_in.as_ref(), raw.cors.as_ref(), &root);
     let recheck_every = checker.recheck(raw.streams.as_ref(), &root.key("streams"));
     let mut stytch = stytch?;
+
+    for source in &credentials {
+        if let CredentialSource::TrustedIdentity(trusted) = source {
+            headers.also_managed.extend([trusted.organization_header.clone(), trusted.member_header.clone()]);
+        }
+    }
+    if headers.assertion.is_some() {
+        let usual = raw.identity.as_ref().and_then(|raw| raw.assertion.as_ref()?.audience.as_deref());
+        for route in &mut routes {
+            let audience = route.audience.take();
+            route.audience =
+                audience.or_else(|| Some(usual.map_or_else(|| Arc::clone(&route.upstream), Arc::from)));
+        }
+    }
 
     // The oldest evidence any route could be served decides how long a mark must be kept.
     let oldest = routes.iter().map(|route| route.freshness.max_staleness + route.freshness.stale_if_error);
@@ -105,7 +125,7 @@ pub(super) fn check(
         project_id: stytch.settings.project_id.clone(),
         horizon: memory.horizon.max(memory.token_binding_for),
     };
-    let claim_pointers = claim_pointers(&routes);
+    let claim_pointers = claim_pointers(&routes, &headers);
     let shared = sessions.shared.map(|shared| SharedSettings {
         scope: stytch.scope,
         claim_pointers: claim_pointers.iter().map(|pointer| pointer.to_string()).collect(),
@@ -129,21 +149,28 @@ pub(super) fn check(
         admin,
         recheck_every,
         upstreams,
-        header_prefix,
-        proxy: ProxySettings { sign_out, ..limits.proxy },
+        headers,
+        proxy: ProxySettings { sign_out, refusals, ..limits.proxy },
         log,
         drain_timeout,
         routes,
     })
 }
 
-/// Every custom claim that some route asks about, each once.
-fn claim_pointers(routes: &[Route]) -> Arc<[Arc<str>]> {
-    let required = routes.iter().filter_map(|route| match &route.access {
-        Access::Public => None,
-        Access::Require(requirement) => Some(requirement.claim_pointers()),
+/// Every custom claim that some route asks about or some header tells, each once.
+fn claim_pointers(routes: &[Route], headers: &HeaderSettings) -> Arc<[Arc<str>]> {
+    let required = routes.iter().flat_map(|route| {
+        let enforced = match &route.access {
+            Access::Public => None,
+            Access::Require(requirement) => Some(requirement),
+        };
+        enforced.into_iter().chain(&route.shadow).flat_map(Requirement::claim_pointers)
     });
-    let mut pointers: Vec<Arc<str>> = required.flatten().collect();
+    let told = headers.headers.iter().filter_map(|header| match &header.attribute {
+        IdentityAttribute::Claim(pointer) => Some(Arc::clone(pointer)),
+        _ => None,
+    });
+    let mut pointers: Vec<Arc<str>> = required.chain(told).collect();
     pointers.sort_unstable();
     pointers.dedup();
     pointers.into()

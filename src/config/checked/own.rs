@@ -71,19 +71,12 @@ impl Checker<'_> {
             }
         }
         for (index, origin) in raw.origins.iter().flatten().enumerate() {
-            let path = path.key("origins").index(index);
-            let uri = origin.parse::<Uri>().ok().filter(is_origin);
-            match uri.as_ref().and_then(as_sent) {
-                None => {
-                    let message = format!("`{origin}` is no origin");
-                    let hint = Some("scheme and host alone, such as `https://app.example.com`");
-                    self.note(Code::InvalidValue, &path, message, hint);
+            match origin_as_sent(origin) {
+                Ok(origin) => settings.origins.push(origin),
+                Err((message, hint)) => {
+                    let path = path.key("origins").index(index);
+                    self.note(Code::InvalidValue, &path, message, Some(&hint));
                 }
-                Some(sent) if sent != *origin => {
-                    let message = format!("no browser calls it `{origin}`");
-                    self.note(Code::InvalidValue, &path, message, Some(&format!("write `{sent}`")));
-                }
-                Some(sent) => settings.origins.push(sent),
             }
         }
         settings.cookie_domain.clone_from(&raw.cookie_domain);
@@ -114,6 +107,21 @@ fn destination(place: &str) -> Option<(HeaderValue, HeaderValue)> {
     };
     let policy = format!("default-src 'none'; form-action 'self'{target}; frame-ancestors 'none'");
     Some((location, HeaderValue::try_from(policy).ok()?))
+}
+
+/// The origin, if it is one and written as browsers write it; else what is wrong and what to write.
+pub(super) fn origin_as_sent(text: &str) -> Result<String, (String, String)> {
+    let uri = text.parse::<Uri>().ok().filter(is_origin);
+    match uri.as_ref().and_then(as_sent) {
+        None => Err((
+            format!("`{text}` is no origin"),
+            "scheme and host alone, such as `https://app.example.com`".to_owned(),
+        )),
+        Some(sent) if sent != text => {
+            Err((format!("no browser calls it `{text}`"), format!("write `{sent}`")))
+        }
+        Some(sent) => Ok(sent),
+    }
 }
 
 /// An origin as browsers write it: in lower case, without the port that its scheme has anyway (RFC 6454 section 6.2).

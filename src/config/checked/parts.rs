@@ -12,9 +12,9 @@ use super::checker::Checker;
 use super::project::is_origin;
 use crate::config::diagnostics::Code;
 use crate::config::mask::without_credentials;
-use crate::config::raw::{RawCredential, RawIdentity, RawLimits, RawListener, RawLog, RawUpstream};
+use crate::config::raw::{RawCredential, RawLimits, RawListener, RawLog, RawUpstream};
 use crate::config::tree::Path;
-use crate::doors::{ProxySettings, SignOutSettings};
+use crate::doors::{ProxySettings, RefusalSettings, SignOutSettings};
 use crate::identity::CredentialSource;
 use crate::server::{CertificateFiles, ListenerSettings, ServerLimits};
 use crate::telemetry::LogSettings;
@@ -48,6 +48,8 @@ impl Checker<'_> {
             }
             let tls = path.key("tls").key("certificates");
             let mut certificates = Vec::new();
+            let client_ca = listener.tls.as_ref().and_then(|tls| tls.client_ca_file.as_deref());
+            let client_ca = client_ca.map(|name| self.file(name));
             if let Some(raw) = &listener.tls {
                 let pairs = raw.certificates.as_deref().unwrap_or_default();
                 if pairs.is_empty() {
@@ -68,7 +70,13 @@ impl Checker<'_> {
                 }
             }
             let limits = limits.clone();
-            listeners.push(ListenerSettings { name: Arc::from(name), address, certificates, limits });
+            listeners.push(ListenerSettings {
+                name: Arc::from(name),
+                address,
+                certificates,
+                client_ca,
+                limits,
+            });
         }
         listeners
     }
@@ -88,8 +96,8 @@ impl Checker<'_> {
         let mut sources = Vec::new();
         for (index, credential) in raw.iter().enumerate() {
             let path = path.index(index);
-            let source = match (&credential.cookie, credential.bearer) {
-                (Some(name), None) => {
+            let source = match (&credential.cookie, credential.bearer, &credential.trusted_identity) {
+                (Some(name), None, None) => {
                     let is_token =
                         |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
                     if name.is_empty() || !name.bytes().all(is_token) {
@@ -106,9 +114,13 @@ impl Checker<'_> {
                     }
                     CredentialSource::Cookie(name.clone())
                 }
-                (None, Some(true)) => CredentialSource::Bearer,
+                (None, Some(true), None) => CredentialSource::Bearer,
+                (None, None, Some(raw)) => match self.trusted_identity(raw, &path.key("trusted_identity")) {
+                    Some(trusted) => CredentialSource::TrustedIdentity(trusted),
+                    None => continue,
+                },
                 _ => {
-                    let hint = "`cookie: NAME` or `bearer: true`";
+                    let hint = "`cookie: NAME`, `bearer: true` or `trusted_identity: …`";
                     self.note(
                         Code::InvalidValue,
                         &path,
@@ -197,19 +209,6 @@ impl Checker<'_> {
         origins
     }
 
-    pub(super) fn header_prefix(&mut self, raw: Option<&RawIdentity>, path: &Path) -> String {
-        let path = path.key("header_prefix");
-        let prefix = raw.and_then(|raw| raw.header_prefix.as_deref()).unwrap_or("x-auth-");
-        let well_formed = prefix.len() > 2
-            && prefix.ends_with('-')
-            && prefix.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-        if !well_formed {
-            let hint = "lower-case letters, digits and `-`, ending in `-`, such as `x-auth-`";
-            self.note(Code::InvalidValue, &path, format!("`{prefix}` cannot begin header names"), Some(hint));
-        }
-        prefix.to_owned()
-    }
-
     pub(super) fn limits(&mut self, raw: Option<&RawLimits>, path: &Path) -> Limits {
         let default = RawLimits::default();
         let raw = raw.unwrap_or(&default);
@@ -246,6 +245,7 @@ impl Checker<'_> {
                 body_timeout,
                 tunnel_timeout,
                 sign_out: SignOutSettings::default(),
+                refusals: RefusalSettings::default(),
                 max_request_bytes: raw.max_request_bytes.unwrap_or(10 * 1024 * 1024 * 1024),
             },
         }

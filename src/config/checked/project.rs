@@ -12,11 +12,11 @@ use http::Uri;
 use super::checker::Checker;
 use crate::config::diagnostics::Code;
 use crate::config::mask::without_credentials;
-use crate::config::raw::RawStytch;
+use crate::config::raw::{RawApp, RawRbac, RawStytch};
 use crate::config::tree::Path;
-use crate::identity::{JwtRules, ProjectId};
+use crate::identity::{ClientId, JwtRules, ProjectId};
 use crate::policy::HostName;
-use crate::stytch::StytchSettings;
+use crate::stytch::{AppCredentials, RbacSettings, StytchSettings};
 
 const LIVE: &str = "https://api.stytch.com";
 const TEST: &str = "https://test.stytch.com";
@@ -48,6 +48,8 @@ impl Checker<'_> {
             self.note(Code::InvalidValue, &path.key("leeway"), message, Some("correct the clocks instead"));
         }
         let seed_keys = self.seed_keys(raw, path);
+        let rbac = self.rbac(raw.rbac.as_ref(), &path.key("rbac"));
+        let apps = self.apps(raw.apps.as_deref(), &path.key("apps"));
         let (project_id, secret, base_url) = (project?, secret?, base_url?);
         let mut issuers = vec![format!("stytch.com/{project_id}")];
         let api = base_url.to_string().trim_end_matches('/').to_owned();
@@ -66,6 +68,8 @@ impl Checker<'_> {
                 deadline: Duration::from_secs(5),
                 refresh_keys_every,
                 seed_keys,
+                rbac,
+                apps,
                 claim_pointers: Arc::from([]),
             },
         })
@@ -91,6 +95,37 @@ impl Checker<'_> {
             return None;
         }
         Some(Arc::from(text.into_bytes()))
+    }
+
+    fn rbac(&mut self, raw: Option<&RawRbac>, path: &Path) -> RbacSettings {
+        let default = RawRbac::default();
+        let raw = raw.unwrap_or(&default);
+        let every = path.key("refresh_every");
+        let day = Duration::from_secs(24 * 3600);
+        RbacSettings {
+            refresh_every: self.timeout(raw.refresh_every.as_deref(), Duration::from_secs(300), &every),
+            keep_for: self.duration(raw.keep_for.as_deref(), day, &path.key("keep_for")),
+            deadline: Duration::from_secs(5),
+        }
+    }
+
+    fn apps(&mut self, raw: Option<&[RawApp]>, path: &Path) -> Arc<[AppCredentials]> {
+        let mut apps: Vec<AppCredentials> = Vec::new();
+        for (index, raw) in raw.unwrap_or_default().iter().enumerate() {
+            let path = path.index(index);
+            let secret = self.secret(raw.secret.as_ref(), &path.key("secret"));
+            match raw.client_id.as_deref().map(ClientId::parse) {
+                Some(Ok(client_id)) if apps.iter().any(|app| app.client_id == client_id) => {
+                    self.note(Code::Conflict, &path.key("client_id"), "this app is named twice", None);
+                }
+                Some(Ok(client_id)) => apps.extend(secret.map(|secret| AppCredentials { client_id, secret })),
+                _ => {
+                    let hint = Some("it looks like `connected-app-live-…`");
+                    self.note(Code::InvalidValue, &path.key("client_id"), "this is no client id", hint);
+                }
+            }
+        }
+        apps.into()
     }
 
     fn project_id(&mut self, text: Option<&str>, path: &Path) -> Option<ProjectId> {

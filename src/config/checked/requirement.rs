@@ -1,28 +1,34 @@
-//! Parsing what a route requires.
+//! Parsing what a route requires: how requirements are nested, named and shadowed.
 //!
-//! Must not guess at a word it does not know.
+//! Must not guess at a word it does not know, nor enforce what is only tried.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::checker::Checker;
 use crate::config::diagnostics::Code;
 use crate::config::load::did_you_mean;
 use crate::config::tree::Path;
-use crate::policy::{ClaimRequirement, ClaimTest, FactorRequirement, Requirement};
-use crate::session::{DeliveryMethod, FactorKind};
+use crate::policy::Requirement;
 
-const FORMS: [&str; 11] = [
+const FORMS: [&str; 18] = [
     "authenticated",
     "role",
+    "permission",
     "factor",
     "mfa",
     "organization",
+    "organization_from",
     "session_age",
     "impersonated",
     "claim",
+    "machine",
+    "app",
+    "client_ip",
+    "use",
+    "shadow",
     "all",
     "any",
     "not",
@@ -30,13 +36,69 @@ const FORMS: [&str; 11] = [
 /// How deep `all`, `any` and `not` may nest.
 const MAX_DEPTH: usize = 16;
 
+/// A requirement as it is enforced, and as it would be with what is only tried.
+#[derive(Debug, Clone)]
+pub(super) struct Tried {
+    /// Nothing where all of it is only tried.
+    pub(super) enforced: Option<Requirement>,
+    pub(super) shadowed: Requirement,
+}
+
+impl Tried {
+    fn plain(requirement: Requirement) -> Self {
+        Self { enforced: Some(requirement.clone()), shadowed: requirement }
+    }
+
+    fn join(parts: Vec<Self>, join: fn(Vec<Requirement>) -> Requirement) -> Self {
+        let enforced: Vec<Requirement> = parts.iter().filter_map(|part| part.enforced.clone()).collect();
+        let shadowed = join(parts.into_iter().map(|part| part.shadowed).collect());
+        Self { enforced: (!enforced.is_empty()).then(|| join(enforced)), shadowed }
+    }
+}
+
+/// The requirements that have names: as written, and as far as they were read.
+#[derive(Default)]
+pub(super) struct NamedRequirements {
+    written: BTreeMap<String, Value>,
+    read: BTreeMap<String, Option<Tried>>,
+    /// Those being read just now, to find one that uses itself.
+    under_way: Vec<String>,
+}
+
 impl Checker<'_> {
+    /// Reads every named requirement, used or not.
+    pub(super) fn named_requirements(&mut self, raw: Option<&BTreeMap<String, Value>>) {
+        self.named.written = raw.cloned().unwrap_or_default();
+        let names: Vec<String> = self.named.written.keys().cloned().collect();
+        for name in names {
+            self.named_requirement(&name);
+        }
+    }
+
+    /// The requirement called `name`; nothing if there is none, or if it was noted as wrong.
+    fn named_requirement(&mut self, name: &str) -> Option<Tried> {
+        if let Some(read) = self.named.read.get(name) {
+            return read.clone();
+        }
+        let written = self.named.written.get(name)?.clone();
+        let path = Path::default().key("requirements").key(name);
+        if self.named.under_way.iter().any(|other| other == name) {
+            self.note(Code::Conflict, &path, format!("the requirement `{name}` uses itself"), None);
+            return None;
+        }
+        self.named.under_way.push(name.to_owned());
+        let read = self.nested(&written, &path, 0);
+        self.named.under_way.pop();
+        self.named.read.insert(name.to_owned(), read.clone());
+        read
+    }
+
     /// A requirement, or nothing if it was noted as wrong.
-    pub(super) fn requirement(&mut self, value: &Value, path: &Path) -> Option<Requirement> {
+    pub(super) fn requirement(&mut self, value: &Value, path: &Path) -> Option<Tried> {
         self.nested(value, path, 0)
     }
 
-    fn nested(&mut self, value: &Value, path: &Path, depth: usize) -> Option<Requirement> {
+    fn nested(&mut self, value: &Value, path: &Path, depth: usize) -> Option<Tried> {
         if depth > MAX_DEPTH {
             self.note(Code::InvalidValue, path, "requirements are nested too deep", None);
             return None;
@@ -74,32 +136,11 @@ impl Checker<'_> {
         };
         let place = if details.is_some() { path.key(form) } else { path.clone() };
         match (form, details) {
-            ("authenticated", None | Some(Value::Bool(true))) => Some(Requirement::Authenticated),
-            ("mfa", None | Some(Value::Null | Value::Bool(true))) => Some(Requirement::Mfa { max_age: None }),
-            ("mfa", Some(Value::Object(fields))) => {
-                self.known_keys(fields, &["max_age"], &place);
-                Some(Requirement::Mfa { max_age: self.max_age(fields, "max_age", &place) })
+            ("use", Some(Value::String(name))) => self.use_named(name, &place),
+            ("shadow", Some(part)) => {
+                let part = self.nested(part, &place, depth + 1)?;
+                Some(Tried { enforced: None, shadowed: part.shadowed })
             }
-            ("role", Some(Value::String(role))) if !role.is_empty() => {
-                Some(Requirement::Role(Arc::from(role.as_str())))
-            }
-            ("factor", Some(Value::Object(fields))) => self.factor(fields, &place),
-            ("organization", Some(names)) => self.organization(names, &place),
-            ("session_age", Some(Value::Object(fields))) => {
-                self.known_keys(fields, &["max"], &place);
-                let max = self.max_age(fields, "max", &place);
-                if max.is_none() && !fields.contains_key("max") {
-                    self.note(
-                        Code::Missing,
-                        &place,
-                        "`session_age` needs `max`",
-                        Some("such as `session_age: { max: 8h }`"),
-                    );
-                }
-                max.map(|max| Requirement::SessionAge { max })
-            }
-            ("claim", Some(Value::Object(fields))) => self.claim(fields, &place),
-            ("impersonated", Some(Value::Bool(wanted))) => Some(Requirement::Impersonated(*wanted)),
             ("all" | "any", Some(Value::Array(parts))) => {
                 if parts.is_empty() {
                     self.note(Code::InvalidValue, &place, format!("`{form}` of nothing says nothing"), None);
@@ -110,13 +151,25 @@ impl Checker<'_> {
                     .map(|(index, part)| self.nested(part, &place.index(index), depth + 1))
                     .collect();
                 let parts = parts.into_iter().collect::<Option<Vec<_>>>()?;
-                Some(if form == "all" { Requirement::All(parts) } else { Requirement::Any(parts) })
+                Some(Tried::join(parts, if form == "all" { Requirement::All } else { Requirement::Any }))
             }
-            ("not", Some(part)) => Some(Requirement::Not(Box::new(self.nested(part, &place, depth + 1)?))),
-            (known, _) if FORMS.contains(&known) => {
-                let message = format!("`{known}` is not written like this");
-                self.note(Code::WrongType, &place, message, Some(example(known)));
-                None
+            ("not", Some(part)) => {
+                let Tried { enforced, shadowed } = self.nested(part, &place, depth + 1)?;
+                if enforced.as_ref() != Some(&shadowed) {
+                    let hint = "write `shadow: { not: … }`";
+                    self.note(
+                        Code::InvalidValue,
+                        &place,
+                        "the opposite of what is only tried says nothing",
+                        Some(hint),
+                    );
+                    return None;
+                }
+                Some(Tried::plain(Requirement::Not(Box::new(shadowed))))
+            }
+            (known, details) if FORMS.contains(&known) => {
+                let read = self.leaf(known, details, &place)?;
+                Some(Tried::plain(read))
             }
             (unknown, _) => {
                 let hint = did_you_mean(unknown, FORMS.into_iter())
@@ -129,128 +182,16 @@ impl Checker<'_> {
         }
     }
 
-    fn claim(&mut self, fields: &Map<String, Value>, path: &Path) -> Option<Requirement> {
-        self.known_keys(fields, &["pointer", "equals", "one_of", "exists"], path);
-        let pointer = fields.get("pointer").and_then(Value::as_str).unwrap_or_default();
-        if !pointer.starts_with('/') {
-            let hint = "such as `pointer: /plan` (RFC 6901)";
-            self.note(Code::InvalidValue, path, "a claim needs a `pointer` that begins with `/`", Some(hint));
+    fn use_named(&mut self, name: &str, place: &Path) -> Option<Tried> {
+        if !self.named.written.contains_key(name) {
+            let hint = did_you_mean(name, self.named.written.keys().map(String::as_str));
+            let hint = hint.or_else(|| Some("name it under `requirements:`".to_owned()));
+            self.note_with(Code::UnknownReference, place, format!("unknown requirement `{name}`"), hint);
             return None;
         }
-        let test = match (fields.get("equals"), fields.get("one_of"), fields.get("exists")) {
-            (Some(value), None, None) => ClaimTest::OneOf(vec![value.clone()]),
-            (None, Some(Value::Array(values)), None) if !values.is_empty() => {
-                ClaimTest::OneOf(values.clone())
-            }
-            (None, None, Some(Value::Bool(wanted))) => ClaimTest::Exists(*wanted),
-            _ => {
-                let hint = "`equals: VALUE`, `one_of: [VALUES]` or `exists: true`";
-                self.note(Code::InvalidValue, path, "a claim is tested in exactly one way", Some(hint));
-                return None;
-            }
-        };
-        Some(Requirement::Claim(ClaimRequirement { pointer: Arc::from(pointer), test }))
-    }
-
-    fn factor(&mut self, fields: &Map<String, Value>, path: &Path) -> Option<Requirement> {
-        self.known_keys(fields, &["type", "delivery_method", "connection_id", "max_age"], path);
-        let kind = self.text(fields, "type", path);
-        let delivery = self.text(fields, "delivery_method", path);
-        let connection_id = self.text(fields, "connection_id", path);
-        if kind.is_none() && delivery.is_none() && connection_id.is_none() {
-            let hint = "such as `factor: { type: totp, max_age: 15m }`";
-            self.note(
-                Code::Missing,
-                path,
-                "a factor is named by `type`, `delivery_method` or `connection_id`",
-                Some(hint),
-            );
-            return None;
-        }
-        let kind = kind.map(|name| FactorKind::from_name(&name));
-        if let Some(FactorKind::Other(name)) = &kind {
-            // A type of the future may be meant; a slip of the pen is likelier.
-            if let Some(hint) = did_you_mean(name, FactorKind::known_names()) {
-                self.note(
-                    Code::InvalidValue,
-                    &path.key("type"),
-                    format!("unknown factor type `{name}`"),
-                    Some(&hint),
-                );
-            }
-        }
-        Some(Requirement::Factor(FactorRequirement {
-            kind,
-            delivery: delivery.map(|name| DeliveryMethod::new(&name)),
-            connection_id: connection_id.map(Arc::from),
-            max_age: self.max_age(fields, "max_age", path),
-        }))
-    }
-
-    fn organization(&mut self, names: &Value, path: &Path) -> Option<Requirement> {
-        let names = match names {
-            Value::String(name) => vec![name.as_str()],
-            Value::Array(names) => names.iter().filter_map(Value::as_str).collect(),
-            _ => Vec::new(),
-        };
-        if names.is_empty() || names.iter().any(|name| name.is_empty()) {
-            self.note(
-                Code::WrongType,
-                path,
-                "`organization` takes ids or slugs",
-                Some(example("organization")),
-            );
-            return None;
-        }
-        Some(Requirement::Organization(names.into_iter().map(Arc::from).collect()))
-    }
-
-    fn max_age(&mut self, fields: &Map<String, Value>, key: &str, path: &Path) -> Option<Duration> {
-        match fields.get(key)? {
-            Value::String(text) => Some(self.duration(Some(text), Duration::ZERO, &path.key(key))),
-            _ => {
-                let hint = "write a number and a unit, such as `15m`";
-                self.note(
-                    Code::WrongType,
-                    &path.key(key),
-                    format!("`{key}` is not a length of time"),
-                    Some(hint),
-                );
-                None
-            }
-        }
-    }
-
-    fn text(&mut self, fields: &Map<String, Value>, key: &str, path: &Path) -> Option<String> {
-        match fields.get(key)? {
-            Value::String(text) if !text.is_empty() => Some(text.clone()),
-            _ => {
-                self.note(Code::WrongType, &path.key(key), format!("`{key}` is not a text"), None);
-                None
-            }
-        }
-    }
-
-    fn known_keys(&mut self, fields: &Map<String, Value>, known: &[&str], path: &Path) {
-        for key in fields.keys().filter(|key| !known.contains(&key.as_str())) {
-            let hint = did_you_mean(key, known.iter().copied())
-                .unwrap_or_else(|| format!("known here: {}", known.join(", ")));
-            self.note(Code::UnknownKey, &path.key(key), format!("unknown key `{key}`"), Some(&hint));
-        }
-    }
-}
-
-fn example(form: &str) -> &'static str {
-    match form {
-        "authenticated" => "write `require: authenticated`",
-        "role" => "write `role: stytch_admin`",
-        "factor" => "write `factor: { type: totp, max_age: 15m }`",
-        "mfa" => "write `mfa`, or `mfa: { max_age: 1h }`",
-        "organization" => "write `organization: [acme, globex]`",
-        "session_age" => "write `session_age: { max: 8h }`",
-        "claim" => "write `claim: { pointer: /plan, equals: gold }`",
-        "impersonated" => "write `impersonated: false`",
-        "not" => "write `not:` and one requirement",
-        _ => "write a list of requirements",
+        let Tried { enforced, shadowed } = self.named_requirement(name)?;
+        let named =
+            |requirement| Requirement::Named { name: Arc::from(name), requirement: Arc::new(requirement) };
+        Some(Tried { enforced: enforced.map(named), shadowed: named(shadowed) })
     }
 }

@@ -9,11 +9,15 @@ use std::time::Duration;
 use http::Method;
 
 use super::checker::Checker;
+use super::requirement::Tried;
 use crate::config::diagnostics::Code;
 use crate::config::load::did_you_mean;
 use crate::config::raw::{RawMatch, RawRoute, RawUpstream};
 use crate::config::tree::Path;
-use crate::policy::{Access, Freshness, HostPattern, PathPattern, Route, RouteMatch};
+use crate::policy::{
+    Access, Freshness, HostPattern, OrganizationFrom, OrganizationPlace, PathPattern, Requirement, Route,
+    RouteMatch,
+};
 
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"];
 
@@ -96,6 +100,7 @@ impl Checker<'_> {
         }
         let matches = self.matches(raw.matches.as_ref(), &path.key("match"));
         let access = self.access(raw, path);
+        let shadow = self.shadow(raw, path);
         let upstream = self.upstream_of(raw, path, upstreams);
         let freshness = self.freshness(raw, path, usual);
         let keep_encoded_slash = self.keep(raw.encoded_slash.as_deref(), &path.key("encoded_slash"));
@@ -103,10 +108,24 @@ impl Checker<'_> {
         let upstream = upstream?;
         let case_insensitive =
             upstreams.get(&*upstream).and_then(|found| found.case_insensitive).unwrap_or_default();
+        let (matches, (access, tried)) = (matches?, access?);
+        if tried.is_some() && shadow.is_some() {
+            let message = "a route tries one thing at a time";
+            let hint = "either `shadow:` beside `require:`, or parts of it under `shadow:`";
+            self.note(Code::Conflict, &path.key("shadow"), message, Some(hint));
+        }
+        let shadow = tried.or(shadow);
+        if let Access::Require(requirement) = &access {
+            for requirement in std::iter::once(requirement).chain(&shadow) {
+                self.path_parameters(requirement, &matches, path);
+            }
+        }
         Some(Route {
             name: Arc::from(name),
-            matches: matches?,
-            access: access?,
+            matches,
+            access,
+            shadow,
+            audience: raw.audience.as_deref().map(Arc::from),
             freshness,
             upstream,
             case_insensitive,
@@ -168,11 +187,20 @@ impl Checker<'_> {
         (!patterns.is_empty()).then_some(RouteMatch { hosts, paths: patterns, methods })
     }
 
-    fn access(&mut self, raw: &RawRoute, path: &Path) -> Option<Access> {
+    /// Who may pass, and what is tried beside that.
+    fn access(&mut self, raw: &RawRoute, path: &Path) -> Option<(Access, Option<Requirement>)> {
         match (raw.public, &raw.require) {
-            (Some(true), None) => Some(Access::Public),
+            (Some(true), None) => Some((Access::Public, None)),
             (None | Some(false), Some(value)) => {
-                self.requirement(value, &path.key("require")).map(Access::Require)
+                let Tried { enforced, shadowed } = self.requirement(value, &path.key("require"))?;
+                let Some(enforced) = enforced else {
+                    let message = "all of this is only tried, so the route would let anybody through";
+                    let hint = "write `all: [authenticated, { shadow: … }]`";
+                    self.note(Code::InvalidValue, &path.key("require"), message, Some(hint));
+                    return None;
+                };
+                let tried = (enforced != shadowed).then_some(shadowed);
+                Some((Access::Require(enforced), tried))
             }
             (Some(true), Some(_)) => {
                 let message = "a route is either `public` or has a `require`";
@@ -184,6 +212,40 @@ impl Checker<'_> {
                 self.note(Code::Missing, path, "a route does not say who may pass", Some(hint));
                 None
             }
+        }
+    }
+
+    fn shadow(&mut self, raw: &RawRoute, path: &Path) -> Option<Requirement> {
+        let value = raw.shadow.as_ref()?;
+        let path = path.key("shadow");
+        if raw.public == Some(true) {
+            let message = "nobody is identified on a public route, so there is nobody to try it on";
+            self.note(
+                Code::Conflict,
+                &path,
+                message,
+                Some("try it on a route with `require: authenticated`"),
+            );
+        }
+        self.requirement(value, &path).map(|read| read.shadowed)
+    }
+
+    /// Every pattern of a route must have the parameters that its requirement asks about.
+    fn path_parameters(&mut self, requirement: &Requirement, matches: &RouteMatch, path: &Path) {
+        if let Requirement::OrganizationFrom(OrganizationFrom {
+            place: OrganizationPlace::PathParameter(name),
+            ..
+        }) = requirement
+        {
+            let lacks = |pattern: &&PathPattern| !pattern.parameters().any(|known| known == &**name);
+            if let Some(pattern) = matches.paths.iter().find(lacks) {
+                let message = format!("`{pattern}` has no `{{{name}}}` to take the organization from");
+                let hint = format!("such as `/orgs/{{{name}}}/**`");
+                self.note(Code::InvalidValue, &path.key("match").key("path"), message, Some(&hint));
+            }
+        }
+        for part in requirement.parts() {
+            self.path_parameters(part, matches, path);
         }
     }
 

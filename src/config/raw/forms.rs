@@ -62,6 +62,8 @@ pub(in crate::config) enum RequirementForm {
     Authenticated,
     /// A role of the session.
     Role(String),
+    /// What the RBAC policy of the project, or the organization's own, grants the session's roles.
+    Permission(PermissionForm),
     /// A proven factor.
     Factor(FactorForm),
     /// A primary and a secondary factor, of whatever age.
@@ -72,12 +74,24 @@ pub(in crate::config) enum RequirementForm {
     Mfa(MfaForm),
     /// One of these organizations, by id or slug.
     Organization(OneOrMany),
+    /// The organization that the request names.
+    OrganizationFrom(OrganizationFromForm),
     /// The session began recently.
     SessionAge(SessionAgeForm),
     /// What a custom claim of the session holds.
     Claim(ClaimForm),
     /// Whether somebody may be acting as the member.
     Impersonated(bool),
+    /// A machine, by its access token.
+    Machine(ScopesForm),
+    /// A connected app, by its access token, as long as it is not revoked.
+    App(ScopesForm),
+    /// The client's address lies in one of these networks.
+    ClientIp(OneOrMany),
+    /// One of `requirements`, by name.
+    Use(String),
+    /// Evaluated beside the rest and never enforced.
+    Shadow(Box<Self>),
     /// Every one of these.
     All(Vec<Self>),
     /// At least one of these.
@@ -86,7 +100,7 @@ pub(in crate::config) enum RequirementForm {
     Not(Box<Self>),
 }
 
-/// A factor: at least one of type, delivery method and connection.
+/// A factor: at least one of type, category, delivery method and connection.
 #[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "read by the schema generator only")]
@@ -94,12 +108,49 @@ pub(in crate::config) struct FactorForm {
     /// Such as `totp`, `sso`, `password`.
     #[serde(rename = "type")]
     kind: Option<String>,
+    /// `primary` or `secondary`, as multi-factor authentication counts them.
+    category: Option<String>,
     /// Such as `oauth_google`, `sso_saml`, `sms`.
     delivery_method: Option<String>,
     /// The SSO connection.
     connection_id: Option<String>,
     /// Proven at most this long ago.
     max_age: Option<String>,
+}
+
+/// A permission (RBAC).
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "read by the schema generator only")]
+pub(in crate::config) struct PermissionForm {
+    /// The resource, by its `resource_id`.
+    resource: String,
+    /// The action on it.
+    action: String,
+    /// The organization it must be held in, by id. Default: the caller's own.
+    organization: Option<String>,
+}
+
+/// Where the request names its organization: exactly one of the first two.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "read by the schema generator only")]
+pub(in crate::config) struct OrganizationFromForm {
+    /// One label of the host, such as `{org}.app.example.com`. Compared without case.
+    host: Option<String>,
+    /// A `{name}` of the route's path, such as `org` of `/orgs/{org}/**`. Compared by letter.
+    path_param: Option<String>,
+    /// What the name may be: `id`, `slug`, `external_id`. Default: any of the three.
+    by: Option<Vec<String>>,
+}
+
+/// Scopes.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "read by the schema generator only")]
+pub(in crate::config) struct ScopesForm {
+    /// All of which the token must hold. Default: none.
+    scopes: Option<Vec<String>>,
 }
 
 /// A custom claim: exactly one of `equals`, `one_of` and `exists`.

@@ -3,6 +3,8 @@
 //! Must not hold a rule; `checked` does.
 
 mod forms;
+mod identity;
+mod refusals;
 mod sessions;
 
 use std::collections::BTreeMap;
@@ -11,6 +13,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) use forms::{OneOrMany, RequirementForm};
+pub(super) use identity::{RawAssertion, RawIdentity, RawIdentityHeader, RawTrustedIdentity};
+pub(super) use refusals::{RawCors, RawRefusals, RawSignIn};
 pub(super) use sessions::{RawSessions, RawShared};
 
 /// The configuration of a gateway.
@@ -31,6 +35,12 @@ pub(super) struct RawConfig {
     pub(super) sessions: Option<RawSessions>,
     /// Deliveries of Stytch's webhooks, at `/.portcullis/webhooks/stytch`.
     pub(super) webhooks: Option<RawWebhooks>,
+    /// Where browsers are sent to sign in.
+    pub(super) sign_in: Option<RawSignIn>,
+    /// Which other origins' pages may call.
+    pub(super) cors: Option<RawCors>,
+    /// What refusals say.
+    pub(super) refusals: Option<RawRefusals>,
     /// What signing out at `/.portcullis/sign-out` does besides ending the session.
     pub(super) sign_out: Option<RawSignOut>,
     /// Responses and tunnels that stay open.
@@ -45,6 +55,9 @@ pub(super) struct RawConfig {
     pub(super) log: Option<RawLog>,
     /// How long running requests may take to finish once the process is told to end. Default: `30s`.
     pub(super) drain_timeout: Option<String>,
+    /// Requirements by name, for routes to share: `require: { use: NAME }`.
+    #[schemars(with = "Option<BTreeMap<String, RequirementForm>>")]
+    pub(super) requirements: Option<BTreeMap<String, serde_json::Value>>,
     /// Who may reach what. A request no route answers is refused.
     pub(super) routes: Option<Vec<RawRoute>>,
 }
@@ -67,6 +80,8 @@ pub(super) struct RawListener {
 pub(super) struct RawTls {
     /// Chosen by the name the client asks for; the first where none fits.
     pub(super) certificates: Option<Vec<RawCertificate>>,
+    /// Authorities of client certificates, in a PEM file. A client need not show one; one that does not verify ends the handshake.
+    pub(super) client_ca_file: Option<String>,
 }
 
 /// A certificate and its key, in PEM files.
@@ -151,8 +166,32 @@ pub(super) struct RawStytch {
     pub(super) refresh_keys_every: Option<String>,
     /// A key set to begin with.
     pub(super) keys: Option<RawKeys>,
+    /// How the RBAC policy and organizations are kept.
+    pub(super) rbac: Option<RawRbac>,
+    /// Connected apps whose tokens can only be asked about with the app's secret.
+    pub(super) apps: Option<Vec<RawApp>>,
     /// Clock difference forgiven in session JWTs. Default: `2s`, at most `30s`.
     pub(super) leeway: Option<String>,
+}
+
+/// The project's RBAC policy, organizations' own roles, and organizations' names.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawRbac {
+    /// How often they are fetched anew; twice that they are served without. Default: `5m`.
+    pub(super) refresh_every: Option<String>,
+    /// How much longer the last good ones are kept while the API fails. Default: `24h`.
+    pub(super) keep_for: Option<String>,
+}
+
+/// A connected app.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawApp {
+    /// `connected-app-…`.
+    pub(super) client_id: Option<String>,
+    /// Its secret.
+    pub(super) secret: Option<RawSecret>,
 }
 
 /// A secret: exactly one of the three.
@@ -167,7 +206,7 @@ pub(super) struct RawSecret {
     pub(super) file: Option<String>,
 }
 
-/// A place to look for a credential: exactly one of the two.
+/// A place to look for a credential: exactly one of the three.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawCredential {
@@ -175,6 +214,8 @@ pub(super) struct RawCredential {
     pub(super) cookie: Option<String>,
     /// `Authorization: Bearer`.
     pub(super) bearer: Option<bool>,
+    /// Two headers of a peer that is trusted to name a member.
+    pub(super) trusted_identity: Option<RawTrustedIdentity>,
 }
 
 /// An application.
@@ -193,14 +234,6 @@ pub(super) struct RawUpstream {
     pub(super) idle_timeout: Option<String>,
     /// Connections at once. Default: `1024`.
     pub(super) max_connections: Option<u64>,
-}
-
-/// Identity headers.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RawIdentity {
-    /// What every identity header begins with; all a client sends under it is removed. Default: `x-auth-`.
-    pub(super) header_prefix: Option<String>,
 }
 
 /// Limits of the traffic listeners.
@@ -255,6 +288,11 @@ pub(super) struct RawRoute {
     /// What the caller's session must meet.
     #[schemars(with = "Option<RequirementForm>")]
     pub(super) require: Option<serde_json::Value>,
+    /// Evaluated beside `require` and never enforced: where it would decide otherwise is counted and logged.
+    #[schemars(with = "Option<RequirementForm>")]
+    pub(super) shadow: Option<serde_json::Value>,
+    /// For whom the signed assertion is made.
+    pub(super) audience: Option<String>,
     /// The application it forwards to. May be left out if there is only one.
     pub(super) upstream: Option<String>,
     /// Evidence is never served past this while the directory answers. Default: `fresh_for` + `stale_while_revalidate`.
@@ -275,7 +313,7 @@ pub(super) struct RawRoute {
 pub(super) struct RawMatch {
     /// `app.example.com`, `*.example.com` or `*`; one or a list. Default: any host, if no route names one.
     pub(super) host: Option<OneOrMany>,
-    /// `/exact`, `/prefix/**` (the prefix itself and all below it) or a glob; one or a list.
+    /// `/exact`, `/prefix/**` (the prefix itself and all below it), or a glob: `*` within a segment, `{name}` for one, `**` for any number; one or a list.
     pub(super) path: Option<OneOrMany>,
     /// Methods; HEAD follows GET. Default: any.
     pub(super) methods: Option<Vec<String>>,

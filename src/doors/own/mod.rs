@@ -2,11 +2,11 @@
 //!
 //! Must not forward anything, whatever a route says, nor put a token into an answer.
 
+mod key_set;
 mod sign_out;
 mod webhook;
 mod whoami;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,8 +17,10 @@ use hyper::body::Incoming;
 use self::webhook::Deliveries;
 use super::settings::SignOutSettings;
 use crate::engine::{AccessRequest, Engine};
+use crate::identity::SocketPeer;
 use crate::policy::{CanonicalPath, HostName, Reason, Refusal};
 use crate::revocation::Revocations;
+use crate::server::Peer;
 use crate::telemetry::{RequestId, TraceContext};
 
 /// What there is under the prefix.
@@ -27,6 +29,8 @@ pub(super) enum OwnPage {
     Webhook,
     SignOut,
     WhoAmI,
+    /// The keys of the signed assertion.
+    KeySet,
     /// Nothing: reserved all the same.
     Nothing,
 }
@@ -41,6 +45,7 @@ impl OwnPage {
             "/.portcullis/webhooks/stytch" => Self::Webhook,
             "/.portcullis/sign-out" => Self::SignOut,
             "/.portcullis/whoami" => Self::WhoAmI,
+            "/.portcullis/jwks.json" => Self::KeySet,
             _ => Self::Nothing,
         })
     }
@@ -49,7 +54,7 @@ impl OwnPage {
         match self {
             Self::Webhook => &[Method::POST],
             Self::SignOut => &[Method::GET, Method::HEAD, Method::POST],
-            Self::WhoAmI => &[Method::GET, Method::HEAD],
+            Self::WhoAmI | Self::KeySet => &[Method::GET, Method::HEAD],
             Self::Nothing => &[],
         }
     }
@@ -65,8 +70,7 @@ pub(super) struct OwnRequest<'a> {
     /// As the client wrote it, with its port.
     pub(super) authority: &'a str,
     pub(super) path: &'a CanonicalPath,
-    pub(super) peer: IpAddr,
-    pub(super) secure: bool,
+    pub(super) peer: &'a Peer,
     pub(super) request_id: &'a RequestId,
     pub(super) trace: &'a TraceContext,
 }
@@ -78,7 +82,10 @@ impl OwnRequest<'_> {
             host: self.host,
             path: self.path,
             headers: &self.head.headers,
-            peer: Some(self.peer),
+            peer: SocketPeer {
+                address: Some(self.peer.address.ip()),
+                certificate_names: &self.peer.certificate_names,
+            },
             request_id: self.request_id,
             trace: self.trace,
         }
@@ -114,6 +121,9 @@ impl OwnPages {
         if own.page == OwnPage::Webhook && !self.revocations.takes_webhooks() {
             return Err(Reason::ReservedPath.into());
         }
+        if own.page == OwnPage::KeySet && self.engine.snapshot().assertions.is_none() {
+            return Err(Reason::ReservedPath.into());
+        }
         let methods = own.page.methods();
         if own.page != OwnPage::Nothing && !methods.contains(&own.head.method) {
             let refusal =
@@ -124,6 +134,7 @@ impl OwnPages {
             OwnPage::Webhook => self.webhook(own).await,
             OwnPage::SignOut => self.sign_out(own).await,
             OwnPage::WhoAmI => self.whoami(own).await,
+            OwnPage::KeySet => self.key_set(own),
             OwnPage::Nothing => Err(Reason::ReservedPath.into()),
         }
     }

@@ -50,7 +50,7 @@ impl OwnPages {
             }
             None => with_policy(answer(StatusCode::OK, HTML, GOODBYE), &self.sign_out.form_policy),
         };
-        self.clear_cookies(response.headers_mut(), &snapshot.credentials, own.secure);
+        self.clear_cookies(response.headers_mut(), &snapshot.credentials, own.peer.secure);
         Ok(response)
     }
 
@@ -92,7 +92,7 @@ fn is_same_origin(origin: &str, own: &OwnRequest<'_>) -> bool {
     let (Some(scheme), Some(authority)) = (origin.scheme_str(), origin.authority()) else { return false };
     let default_port = match scheme {
         "https" => 443,
-        "http" if !own.secure => 80,
+        "http" if !own.peer.secure => 80,
         _ => return false,
     };
     let Ok(asked) = own.authority.parse::<http::uri::Authority>() else { return false };

@@ -69,9 +69,10 @@ impl OwnPages {
         if !self.revocations.is_timely(&signature) {
             return Err(Reason::WebhookInvalid.into());
         }
-        let _places = self.deliveries.place(own.peer).await?;
+        let peer = own.peer.address.ip();
+        let _places = self.deliveries.place(peer).await?;
         let body = match own.body.take() {
-            Some(body) => read(body, self.deliveries.patience(own.peer)).await?,
+            Some(body) => read(body, self.deliveries.patience(peer)).await?,
             None => Bytes::new(),
         };
         self.revocations.deliver(&body, &signature).map_err(|error| {

@@ -47,15 +47,16 @@ impl OwnPages {
                 return Err(Refused { refusal: refusal.clone(), recorded: true });
             }
         };
-        let body =
-            permit.caller().map(|caller| describe(caller, verdict.decided_at.wall)).unwrap_or_default();
+        let described = permit.caller().and_then(|caller| describe(caller, verdict.decided_at.wall));
+        let body = described.unwrap_or_default();
         let body = if own.head.method == Method::HEAD { Vec::new() } else { body };
         Ok(answer(StatusCode::OK, "application/json", body))
     }
 }
 
-fn describe(caller: &Caller, now: Timestamp) -> Vec<u8> {
-    let session = &caller.session;
+/// What is known about a member; our own pages take nobody else.
+fn describe(caller: &Caller, now: Timestamp) -> Option<Vec<u8>> {
+    let session = caller.subject.session()?;
     let seconds_since =
         |date: Timestamp| u64::try_from(now.duration_since(date).as_secs()).unwrap_or_default();
     let readable = session.factors.iter().filter(|factor| factor.kind != FactorKind::Unreadable);
@@ -81,5 +82,5 @@ fn describe(caller: &Caller, now: Timestamp) -> Vec<u8> {
             .unwrap_or_default(),
         evidence_age_seconds: (caller.evidence_age.as_secs_f64() * 1e3).round() / 1e3,
     };
-    serde_json::to_vec(&who).unwrap_or_default()
+    serde_json::to_vec(&who).ok()
 }

@@ -91,6 +91,7 @@ pub(super) fn mark_websocket(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::HeaderSettings;
 
     fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
         fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
@@ -127,10 +128,10 @@ mod tests {
     #[test]
     fn managed_names_cannot_ride_in_trailers() {
         let mut announced = headers(&[("trailer", "X-Checksum, X-Auth-Roles, x_y")]);
-        filter_announced_trailers(&mut announced, &ManagedNames::new("x-auth-"));
+        filter_announced_trailers(&mut announced, &ManagedNames::new(&HeaderSettings::usual("x-auth-")));
         assert_eq!(announced["trailer"], "X-Checksum");
         let mut announced = headers(&[("trailer", "x-auth-roles")]);
-        filter_announced_trailers(&mut announced, &ManagedNames::new("x-auth-"));
+        filter_announced_trailers(&mut announced, &ManagedNames::new(&HeaderSettings::usual("x-auth-")));
         assert!(!announced.contains_key("trailer"));
     }
 

@@ -23,10 +23,12 @@ use self::bodies::{RequestBody, ResponseBody};
 use self::intake::{Intake, Taken, take_in};
 pub use self::websocket::FrameTracker;
 use super::account::Account;
+use super::cors::{preflight, share};
 use super::own::{OwnPage, OwnPages, OwnRequest, Refused};
-use super::refusal::refusal_response;
+use super::refusal::Refusals;
 use super::settings::ProxySettings;
 use crate::engine::{AccessRequest, Engine, ManagedNames};
+use crate::identity::SocketPeer;
 use crate::policy::{Decision, Reason, Refusal};
 use crate::revocation::Revocations;
 use crate::server::{Drain, Peer, Serve};
@@ -44,6 +46,7 @@ struct Inner {
     engine: Arc<Engine>,
     origins: Origins,
     own: OwnPages,
+    refusals: Refusals,
     settings: ProxySettings,
     drain: Drain,
     metrics: Metrics,
@@ -61,7 +64,8 @@ impl ProxyDoor {
         lines: LineWriter,
     ) -> Self {
         let own = OwnPages::new(Arc::clone(&engine), revocations, settings.sign_out.clone());
-        Self(Arc::new(Inner { engine, origins, own, settings, drain, metrics, lines }))
+        let refusals = Refusals::new(settings.refusals.clone());
+        Self(Arc::new(Inner { engine, origins, own, refusals, settings, drain, metrics, lines }))
     }
 }
 
@@ -73,7 +77,12 @@ impl Serve for ProxyDoor {
         let unread = !request.body().is_end_stream();
         let account = Account::open(&request, unread, &peer, &inner.metrics, &inner.lines);
         let version = request.version();
+        let cors = inner.refusals.settings().cors.as_ref();
+        let page = cors.and_then(|_| request.headers().get(header::ORIGIN).cloned());
         let mut response = inner.answer(request, &peer, account).await;
+        if let Some(cors) = cors {
+            share(cors, page.as_ref(), response.headers_mut());
+        }
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if version != Version::HTTP_2 && !switches && inner.drain.has_begun() {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -99,6 +108,22 @@ impl Inner {
         };
         account.host = intake.host.to_string();
         account.path = intake.path.to_string();
+        let (method, headers) = (request.method(), request.headers());
+        let settings = self.refusals.settings();
+        if let Some(sign_in) = &settings.sign_in {
+            let https = sign_in.https.unwrap_or(peer.secure);
+            let target = (intake.path.as_str(), intake.query.as_deref());
+            let asking = std::mem::take(&mut account.asking);
+            account.asking = asking.coming_back(method, headers, https, &intake.authority, target);
+        }
+        match settings.cors.as_ref().and_then(|cors| preflight(cors, method, headers)) {
+            Some(Ok(answer)) => {
+                account.status = Some(answer.status());
+                return self.finish(answer, account);
+            }
+            Some(Err(reason)) => return self.refuse_unread(request, reason, account).await,
+            None => {}
+        }
         if let Some(page) = OwnPage::at(&intake.path) {
             return self.own_page(page, request, &intake, peer, account).await;
         }
@@ -108,7 +133,7 @@ impl Inner {
             host: &intake.host,
             path: &intake.path,
             headers: request.headers(),
-            peer: Some(peer.address.ip()),
+            peer: SocketPeer { address: Some(peer.address.ip()), certificate_names: &peer.certificate_names },
             request_id: &account.request_id,
             trace: &account.trace,
         };
@@ -156,8 +181,8 @@ impl Inner {
             host: &intake.host,
             authority: &intake.authority,
             path: &intake.path,
-            peer: peer.address.ip(),
-            secure: peer.secure,
+            peer,
+
             request_id: &request_id,
             trace: &trace,
         };
@@ -196,8 +221,8 @@ impl Inner {
 
     fn refuse(&self, refusal: &Refusal, mut account: Account) -> Response<ResponseBody> {
         account.reason = Some(refusal.reason);
-        account.status = Some(refusal.reason.status());
-        let response = refusal_response(refusal, &account.method, &account.request_id);
+        let response = self.refusals.response(refusal, &account.method, &account.asking, &account.request_id);
+        account.status = Some(response.status());
         self.finish(response, account)
     }
 

@@ -39,6 +39,7 @@ pub(super) enum Operation {
     Member(String),
     Whoami,
     Token(String),
+    Introspect(String),
 }
 
 impl Operation {
@@ -62,6 +63,9 @@ impl Operation {
             ["v1", "b2b", "organizations", id, "member"] if get => Some(Self::Member((*id).to_owned())),
             ["v1", "debug", "whoami"] if get => Some(Self::Whoami),
             ["v1", "public", project, "oauth2", "token"] if post => Some(Self::Token((*project).to_owned())),
+            ["v1", "public", project, "oauth2", "introspect"] if post => {
+                Some(Self::Introspect((*project).to_owned()))
+            }
             _ => None,
         }
     }
@@ -78,12 +82,13 @@ impl Operation {
             Self::Member(_) => "member",
             Self::Whoami => "whoami",
             Self::Token(_) => "token",
+            Self::Introspect(_) => "introspect",
         }
     }
 
     /// Keys are public, and the token endpoint has credentials of its own.
     fn needs_project_secret(&self) -> bool {
-        !matches!(self, Self::Keys(_) | Self::Token(_))
+        !matches!(self, Self::Keys(_) | Self::Token(_) | Self::Introspect(_))
     }
 
     pub(super) fn answer(&self, state: &mut State, call: &Call<'_>) -> Response<Bytes> {
@@ -105,6 +110,7 @@ impl Operation {
             Self::Member(id) => organizations::member(state, id, call),
             Self::Whoami => ok(json!({ "project_id": state.project_id, "name": "Emulator" })),
             Self::Token(project) => oauth::token(state, project, call),
+            Self::Introspect(project) => oauth::introspect(state, project, call),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use super::*;
-use crate::identity::{Bound, OrganizationId};
+use crate::identity::{Bound, MemberPrincipal, MemberRef, SocketPeer};
 use crate::policy::{Access, Freshness, Requirement, RouteMatch};
 use crate::telemetry::TraceContext;
 
@@ -33,6 +33,8 @@ fn open(leases: &Leases, member: &MemberRef, ticket: u64, due: Monotonic) -> Lea
         name: Arc::from("r"),
         matches: RouteMatch { hosts: Vec::new(), paths: Vec::new(), methods: Vec::new() },
         access: Access::Require(Requirement::Authenticated),
+        shadow: None,
+        audience: None,
         freshness: Freshness {
             fresh_for: Duration::ZERO,
             max_staleness: Duration::ZERO,
@@ -50,24 +52,35 @@ fn open(leases: &Leases, member: &MemberRef, ticket: u64, due: Monotonic) -> Lea
         host: &HostName::parse("a").unwrap(),
         path: &CanonicalPath::parse("/").unwrap(),
         headers: &HeaderMap::new(),
-        peer: None,
+        peer: SocketPeer::default(),
         request_id: &request_id,
         trace: &TraceContext::begin(&request_id),
     };
-    let principal = Principal {
+    let principal = Principal::Member(MemberPrincipal {
         member: member.clone(),
         bound: Bound::Session(session_id.clone()),
         issued_at: None,
         seen_at: None,
+    });
+    let holder = Holder {
+        id: HolderId::Member(member.member_id.clone()),
+        organization_id: Some(member.organization_id.clone()),
+        session_id: Some(session_id),
     };
-    let stream = Stream::new(&request, Arc::new(route), principal, None, session_id);
-    leases.open(stream, member, ticket, due)
+    let stream = Stream::new(&request, Arc::new(route), principal, None);
+    leases.open(stream, holder, ticket, due)
 }
 
 fn due(leases: &Leases, now: Monotonic) -> Vec<String> {
     let again = || now.plus(Duration::from_secs(30));
     let taken = leases.take_due(now, again, BOTH).unwrap_or_default();
-    taken.into_iter().map(|(member_id, streams)| format!("{member_id}:{}", streams.len())).collect()
+    taken
+        .into_iter()
+        .map(|(member_id, streams)| match member_id {
+            HolderId::Member(id) => format!("{id}:{}", streams.len()),
+            HolderId::Machine(id) => format!("machine {id}:{}", streams.len()),
+        })
+        .collect()
 }
 
 #[test]
@@ -114,7 +127,7 @@ fn whom_an_event_names_comes_before_those_it_is_about_in_general() {
     leases.revisit_all();
     leases.revisit(&RevocationTarget::Member(members[7].member_id.clone()));
     let few = leases.take_due(at(100), || at(130), (1, 0)).unwrap();
-    assert_eq!(few[0].0, members[7].member_id);
+    assert_eq!(few[0].0, HolderId::Member(members[7].member_id.clone()));
     assert!(leases.take_due(at(100), || at(130), (1, 0)).unwrap().is_empty(), "the others wait for a place");
     assert_eq!(leases.take_due(at(100), || at(130), (8, 4)).unwrap().len(), 4);
 }

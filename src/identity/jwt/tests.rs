@@ -54,11 +54,11 @@ fn sign(claims: &Value) -> String {
     sign_text(r#"{"alg":"RS256","kid":"k1","typ":"JWT"}"#, &claims.to_string())
 }
 
-fn check(token: &str) -> Result<SessionJwt, JwtError> {
-    verify_session_jwt(token, &keys(), &rules(), Timestamp::from_second(NOW).unwrap())
+fn check(token: &str) -> Result<VerifiedJwt, JwtError> {
+    verify_jwt(token, &keys(), &rules(), Timestamp::from_second(NOW).unwrap())
 }
 
-fn with(change: impl FnOnce(&mut Value)) -> Result<SessionJwt, JwtError> {
+fn with(change: impl FnOnce(&mut Value)) -> Result<VerifiedJwt, JwtError> {
     let mut claims = claims();
     change(&mut claims);
     check(&sign(&claims))
@@ -67,10 +67,12 @@ fn with(change: impl FnOnce(&mut Value)) -> Result<SessionJwt, JwtError> {
 #[test]
 fn a_session_jwt_names_its_member_and_session() {
     let jwt = with(|_| {}).unwrap();
-    assert_eq!(jwt.member.member_id.as_str(), "member-test-1");
-    assert_eq!(jwt.member.organization_id.as_str(), "organization-test-1");
-    assert_eq!(jwt.session_id.as_str(), "session-test-1");
-    assert_eq!(jwt.principal().issued_at.unwrap().as_second(), NOW - 10);
+    let JwtSubject::Session { member, session_id } = &jwt.subject else { panic!("no session") };
+    assert_eq!(member.member_id.as_str(), "member-test-1");
+    assert_eq!(member.organization_id.as_str(), "organization-test-1");
+    assert_eq!(session_id.as_str(), "session-test-1");
+    let Principal::Member(principal) = jwt.principal("token") else { panic!("no member") };
+    assert_eq!(principal.issued_at.unwrap().as_second(), NOW - 10);
 }
 
 #[test]
@@ -92,28 +94,62 @@ fn issuer_and_audience_are_exact() {
     assert_eq!(with(|c| c["aud"] = json!([])), Err(JwtError::Audience));
 }
 
+fn kind(token: &str) -> Result<&'static str, JwtError> {
+    check(token).map(|jwt| match jwt.subject {
+        JwtSubject::Session { .. } => "session",
+        JwtSubject::Machine { .. } => "machine",
+        JwtSubject::App { .. } => "app",
+    })
+}
+
 #[test]
 fn claims_tell_a_session_from_a_machine_and_an_app() {
     let machine = json!({
         "iss": "stytch.com/project-test-1", "aud": ["project-test-1"], "sub": "m2m-client-test-1",
         "iat": NOW, "nbf": NOW, "exp": NOW + 3600, "scope": "read:users",
     });
-    assert_eq!(check(&sign(&machine)), Err(JwtError::MachineToken));
     let mut app = claims();
     app.as_object_mut().unwrap().remove("https://stytch.com/session");
     app["client_id"] = json!("connected-app-test-1");
     app["scope"] = json!("openid");
-    assert_eq!(check(&sign(&app)), Err(JwtError::ConnectedAppToken));
+    let kind_with = |token: &Value, name: &str, value: Value| {
+        let mut token = token.clone();
+        match value {
+            Value::Null => drop(token.as_object_mut().unwrap().remove(name)),
+            value => token[name] = value,
+        }
+        kind(&sign(&token))
+    };
+    const SESSION: &str = "https://stytch.com/session";
+    const ORGANIZATION: &str = "https://stytch.com/organization";
+    let no_kind = || Err(JwtError::NoKind);
+    assert_eq!(kind(&sign(&claims())), Ok("session"));
+    assert_eq!(kind(&sign(&machine)), Ok("machine"));
+    assert_eq!(kind(&sign(&app)), Ok("app"));
     // A custom claim may have any name; the session claim is what counts.
-    assert!(with(|c| c["client_id"] = json!("a custom claim")).is_ok());
-    assert_eq!(with(|c| c["https://stytch.com/session"] = Value::Null), Err(JwtError::NoSession));
-    assert_eq!(with(|c| c["https://stytch.com/organization"] = Value::Null), Err(JwtError::NoSession));
+    assert_eq!(kind_with(&claims(), "client_id", json!("connected-app-test-1")), Ok("session"));
+    assert_eq!(kind_with(&claims(), "scope", json!("read:users")), Ok("session"));
+    // What lacks something of its kind, or has something of another, is nobody's.
+    assert_eq!(kind_with(&claims(), SESSION, Value::Null), no_kind());
+    assert_eq!(kind_with(&claims(), ORGANIZATION, Value::Null), no_kind());
+    assert_eq!(kind_with(&claims(), "sub", json!("m2m-client-test-1")), no_kind());
+    assert_eq!(kind_with(&machine, "scope", Value::Null), no_kind());
+    assert_eq!(kind_with(&machine, "scope", json!(["read:users"])), no_kind());
+    assert_eq!(kind_with(&machine, "sub", json!("member-test-1")), no_kind());
+    assert_eq!(kind_with(&machine, SESSION, claims()[SESSION].clone()), no_kind());
+    assert_eq!(kind_with(&machine, ORGANIZATION, claims()[ORGANIZATION].clone()), no_kind());
+    assert_eq!(kind_with(&app, "client_id", Value::Null), no_kind());
+    assert_eq!(kind_with(&app, "client_id", json!(7)), no_kind());
+    assert_eq!(kind_with(&app, ORGANIZATION, Value::Null), no_kind());
+    assert_eq!(kind_with(&app, "sub", json!("m2m-client-test-1")), no_kind());
+    // An app without a scope claim has no scopes.
+    assert_eq!(kind_with(&app, "scope", Value::Null), Ok("app"));
 }
 
 #[test]
 fn identifiers_that_could_break_a_url_are_refused() {
-    assert_eq!(with(|c| c["sub"] = json!("member/../x")), Err(JwtError::NoSession));
-    assert_eq!(with(|c| c["sub"] = json!("m\r\nx: y")), Err(JwtError::NoSession));
+    assert_eq!(with(|c| c["sub"] = json!("member/../x")), Err(JwtError::NoKind));
+    assert_eq!(with(|c| c["sub"] = json!("m\r\nx: y")), Err(JwtError::NoKind));
 }
 
 #[test]

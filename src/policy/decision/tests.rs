@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 
 use super::*;
-use crate::identity::{MemberId, MemberRef, Monotonic, OrganizationId, SessionId};
-use crate::policy::{Freshness, RouteMatch};
+use crate::identity::{ClientId, MemberId, MemberRef, Monotonic, OrganizationId, Scopes, SessionId};
+use crate::policy::{CanonicalPath, Facts, Freshness, HostName, RouteMatch};
 
 const NOW: i64 = 1_800_000_000;
 
@@ -42,6 +42,8 @@ fn route(access: Access) -> Arc<Route> {
         name: Arc::from("r"),
         matches: RouteMatch { hosts: Vec::new(), paths: Vec::new(), methods: Vec::new() },
         access,
+        shadow: None,
+        audience: None,
         freshness: Freshness {
             fresh_for: Duration::ZERO,
             max_staleness: Duration::ZERO,
@@ -55,11 +57,23 @@ fn route(access: Access) -> Arc<Route> {
     })
 }
 
+fn decided(route: &Arc<Route>, presented: Presented<'_>) -> Decision {
+    let (host, path, facts) =
+        (HostName::parse("a").unwrap(), CanonicalPath::parse("/").unwrap(), Facts::default());
+    let environment = Environment { client_ip: None, host: &host, path: &path, patterns: &[], facts: &facts };
+    decide(route, presented, environment, now())
+}
+
+fn principal(bound: Bound) -> MemberPrincipal {
+    MemberPrincipal { member: member(), bound, issued_at: None, seen_at: None }
+}
+
 fn admin_only(bound: Bound, sessions: Vec<MemberSession>) -> Result<String, Reason> {
-    let principal = Principal { member: member(), bound, issued_at: None, seen_at: None };
     let route = route(Access::Require(Requirement::Role(Arc::from("admin"))));
-    match decide(&route, Some((&principal, &evidence(sessions))), now()) {
-        Decision::Allow(permit) => Ok(permit.caller().unwrap().session.session_id.to_string()),
+    match decided(&route, Presented::Member(&principal(bound), &evidence(sessions))) {
+        Decision::Allow(permit) => {
+            Ok(permit.caller().unwrap().subject.session().unwrap().session_id.to_string())
+        }
         Decision::Refuse(refusal) => Err(refusal.reason),
     }
 }
@@ -92,19 +106,63 @@ fn a_caller_without_a_session_needs_one_that_meets_everything() {
 
 #[test]
 fn nobody_passes_but_on_a_public_route() {
-    let closed = decide(&route(Access::Require(Requirement::Authenticated)), None, now());
+    let closed = decided(&route(Access::Require(Requirement::Authenticated)), Presented::Nothing);
     assert!(matches!(closed, Decision::Refuse(refusal) if refusal.reason == Reason::CredentialMissing));
-    let open = decide(&route(Access::Public), None, now());
+    let open = decided(&route(Access::Public), Presented::Nothing);
     assert!(matches!(open, Decision::Allow(permit) if permit.caller().is_none()));
 }
 
 #[test]
 fn the_permit_tells_the_age_of_its_evidence() {
-    let principal = Principal { member: member(), bound: own("s1"), issued_at: None, seen_at: None };
     let route = route(Access::Require(Requirement::Authenticated));
     let evidence = evidence(vec![session("s1", "x", 60)]);
-    let Decision::Allow(permit) = decide(&route, Some((&principal, &evidence)), now()) else {
+    let Decision::Allow(permit) = decided(&route, Presented::Member(&principal(own("s1")), &evidence)) else {
         panic!("refused")
     };
     assert_eq!(permit.caller().unwrap().evidence_age, Duration::from_secs(7));
+}
+
+fn machine(scopes: &[&str]) -> Requirement {
+    Requirement::Machine { scopes: scopes.iter().map(|scope| Arc::from(*scope)).collect() }
+}
+
+fn machine_on(requirement: Requirement, held: &str, expires_in: i64) -> Result<(), Reason> {
+    let at = |second| Timestamp::from_second(NOW + second).unwrap();
+    let token = Arc::new(MachineToken {
+        client_id: ClientId::parse("m2m-client-1").unwrap(),
+        scopes: Scopes::parse(held),
+        issued_at: at(-10),
+        expires_at: at(expires_in),
+    });
+    match decided(&route(Access::Require(requirement)), Presented::Machine(&token)) {
+        Decision::Allow(_) => Ok(()),
+        Decision::Refuse(refusal) => Err(refusal.reason),
+    }
+}
+
+#[test]
+fn a_machine_passes_only_where_a_part_that_asks_for_machines_is_met() {
+    let not = |part| Requirement::Not(Box::new(part));
+    let banned = || Requirement::Role(Arc::from("banned"));
+    assert_eq!(machine_on(machine(&["a"]), "a b", 60), Ok(()));
+    assert_eq!(machine_on(machine(&["a", "c"]), "a b", 60), Err(Reason::ScopeMissing));
+    assert_eq!(machine_on(Requirement::Authenticated, "a", 60), Err(Reason::CredentialKind));
+    assert_eq!(machine_on(not(banned()), "a", 60), Err(Reason::CredentialKind));
+    assert_eq!(machine_on(not(machine(&["x"])), "a", 60), Err(Reason::CredentialKind));
+    assert_eq!(
+        machine_on(Requirement::Any(vec![machine(&["x"]), not(banned())]), "a", 60),
+        Err(Reason::ScopeMissing)
+    );
+    assert_eq!(machine_on(Requirement::All(vec![machine(&["a"]), not(banned())]), "a", 60), Ok(()));
+    assert_eq!(machine_on(Requirement::Any(vec![Requirement::Authenticated, machine(&[])]), "", 60), Ok(()));
+    assert_eq!(
+        machine_on(Requirement::All(vec![machine(&[]), Requirement::Authenticated]), "", 60),
+        Err(Reason::CredentialKind)
+    );
+}
+
+#[test]
+fn a_machines_token_ends_when_it_says() {
+    assert_eq!(machine_on(machine(&[]), "", -1), Ok(()), "within the skew");
+    assert_eq!(machine_on(machine(&[]), "", -2), Err(Reason::CredentialExpired));
 }

@@ -5,13 +5,33 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use proptest::prelude::*;
 
+use super::super::steps::refusal_of as refusal_of_case;
 use super::*;
-use crate::identity::{MemberId, MemberRef, Monotonic, OrganizationId, SessionId};
+use crate::identity::{MemberId, MemberRef, Monotonic, SessionId};
+use crate::policy::{CanonicalPath, Challenge, Facts, Reason};
+use crate::session::DeliveryMethod;
 
 const NOW: i64 = 1_800_000_000;
 
 fn now() -> Now {
     Now { wall: Timestamp::from_second(NOW).unwrap(), monotonic: Monotonic::default() }
+}
+
+/// Runs `look` on the case of a session, at a host and a path that no requirement here asks about.
+fn with_case<T>(session: &MemberSession, now: Now, look: impl FnOnce(Case<'_>) -> T) -> T {
+    let (host, path, facts) =
+        (HostName::parse("a").unwrap(), CanonicalPath::parse("/").unwrap(), Facts::default());
+    let subject = Subject::Member(Arc::new(session.clone()));
+    let environment = Environment { client_ip: None, host: &host, path: &path, patterns: &[], facts: &facts };
+    look(Case { subject: &subject, environment, now })
+}
+
+fn evaluate(requirement: &Requirement, session: &MemberSession, now: Now) -> Truth {
+    with_case(session, now, |case| super::evaluate(requirement, case))
+}
+
+fn refusal_of(requirement: &Requirement, session: &MemberSession, now: Now) -> (Reason, Option<Challenge>) {
+    with_case(session, now, |case| refusal_of_case(requirement, case))
 }
 
 fn factor(kind: &str, delivery: &str, proven_ago: Option<i64>) -> Factor {
@@ -52,6 +72,7 @@ fn role(name: &str) -> Requirement {
 fn wants(kind: &str, max_age: Option<u64>) -> Requirement {
     Requirement::Factor(FactorRequirement {
         kind: Some(FactorKind::from_name(kind)),
+        category: None,
         delivery: None,
         connection_id: None,
         max_age: max_age.map(Duration::from_secs),
@@ -61,6 +82,7 @@ fn wants(kind: &str, max_age: Option<u64>) -> Requirement {
 fn by(kind: Option<&str>, delivery: Option<&str>, connection: Option<&str>) -> Requirement {
     Requirement::Factor(FactorRequirement {
         kind: kind.map(FactorKind::from_name),
+        category: None,
         delivery: delivery.map(DeliveryMethod::new),
         connection_id: connection.map(Arc::from),
         max_age: None,

@@ -12,6 +12,8 @@ fn route(name: &str, host: &str, path: &str, methods: &[Method]) -> Route {
             methods: methods.to_vec(),
         },
         access: Access::Public,
+        shadow: None,
+        audience: None,
         freshness: Freshness {
             fresh_for: Duration::ZERO,
             max_staleness: Duration::ZERO,

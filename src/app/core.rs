@@ -1,0 +1,189 @@
+//! Building the decision point with everything it rests on.
+//!
+//! Must not build a door, nor open a listener: `app` does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustls::ClientConfig;
+
+use super::StartError;
+use super::trust::client_tls;
+use crate::config::Config;
+use crate::directory::{
+    AppTokenSource, Attempts, Clock, Guard, KeyVault, Memory, OrganizationSource, RbacSource, RedisLink,
+    SessionDirectory, Shared, Spelling, SystemClock,
+};
+use crate::engine::{Assertions, Engine, EngineSettings, KeyFailure, ManagedNames, Snapshot, Sources};
+use crate::policy::{Access, Requirement, Route, RouteMatch, RouteTable};
+use crate::stytch::{AppTokens, Keys, ProjectFacts, StytchClient, WrittenFacts, WrittenList};
+use crate::telemetry::{LineWriter, Metrics};
+
+/// Everything a decision needs, without the doors.
+pub(super) struct Core {
+    pub(super) engine: Arc<Engine>,
+    pub(super) client: StytchClient,
+    pub(super) link: Option<RedisLink>,
+    pub(super) memory: Memory,
+    /// How long what is forgotten is remembered.
+    pub(super) horizon: Duration,
+    pub(super) keys: Keys,
+    pub(super) facts: ProjectFacts,
+    pub(super) tls: Arc<ClientConfig>,
+}
+
+/// What stands in for the directory while a decision is explained.
+#[derive(Default)]
+pub struct Explained {
+    /// An answer of `GET /v1/b2b/sessions`.
+    pub sessions: Option<Vec<u8>>,
+    /// Members may be named by slug or external id.
+    pub as_written: bool,
+    /// Policies and names; the API is asked if there are none.
+    pub facts: Option<WrittenFacts>,
+    /// A JWT is to be verified, so keys are needed.
+    pub verifies: bool,
+    /// What time it is, if not now.
+    pub clock: Option<Arc<dyn Clock>>,
+}
+
+/// The decision point for explaining decisions: no door, no log, and what was written down in place of the directory
+/// if there is any.
+///
+/// Nothing comes back if keys are needed and could not be fetched.
+pub async fn build_to_explain(
+    config: &Config,
+    explained: Explained,
+) -> Result<Option<Arc<Engine>>, StartError> {
+    let metrics = Metrics::new()?;
+    let lines = LineWriter::off(metrics.log_lines_dropped.clone());
+    let clock = explained.clock.unwrap_or_else(|| Arc::new(SystemClock::start()));
+    let core = build_core(config, Arc::clone(&clock), &metrics, &lines)?;
+    if explained.verifies {
+        tokio::spawn(core.keys.clone().keep_fresh());
+        let mut loaded = core.keys.loaded();
+        let waited = tokio::time::timeout(Duration::from_secs(10), loaded.wait_for(|loaded| *loaded)).await;
+        if !matches!(waited, Ok(Ok(_))) {
+            return Ok(None);
+        }
+    }
+    let directory: Arc<dyn SessionDirectory> = match explained.sessions {
+        None => Arc::new(core.memory),
+        Some(body) => {
+            let spelling = if explained.as_written { Spelling::AsWritten } else { Spelling::Canonical };
+            let pointers = Arc::clone(&config.stytch.claim_pointers);
+            Arc::new(WrittenList::new(body, spelling, Arc::new(core.memory), Arc::clone(&clock), pointers))
+        }
+    };
+    type Facts = (Arc<dyn RbacSource>, Arc<dyn OrganizationSource>, Option<Arc<dyn AppTokenSource>>);
+    let (rbac, organizations, apps): Facts = match explained.facts {
+        None => (Arc::new(core.facts.clone()), Arc::new(core.facts), None),
+        Some(facts) => (Arc::new(facts.clone()), Arc::new(facts.clone()), Some(Arc::new(facts))),
+    };
+    let apps = apps.unwrap_or_else(|| {
+        let (apps, deadline) = (Arc::clone(&config.stytch.apps), config.guard.deadline);
+        Arc::new(AppTokens::new(&core.client, apps, core.horizon, deadline, &metrics))
+    });
+    let attempts = Arc::new(Attempts::new(config.unknown_tokens));
+    let keys = Arc::new(core.keys);
+    let sources = Sources { directory, keys, rbac, organizations, apps, attempts };
+    let engine = build_engine(config, sources, clock, &metrics, &lines)?;
+    Ok(Some(Arc::new(engine)))
+}
+
+/// Builds the decision point with its directory.
+pub(super) fn build_core(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    metrics: &Metrics,
+    lines: &LineWriter,
+) -> Result<Core, StartError> {
+    let tls = client_tls(config)?;
+    let client = StytchClient::new(&config.stytch, &tls, Arc::clone(&clock), metrics.clone());
+    let link = match &config.shared {
+        Some(settings) => Some(RedisLink::new(settings, Arc::clone(&clock), metrics)?),
+        None => None,
+    };
+    let vault = link.clone().map(|link| Arc::new(link) as Arc<dyn KeyVault>);
+    let keys = Keys::new(&client, &config.stytch, vault, metrics.clone());
+    let guard = Guard::new(Arc::new(client.clone()), Arc::clone(&clock), &config.guard, metrics);
+    let mut tiers: Arc<dyn SessionDirectory> = Arc::new(guard);
+    if let Some(link) = link.clone() {
+        let deadline = config.guard.deadline;
+        tiers = Arc::new(Shared::new(link, tiers, deadline, Arc::clone(&clock), &config.memory, metrics));
+    }
+    let attempts = Arc::new(Attempts::new(config.unknown_tokens));
+    let settings = config.memory.clone();
+    let memory = Memory::new(tiers, Arc::clone(&clock), settings, Arc::clone(&attempts), metrics);
+    let facts = ProjectFacts::new(&client, &config.stytch.rbac, metrics);
+    let horizon = config.memory.horizon;
+    let (apps, deadline) = (Arc::clone(&config.stytch.apps), config.guard.deadline);
+    let apps = AppTokens::new(&client, apps, horizon, deadline, metrics);
+    let sources = Sources {
+        directory: Arc::new(memory.clone()),
+        keys: Arc::new(keys.clone()),
+        rbac: Arc::new(facts.clone()),
+        organizations: Arc::new(facts.clone()),
+        apps: Arc::new(apps),
+        attempts,
+    };
+    let engine = build_engine(config, sources, clock, metrics, lines)?;
+    Ok(Core { engine: Arc::new(engine), client, link, memory, horizon, keys, facts, tls })
+}
+
+/// Builds the decision point over any directory.
+fn build_engine(
+    config: &Config,
+    sources: Sources,
+    clock: Arc<dyn Clock>,
+    metrics: &Metrics,
+    lines: &LineWriter,
+) -> Result<Engine, KeyFailure> {
+    let settings = EngineSettings {
+        max_tokens: config.memory.max_entries,
+        recheck_every: config.recheck_every,
+        max_rechecks: config.guard.max_in_flight.div_ceil(4),
+    };
+    let (metrics, lines) = (metrics.clone(), lines.clone());
+    Ok(Engine::new(rules(config, None)?, sources, clock, settings, metrics, lines))
+}
+
+/// Everything of the configuration that a decision depends on.
+///
+/// `before` is kept if nothing about it changed: its keys may be known to nobody else.
+pub(super) fn rules(config: &Config, before: Option<&Arc<Assertions>>) -> Result<Snapshot, KeyFailure> {
+    let assertions = match (&config.headers.assertion, before) {
+        (None, _) => None,
+        (Some(settings), Some(before)) if before.settings() == settings => Some(Arc::clone(before)),
+        (Some(settings), _) => Some(Arc::new(Assertions::new(settings.clone(), Timestamp::now())?)),
+    };
+    Ok(Snapshot {
+        routes: RouteTable::new(config.routes.iter().cloned()),
+        credentials: config.credentials.clone().into(),
+        jwt_rules: Arc::new(config.jwt_rules.clone()),
+        managed_names: Arc::new(ManagedNames::new(&config.headers)),
+        assertions,
+        negative_for: config.memory.negative_for,
+        own_route: Arc::new(own_route(config)),
+        jwt_evidence: config.jwt_evidence,
+        claim_pointers: Arc::clone(&config.stytch.claim_pointers),
+    })
+}
+
+/// What the gateway's own pages require: any member session, as fresh as routes want it that say nothing.
+fn own_route(config: &Config) -> Route {
+    Route {
+        name: Arc::from(".portcullis"),
+        matches: RouteMatch { hosts: Vec::new(), paths: Vec::new(), methods: Vec::new() },
+        access: Access::Require(Requirement::Authenticated),
+        shadow: None,
+        audience: None,
+        freshness: config.freshness,
+        upstream: Arc::from(""),
+        case_insensitive: false,
+        keep_encoded_slash: false,
+        keep_path_parameters: false,
+        websocket: false,
+    }
+}

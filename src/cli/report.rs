@@ -1,0 +1,142 @@
+//! A decision's report as people read it.
+//!
+//! Must not know where the report came from, nor leave out what the JSON has.
+
+use super::say;
+use crate::engine::{Asked, Considered, Report, ReportedRefusal};
+use crate::policy::{Explanation, Truth};
+
+/// Tells the whole report.
+pub(super) fn tell(report: &Report) {
+    say(&format!("request   {} {}{}", report.method, report.host, report.path));
+    match &report.route {
+        Some(route) => {
+            say(&format!("route     {} -> upstream `{}`", route.name, route.upstream));
+            say(&format!(
+                "          evidence at most {} old, {} more while the directory fails",
+                route.max_staleness, route.stale_if_error
+            ));
+        }
+        None => say("route     none"),
+    }
+    tell_considered(&report.considered);
+    if let Some(caller) = &report.caller {
+        let of = |text: &Option<String>| text.clone().unwrap_or_default();
+        let who = match caller.kind {
+            "machine" => format!("machine `{}`", of(&caller.client_id)),
+            "app" => format!(
+                "app `{}` for member `{}` of `{}`",
+                of(&caller.client_id),
+                of(&caller.member_id),
+                of(&caller.organization_id)
+            ),
+            _ => {
+                let judged = caller
+                    .session_id
+                    .as_ref()
+                    .map_or_else(|| "any one active session".to_owned(), |id| format!("session `{id}`"));
+                format!(
+                    "member `{}` of `{}`, judged on {judged}",
+                    of(&caller.member_id),
+                    of(&caller.organization_id)
+                )
+            }
+        };
+        say(&format!("caller    {who}"));
+    }
+    if let Some(age) = report.evidence_age_ms {
+        say(&format!("evidence  {}.{:03}s old", age / 1000, age % 1000));
+    }
+    if report.route.as_ref().is_some_and(|route| route.public) {
+        say("requires  nothing: the route is public");
+    }
+    if let Some(asked) = &report.asked {
+        say(if report.caller.is_some() {
+            "requires  (nothing active to hold it against)"
+        } else {
+            "requires"
+        });
+        tell_asked(asked, "          ", true, true);
+    }
+    for held in &report.held {
+        say(&format!("requires  (held against {})", held.against));
+        tell_part(&held.requirement, "          ", true, true);
+        if let Some(shadow) = &held.shadow {
+            say("shadow    (tried, not enforced)");
+            tell_part(shadow, "          ", true, true);
+        }
+    }
+    match &report.refusal {
+        None => say("decision  allow"),
+        Some(refusal) => tell_refusal(refusal),
+    }
+    for (name, value) in &report.headers {
+        say(&format!("injects   {name}: {value}"));
+    }
+}
+
+/// Tells a refusal with what helps.
+pub(super) fn tell_refusal(refusal: &ReportedRefusal) {
+    say(&format!("decision  refuse {} {}: {}", refusal.status, refusal.reason, refusal.title));
+    if refusal.reason == "path_ambiguous" {
+        say("          an origin may read this path in another way, and that is not this route's");
+    }
+    say(&format!("remedy    {}", refusal.remedy));
+    if !refusal.acr_values.is_empty() || refusal.max_age_seconds.is_some() {
+        let age =
+            refusal.max_age_seconds.map_or_else(String::new, |age| format!(", proven at most {age}s ago"));
+        say(&format!("          {}{age}", refusal.acr_values.join(" ")));
+    }
+}
+
+/// Those that nearly matched by name, and how many did not come near.
+fn tell_considered(considered: &[Considered]) {
+    for place in considered.iter().filter(|place| matches!(place.standing, "outranked" | "other_method")) {
+        let why = match place.standing {
+            "outranked" => "matches, and is outranked",
+            _ => "does not take the method",
+        };
+        say(&format!("          not `{}` ({}{}): {why}", place.route, host(place), place.path));
+    }
+    let count = |standing: &str| considered.iter().filter(|place| place.standing == standing).count();
+    let (hosts, paths) = (count("other_host"), count("other_path"));
+    if hosts + paths > 0 {
+        let of_hosts = if hosts > 0 { format!(", {hosts} for another host") } else { String::new() };
+        say(&format!("          not {} others: {paths} for another path{of_hosts}", hosts + paths));
+    }
+}
+
+fn host(place: &Considered) -> &str {
+    if place.host == "-" { "" } else { &place.host }
+}
+
+fn tell_part(part: &Explanation, indent: &str, is_root: bool, is_last: bool) {
+    let mark = match part.truth {
+        Truth::True => "met",
+        Truth::False => "not met",
+        Truth::Unknown => "unknown",
+    };
+    let observed = if part.observed.is_empty() { String::new() } else { format!("  — {}", part.observed) };
+    let (branch, below) = branches(indent, is_root, is_last);
+    say(&format!("{branch}[{mark}] {}{observed}", part.requirement));
+    for (index, inner) in part.parts.iter().enumerate() {
+        tell_part(inner, &below, false, index + 1 == part.parts.len());
+    }
+}
+
+fn tell_asked(asked: &Asked, indent: &str, is_root: bool, is_last: bool) {
+    let (branch, below) = branches(indent, is_root, is_last);
+    say(&format!("{branch}{}", asked.requirement));
+    for (index, inner) in asked.parts.iter().enumerate() {
+        tell_asked(inner, &below, false, index + 1 == asked.parts.len());
+    }
+}
+
+/// What stands before a line, and before those below it.
+fn branches(indent: &str, is_root: bool, is_last: bool) -> (String, String) {
+    match (is_root, is_last) {
+        (true, _) => (indent.to_owned(), indent.to_owned()),
+        (false, true) => (format!("{indent}└─ "), format!("{indent}   ")),
+        (false, false) => (format!("{indent}├─ "), format!("{indent}│  ")),
+    }
+}

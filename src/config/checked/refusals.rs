@@ -1,0 +1,159 @@
+//! Checking how refusals meet browsers and other people's pages.
+//!
+//! Must not let a browser be sent anywhere the configuration does not name in full.
+
+use std::time::Duration;
+
+use http::{HeaderName, Method, Uri};
+
+use super::checker::Checker;
+use super::own::origin_as_sent;
+use crate::config::diagnostics::Code;
+use crate::config::raw::{RawCors, RawRefusals, RawSignIn};
+use crate::config::tree::Path;
+use crate::doors::{CorsSettings, RefusalSettings, SignInSettings};
+
+impl Checker<'_> {
+    pub(super) fn refusals(
+        &mut self,
+        raw: Option<&RawRefusals>,
+        sign_in: Option<&RawSignIn>,
+        cors: Option<&RawCors>,
+        root: &Path,
+    ) -> RefusalSettings {
+        let default = RawRefusals::default();
+        let raw = raw.unwrap_or(&default);
+        let path = root.key("refusals");
+        let usual = RefusalSettings::default();
+        let type_prefix = raw.type_prefix.clone().unwrap_or(usual.type_prefix);
+        if format!("{type_prefix}reason").parse::<Uri>().is_err() && !type_prefix.starts_with("urn:") {
+            let message = format!("`{type_prefix}` does not begin a URI");
+            let hint = "such as `https://docs.example.com/reasons#`";
+            self.note(Code::InvalidValue, &path.key("type_prefix"), message, Some(hint));
+        }
+        let page = raw.page.as_deref().and_then(|name| self.page(name, &path.key("page")));
+        RefusalSettings {
+            sign_in: sign_in.and_then(|raw| self.sign_in(raw, &root.key("sign_in"))),
+            cors: cors.map(|raw| self.cors(raw, &root.key("cors"))),
+            details: raw.details.unwrap_or_default(),
+            type_prefix,
+            page,
+        }
+    }
+
+    /// A template that renders.
+    fn page(&mut self, name: &str, path: &Path) -> Option<String> {
+        let text = match (self.environment.file)(&self.file(name)) {
+            Ok(text) => text,
+            Err(error) => {
+                self.note(Code::InvalidValue, path, format!("`{name}` cannot be read: {error}"), None);
+                return None;
+            }
+        };
+        let mut templates = minijinja::Environment::new();
+        if let Err(error) = templates.add_template("page", &text) {
+            let line = error.line().map_or_else(String::new, |line| format!(" in line {line}"));
+            let message = format!("`{name}` is no template: {}{line}", error.kind());
+            self.note(Code::InvalidValue, path, message, Some("the syntax is Jinja's"));
+            return None;
+        }
+        Some(text)
+    }
+
+    fn sign_in(&mut self, raw: &RawSignIn, path: &Path) -> Option<SignInSettings> {
+        let Some(url) = &raw.url else {
+            let hint = Some("such as `url: https://login.example.com`");
+            self.note(Code::Missing, path, "`sign_in` needs a `url`", hint);
+            return None;
+        };
+        for (text, key) in [(Some(url), "url"), (raw.step_up_url.as_ref(), "step_up_url")] {
+            if text.is_some_and(|text| !is_page(text)) {
+                let message = format!("`{}` is not the address of a page", text.map_or("", |text| text));
+                let hint = "scheme, host and path, such as `https://login.example.com/sign-in`";
+                self.note(Code::InvalidValue, &path.key(key), message, Some(hint));
+            }
+        }
+        let return_param = raw.return_param.clone().unwrap_or_else(|| "next".to_owned());
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+        if return_param.is_empty() || !return_param.bytes().all(plain) {
+            let message = format!("`{return_param}` cannot name a parameter");
+            self.note(Code::InvalidValue, &path.key("return_param"), message, Some("such as `next`"));
+        }
+        let https = match raw.scheme.as_deref() {
+            None => None,
+            Some("https") => Some(true),
+            Some("http") => Some(false),
+            Some(other) => {
+                let message = format!("`{other}` is neither of the two");
+                self.note(Code::InvalidValue, &path.key("scheme"), message, Some("`https` or `http`"));
+                None
+            }
+        };
+        let max_redirects = self.count(raw.max_redirects, 4, &path.key("max_redirects"));
+        Some(SignInSettings {
+            step_up_url: raw.step_up_url.clone().unwrap_or_else(|| url.clone()),
+            url: url.clone(),
+            return_param,
+            https,
+            max_redirects,
+        })
+    }
+
+    fn cors(&mut self, raw: &RawCors, path: &Path) -> CorsSettings {
+        let mut origins = Vec::new();
+        for (index, origin) in raw.origins.iter().flatten().enumerate() {
+            match origin_as_sent(origin) {
+                Ok(origin) => origins.push(origin),
+                Err((message, hint)) => {
+                    self.note(Code::InvalidValue, &path.key("origins").index(index), message, Some(&hint));
+                }
+            }
+        }
+        if raw.origins.as_ref().is_none_or(Vec::is_empty) {
+            let hint = Some("such as `origins: [https://app.example.com]`");
+            self.note(Code::Missing, path, "`cors` without `origins` allows nobody", hint);
+        }
+        let mut names = |texts: &Option<Vec<String>>, key: &str| -> Vec<HeaderName> {
+            let mut read = Vec::new();
+            for (index, text) in texts.iter().flatten().enumerate() {
+                match HeaderName::try_from(text.to_ascii_lowercase()) {
+                    Ok(name) => read.push(name),
+                    Err(_) => {
+                        let path = path.key(key).index(index);
+                        self.note(Code::InvalidValue, &path, format!("`{text}` is no header name"), None);
+                    }
+                }
+            }
+            read
+        };
+        let (headers, expose) = (names(&raw.headers, "headers"), names(&raw.expose, "expose"));
+        let mut methods = Vec::new();
+        for (index, text) in raw.methods.iter().flatten().enumerate() {
+            match Method::from_bytes(text.as_bytes()) {
+                Ok(method) if text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') => {
+                    methods.push(method);
+                }
+                _ => {
+                    let path = path.key("methods").index(index);
+                    self.note(Code::InvalidValue, &path, format!("`{text}` is not a method"), None);
+                }
+            }
+        }
+        let max_age = self.duration(raw.max_age.as_deref(), Duration::from_secs(600), &path.key("max_age"));
+        CorsSettings {
+            origins,
+            credentials: raw.credentials.unwrap_or(true),
+            methods,
+            headers,
+            expose,
+            max_age,
+        }
+    }
+}
+
+/// `http` or `https`, a host, no fragment; a query is kept.
+fn is_page(text: &str) -> bool {
+    let uri = text.parse::<Uri>().ok();
+    let named = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some();
+    uri.as_ref().is_some_and(named) && !text.contains(['#', '\\', '"', '<', '>']) && !text.contains('@')
+}

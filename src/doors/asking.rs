@@ -1,0 +1,139 @@
+//! Who is asking, as far as the shape of an answer depends on it: a browser that goes somewhere, a script, a gRPC client.
+//!
+//! Must not change what is decided, only how a refusal is told.
+
+use http::{HeaderMap, Method, header};
+
+use super::sign_in::TRAIL_COOKIE;
+
+/// How a refusal is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Form {
+    /// `application/problem+json` (RFC 9457).
+    #[default]
+    Problem,
+    /// A page, for a person in front of a browser.
+    Page,
+    /// Trailers alone, with a gRPC status.
+    Grpc,
+}
+
+/// What of a request a refusal's answer depends on.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Asking {
+    pub(super) form: Form,
+    /// The browser may be sent elsewhere, and back to here: only for a page that somebody opens by a safe method.
+    pub(super) return_to: Option<String>,
+    /// Where it was sent before, a moment ago.
+    pub(super) trail: Option<String>,
+}
+
+impl Asking {
+    /// Reads the shape of the request alone.
+    pub(super) fn of(method: &Method, headers: &HeaderMap) -> Self {
+        Self { form: form(method, headers), ..Self::default() }
+    }
+
+    /// The same for a request that came to `authority` and asked for `path` and `query`.
+    pub(super) fn coming_back(
+        self,
+        method: &Method,
+        headers: &HeaderMap,
+        https: bool,
+        authority: &str,
+        target: (&str, Option<&str>),
+    ) -> Self {
+        if self.form != Form::Page || *method != Method::GET || !opens_a_document(headers) {
+            return self;
+        }
+        let (path, query) = target;
+        let scheme = if https { "https" } else { "http" };
+        let query = query.map_or_else(String::new, |query| format!("?{query}"));
+        Self {
+            return_to: Some(format!("{scheme}://{authority}{path}{query}")),
+            trail: trail(headers),
+            ..self
+        }
+    }
+}
+
+fn form(method: &Method, headers: &HeaderMap) -> Form {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if text("content-type").starts_with("application/grpc") {
+        return Form::Grpc;
+    }
+    let wants_page = match text("sec-fetch-mode") {
+        "navigate" => true,
+        // An old browser, or none: only whoever names HTML wants it, and scripts of old named themselves.
+        "" => {
+            (*method == Method::GET || *method == Method::HEAD)
+                && accepts_html(text("accept"))
+                && !headers.contains_key("x-requested-with")
+        }
+        _ => false,
+    };
+    if wants_page { Form::Page } else { Form::Problem }
+}
+
+fn accepts_html(accept: &str) -> bool {
+    accept.split(',').any(|kind| kind.split(';').next().is_some_and(|kind| kind.trim() == "text/html"))
+}
+
+/// A window of its own, not a frame within another page: that would show a sign-in page nobody could trust.
+fn opens_a_document(headers: &HeaderMap) -> bool {
+    headers.get("sec-fetch-dest").is_none_or(|place| place == "document")
+}
+
+/// The trail cookie's value.
+fn trail(headers: &HeaderMap) -> Option<String> {
+    let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(name, _)| *name == TRAIL_COOKIE).map(|(_, value)| value.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn only_a_browser_that_goes_somewhere_gets_a_page() {
+        const HTML: &str = "text/html,application/xhtml+xml,*/*;q=0.8";
+        for (method, fields, form) in [
+            (Method::GET, &[("sec-fetch-mode", "navigate")][..], Form::Page),
+            (Method::POST, &[("sec-fetch-mode", "navigate")], Form::Page),
+            (Method::GET, &[("accept", HTML)], Form::Page),
+            (Method::GET, &[("accept", HTML), ("sec-fetch-mode", "cors")], Form::Problem),
+            (Method::GET, &[("accept", HTML), ("x-requested-with", "XMLHttpRequest")], Form::Problem),
+            (Method::POST, &[("accept", HTML)], Form::Problem),
+            (Method::GET, &[("accept", "*/*")], Form::Problem),
+            (Method::GET, &[], Form::Problem),
+            (Method::POST, &[("content-type", "application/grpc+proto")], Form::Grpc),
+        ] {
+            assert_eq!(super::form(&method, &headers(fields)), form, "{method} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn the_way_back_is_the_whole_link_and_only_for_a_document_opened_by_get() {
+        let navigate = [("sec-fetch-mode", "navigate"), ("cookie", "a=b; portcullis_sign_in=x~y")];
+        let back = |method: Method, extra: &[(&'static str, &'static str)]| {
+            let headers = headers(&[&navigate[..], extra].concat());
+            let asking = Asking::of(&method, &headers);
+            asking.coming_back(&method, &headers, true, "app.example.com:8443", ("/a/b", Some("x=%2F&y")))
+        };
+        let asking = back(Method::GET, &[]);
+        assert_eq!(asking.return_to.as_deref(), Some("https://app.example.com:8443/a/b?x=%2F&y"));
+        assert_eq!(asking.trail.as_deref(), Some("x~y"));
+        assert_eq!(back(Method::POST, &[]).return_to, None);
+        assert_eq!(back(Method::GET, &[("sec-fetch-dest", "iframe")]).return_to, None);
+    }
+}

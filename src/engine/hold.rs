@@ -1,0 +1,238 @@
+//! Holding a route against a caller who is known: evidence, facts, policy; once more with fresher evidence before a
+//! refusal.
+//!
+//! Must not stand on an old reading of the clock after it waited, nor refuse anybody on evidence older than they are.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::AccessRequest;
+use super::check::Engine;
+use super::record::{Course, ShadowDifference};
+use super::snapshot::Snapshot;
+use crate::directory::{DirectoryError, SessionQuery, Spelling};
+use crate::identity::{AppToken, Bound, MemberPrincipal, MemberRef, Now, Principal};
+use crate::policy::{
+    Access, CanonicalPath, Decision, Environment, Facts, HostName, Presented, Reason, Refusal, Requirement,
+    Route, asks_for_names, decide, judge,
+};
+use crate::session::Evidence;
+
+/// Clock difference between us and whoever dates credentials (section 4.3).
+const SKEW: Duration = Duration::from_secs(2);
+
+/// What a requirement may look at of the request.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) host: &'a HostName,
+    pub(super) path: &'a CanonicalPath,
+    pub(super) client_ip: Option<IpAddr>,
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn of(request: &AccessRequest<'a>) -> Self {
+        Self { host: request.host, path: request.path, client_ip: request.peer.address }
+    }
+
+    fn environment(self, route: &'a Route, facts: &'a Facts) -> Environment<'a> {
+        let Place { host, path, client_ip } = self;
+        Environment { client_ip, host, path, patterns: &route.matches.paths, facts }
+    }
+}
+
+impl Engine {
+    /// The decision on a public route, which asks nothing.
+    pub(super) fn open_to_all(&self, route: &Arc<Route>, request: &AccessRequest<'_>) -> Decision {
+        let facts = Facts::default();
+        decide(route, Presented::Nothing, Place::of(request).environment(route, &facts), self.clock.now())
+    }
+
+    /// Evidence and policy for the caller who is known by now.
+    pub(super) async fn hold(
+        &self,
+        route: &Arc<Route>,
+        place: Place<'_>,
+        snapshot: &Snapshot,
+        course: &mut Course,
+    ) -> Result<Decision, Refusal> {
+        match course.principal.clone() {
+            None => Err(Reason::CredentialMissing.into()),
+            Some(Principal::Member(principal)) => {
+                self.hold_member(route, &principal, place, snapshot, course).await
+            }
+            Some(Principal::Machine(token)) => {
+                Ok(self.settle(route, Presented::Machine(&token), place, course))
+            }
+            Some(Principal::App(token)) => self.hold_app(route, &token, place, course).await,
+        }
+    }
+
+    async fn hold_member(
+        &self,
+        route: &Arc<Route>,
+        principal: &MemberPrincipal,
+        place: Place<'_>,
+        snapshot: &Snapshot,
+        course: &mut Course,
+    ) -> Result<Decision, Refusal> {
+        let mut query = SessionQuery {
+            member: principal.member.clone(),
+            spelling: match principal.bound {
+                Bound::Session(_) => Spelling::Canonical,
+                Bound::AnySession => Spelling::AsWritten,
+            },
+            freshness: route.freshness,
+            settled: course.asked_again.is_some(),
+            newer_than: None,
+            vouched: course.vouched.clone(),
+            now: course.asked_again.unwrap_or_else(|| self.clock.now()),
+        };
+        let mut evidence = self.evidence(&query).await?;
+        let now = self.clock.now();
+        if course.asked_again.is_some() && evidence.age(now.monotonic) > route.freshness.max_staleness {
+            // The turn of the member's streams began a while ago; what was new enough then may not be now.
+            query.now = now;
+            evidence = self.evidence(&query).await?;
+        }
+        let presented = Presented::Member(principal, &evidence);
+        self.look_up(route, presented, place, course).await;
+        let decision = self.settle(route, presented, place, course);
+        let now = self.clock.now();
+
+        // Whoever is calling had the credential when the request came, so a list asked for since cannot be older.
+        let asked_since = evidence.fetched_at().monotonic >= query.now.monotonic;
+        // While the directory fails there is nothing newer to be had than what stands in for it.
+        let stands_in = matches!(evidence, Evidence::Vouched(_));
+        if asked_since || stands_in || !should_confirm(&decision, principal, &evidence, snapshot, now) {
+            course.evidence = Some(evidence);
+            return Ok(decision);
+        }
+        // Newer than the request, not than the list: a lookup already in the air may have been answered before the
+        // caller signed in.
+        query.newer_than = Some(query.now.monotonic);
+        query.now = now;
+        course.evidence = Some(evidence);
+        let evidence = self.evidence(&query).await?;
+        let presented = Presented::Member(principal, &evidence);
+        self.look_up(route, presented, place, course).await;
+        let decision = self.settle(route, presented, place, course);
+        course.evidence = Some(evidence);
+        Ok(decision)
+    }
+
+    async fn hold_app(
+        &self,
+        route: &Arc<Route>,
+        token: &Arc<AppToken>,
+        place: Place<'_>,
+        course: &mut Course,
+    ) -> Result<Decision, Refusal> {
+        // Nobody is asked about a token of a kind the route does not take.
+        let takes = match &route.access {
+            Access::Public => false,
+            Access::Require(requirement) => {
+                requirement.any_part(&|part| matches!(part, Requirement::App { .. }))
+            }
+        };
+        if !takes {
+            return Err(Reason::CredentialKind.into());
+        }
+        let asked = self.sources.apps.introspect(token, route.freshness, self.clock.now());
+        let introspection = asked.wait().await.map_err(refused)?;
+        let presented = Presented::App(token, &introspection);
+        self.look_up(route, presented, place, course).await;
+        let decision = self.settle(route, presented, place, course);
+        course.introspection = Some(introspection);
+        Ok(decision)
+    }
+
+    async fn evidence(&self, query: &SessionQuery) -> Result<Evidence, Refusal> {
+        self.sources.directory.active_sessions(query).wait().await.map_err(refused)
+    }
+
+    /// Has the policy decide, and the shadow requirement beside it.
+    fn settle(
+        &self,
+        route: &Arc<Route>,
+        presented: Presented<'_>,
+        place: Place<'_>,
+        course: &mut Course,
+    ) -> Decision {
+        let now = self.clock.now();
+        let environment = place.environment(route, &course.facts);
+        let decision = decide(route, presented, environment, now);
+        course.shadow = route.shadow.as_ref().map(|shadow| {
+            let would = judge(shadow, presented, environment, now).err().map(|refusal| refusal.reason);
+            let enforced = match &decision {
+                Decision::Allow(_) => None,
+                Decision::Refuse(refusal) => Some(refusal.reason),
+            };
+            let result = match (enforced, would) {
+                (None, None) => "same",
+                (None, Some(_)) => "would_refuse",
+                (Some(_), None) => "would_allow",
+                (Some(one), Some(other)) if one == other => "same",
+                (Some(_), Some(_)) => "other_reason",
+            };
+            ShadowDifference { result, reason: would, enforced }
+        });
+        decision
+    }
+
+    /// What the route asks about besides the session, as far as it can be had; what cannot stays unknown and refuses.
+    async fn look_up(&self, route: &Route, presented: Presented<'_>, place: Place<'_>, course: &mut Course) {
+        let Access::Require(requirement) = &route.access else { return };
+        let Some(member) = member_of(presented) else { return };
+        let requirements = || std::iter::once(requirement).chain(&route.shadow);
+        let asks_permission = |part: &Requirement| matches!(part, Requirement::Permission(_));
+        if requirements().any(|requirement| requirement.any_part(&asks_permission)) {
+            let now = self.clock.now();
+            let policy = self.sources.rbac.policy(now).wait().await;
+            let roles = self.sources.rbac.organization_roles(&member.organization_id, now).wait().await;
+            course.facts.policy = policy.inspect_err(|error| tell("policy", error)).ok();
+            course.facts.organization_roles =
+                roles.inspect_err(|error| tell("organization's policy", error)).ok();
+        }
+        let environment = place.environment(route, &course.facts);
+        if requirements().any(|requirement| asks_for_names(requirement, presented, &environment)) {
+            let names =
+                self.sources.organizations.names(&member.organization_id, self.clock.now()).wait().await;
+            course.facts.organization_names = names.inspect_err(|error| tell("organization", error)).ok();
+        }
+    }
+}
+
+/// Whether a refusal rests on evidence that is older than the credential, or than `negative_for` (section 4.3).
+fn should_confirm(
+    decision: &Decision,
+    principal: &MemberPrincipal,
+    evidence: &Evidence,
+    snapshot: &Snapshot,
+    now: Now,
+) -> bool {
+    let Decision::Refuse(refusal) = decision else {
+        return false;
+    };
+    refusal.reason.rests_on_evidence()
+        && (evidence.age(now.monotonic) > snapshot.negative_for
+            || principal.issued_at.is_some_and(|issued_at| evidence.may_predate(issued_at, SKEW, now))
+            || principal.seen_at.is_some_and(|seen_at| evidence.fetched_at().monotonic < seen_at))
+}
+
+/// Whose organization is asked about, in the directory's own spelling.
+fn member_of(presented: Presented<'_>) -> Option<MemberRef> {
+    match presented {
+        Presented::Member(_, evidence) => evidence.list().map(|list| list.member.clone()),
+        Presented::App(token, _) => Some(token.member.clone()),
+        Presented::Machine(_) | Presented::Nothing => None,
+    }
+}
+
+fn tell(what: &'static str, error: &DirectoryError) {
+    tracing::debug!(what, %error, "could not be looked up");
+}
+
+fn refused(error: DirectoryError) -> Refusal {
+    error.refusal()
+}

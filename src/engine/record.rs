@@ -1,0 +1,185 @@
+//! The record of a decision: what was found out on the way to it, counted and written once.
+//!
+//! Must not decide anything, nor hold a credential.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::AccessRequest;
+use super::check::Engine;
+use crate::identity::{Introspection, Now, Principal};
+use crate::policy::{Decision, Facts, Reason, Refusal, Route};
+use crate::session::{ActiveSessions, Evidence};
+use crate::telemetry::{DecisionRecord, RequestId, ShadowRecord, TraceContext, milliseconds};
+
+/// How a shadow requirement would have decided, where it would have decided differently.
+pub(super) struct ShadowDifference {
+    pub(super) result: &'static str,
+    /// What it would have been refused for.
+    pub(super) reason: Option<Reason>,
+    /// What it was refused for.
+    pub(super) enforced: Option<Reason>,
+}
+
+/// What was found out on the way to a decision.
+#[derive(Default)]
+pub(super) struct Course {
+    pub(super) route: Option<Arc<Route>>,
+    pub(super) principal: Option<Principal>,
+    pub(super) evidence: Option<Evidence>,
+    pub(super) introspection: Option<Introspection>,
+    pub(super) facts: Facts,
+    pub(super) shadow: Option<ShadowDifference>,
+    pub(super) vouched: Option<Arc<ActiveSessions>>,
+    pub(super) by_bearer: bool,
+    /// When it was that an open stream's turn came to be asked about again: what was learnt before will not do unless
+    /// it is fresh, and one answer will do for all streams of a member.
+    pub(super) asked_again: Option<Now>,
+}
+
+impl Course {
+    /// How old what the decision rested on was.
+    fn evidence_age(&self, now: Now) -> Option<Duration> {
+        let introspected = self.introspection.as_ref();
+        let introspected = introspected.map(|asked| now.monotonic.since(asked.fetched_at.monotonic));
+        self.evidence.as_ref().map(|evidence| evidence.age(now.monotonic)).or(introspected)
+    }
+
+    /// What the decision rested on, by how old it was for its route.
+    fn kind_of_evidence(&self, now: Now) -> Option<&'static str> {
+        if matches!(self.principal, Some(Principal::Machine(_))) {
+            return Some("token");
+        }
+        let (age, freshness) = (self.evidence_age(now)?, self.route.as_ref()?.freshness);
+        Some(match self.evidence {
+            Some(Evidence::Vouched(_)) => "jwt",
+            _ if age <= freshness.fresh_for => "fresh",
+            _ if age <= freshness.max_staleness => "stale",
+            _ => "stale_error",
+        })
+    }
+}
+
+/// What was asked for, as far as it is recorded.
+pub(super) struct Asked<'a> {
+    pub(super) request_id: &'a RequestId,
+    pub(super) trace: &'a TraceContext,
+    /// Method, host and canonical path.
+    pub(super) target: Option<(&'a str, &'a str, &'a str)>,
+    pub(super) client_ip: Option<std::net::IpAddr>,
+}
+
+impl<'a> From<&AccessRequest<'a>> for Asked<'a> {
+    fn from(request: &AccessRequest<'a>) -> Self {
+        Self {
+            request_id: request.request_id,
+            trace: request.trace,
+            target: Some((request.method.as_str(), request.host.as_str(), request.path.as_str())),
+            client_ip: request.peer.address,
+        }
+    }
+}
+
+impl Engine {
+    /// Counts and records a refusal of a request that was too malformed to be decided on.
+    pub fn record_refusal(&self, request_id: &RequestId, trace: &TraceContext, reason: Reason) {
+        let asked = Asked { request_id, trace, target: None, client_ip: None };
+        self.write_asked(&asked, &Decision::Refuse(reason.into()), &Course::default(), Duration::ZERO);
+    }
+
+    /// One decision, counted and recorded once.
+    pub(super) fn write(
+        &self,
+        request: &AccessRequest<'_>,
+        decision: &Decision,
+        course: &Course,
+        took: Duration,
+    ) {
+        self.write_asked(&request.into(), decision, course, took);
+    }
+
+    fn write_asked(&self, asked: &Asked<'_>, decision: &Decision, course: &Course, took: Duration) {
+        let (outcome, reason) = match decision {
+            Decision::Allow(_) => ("allow", None),
+            Decision::Refuse(Refusal { reason, .. }) => ("refuse", Some(*reason)),
+        };
+        let route = course.route.as_ref().map_or("none", |route| &*route.name);
+        let code = reason.map(Reason::code).unwrap_or_default();
+        self.metrics.decisions.with_label_values(&[route, outcome, code]).inc();
+        self.metrics.decision_duration.with_label_values(&[route]).observe(took.as_secs_f64());
+        if let (Decision::Allow(_), Some(age)) = (decision, course.evidence_age(self.clock.now())) {
+            self.metrics.evidence_age.observe(age.as_secs_f64());
+        }
+        self.record(outcome, asked, reason, course, took);
+        self.record_shadow(asked, outcome, course);
+    }
+
+    /// The record of one decision, if records are kept.
+    pub(super) fn record(
+        &self,
+        decision: &'static str,
+        asked: &Asked<'_>,
+        reason: Option<Reason>,
+        course: &Course,
+        took: Duration,
+    ) {
+        if !self.records.is_on() {
+            return;
+        }
+        let now = self.clock.now();
+        let principal = course.principal.as_ref();
+        let session = principal.and_then(Principal::session_id);
+        let member = principal.and_then(Principal::member);
+        let client_id = match principal {
+            Some(Principal::Machine(token)) => Some(token.client_id.as_str()),
+            Some(Principal::App(token)) => Some(token.client_id.as_str()),
+            _ => None,
+        };
+        let record = DecisionRecord {
+            log: "decision",
+            ts: now.wall,
+            request_id: asked.request_id.as_str(),
+            trace_id: asked.trace.trace_id(),
+            route: course.route.as_ref().map_or("none", |route| &*route.name),
+            method: asked.target.map(|(method, _, _)| method),
+            host: asked.target.map(|(_, host, _)| host),
+            path: asked.target.map(|(_, _, path)| path),
+            client_ip: asked.client_ip.map(|address| address.to_canonical()),
+            decision,
+            reason: reason.map(Reason::code),
+            organization_id: member.map(|member| member.organization_id.as_str()),
+            member_id: member.map(|member| member.member_id.as_str()),
+            client_id,
+            session: session.map(|id| DecisionRecord::session_tail(id.as_str())),
+            evidence: course.kind_of_evidence(now),
+            evidence_age_ms: course.evidence_age(now).map(milliseconds),
+            duration_us: (took.as_secs_f64() * 1e9).round() / 1e3,
+        };
+        self.records.write(record.line());
+    }
+
+    /// Counts what a shadow requirement would have decided, with a line where it is something else.
+    fn record_shadow(&self, asked: &Asked<'_>, decision: &'static str, course: &Course) {
+        let (Some(shadow), Some(route)) = (&course.shadow, &course.route) else { return };
+        let reason = shadow.reason.map(Reason::code).unwrap_or_default();
+        self.metrics.shadow_decisions.with_label_values(&[&*route.name, shadow.result, reason]).inc();
+        if shadow.result == "same" || !self.records.is_on() {
+            return;
+        }
+        let member = course.principal.as_ref().and_then(Principal::member);
+        let record = ShadowRecord {
+            log: "shadow",
+            ts: self.clock.now().wall,
+            request_id: asked.request_id.as_str(),
+            trace_id: asked.trace.trace_id(),
+            route: &route.name,
+            decision,
+            reason: shadow.enforced.map(Reason::code),
+            result: shadow.result,
+            shadow_reason: shadow.reason.map(Reason::code),
+            organization_id: member.map(|member| member.organization_id.as_str()),
+            member_id: member.map(|member| member.member_id.as_str()),
+        };
+        self.records.write(record.line());
+    }
+}

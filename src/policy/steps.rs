@@ -1,0 +1,218 @@
+//! What a caller could do about a refusal, and the one reason they are told.
+//!
+//! Must not challenge anybody for a factor unless meeting the challenge would lead to an allow (invariant 10).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::evaluate::{Case, evaluate, has_category};
+use super::requirement::FactorRequirement;
+use super::{Challenge, Reason, Requirement, Subject, Truth};
+use crate::identity::Now;
+use crate::session::{DeliveryMethod, Factor, FactorCategory, FactorKind, MemberSession};
+
+/// Why an unmet requirement refuses: a challenge if meeting it would lead to an allow, else what forbids (invariant 10).
+pub(super) fn refusal_of(requirement: &Requirement, case: Case<'_>) -> (Reason, Option<Challenge>) {
+    if let Subject::Member(session) = case.subject
+        && let Some(wanted) = steps_to_meet(requirement, case).filter(|wanted| !wanted.is_empty())
+    {
+        let stepped_up =
+            wanted.iter().fold((**session).clone(), |session, step| step.take(session, case.now));
+        let stepped_up = Subject::Member(Arc::new(stepped_up));
+        if evaluate(requirement, Case { subject: &stepped_up, ..case }).is_true() {
+            let reason = wanted.iter().map(|step| step.reason(session)).max_by_key(|reason| reason.rank());
+            return (reason.unwrap_or(Reason::RequirementNotMet), Some(Challenge::for_steps(&wanted)));
+        }
+    }
+    (forbidding(requirement, case).unwrap_or(Reason::RequirementNotMet), None)
+}
+
+/// Something the caller can do about a refusal: prove a factor now, or sign in anew.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Step<'a> {
+    Factor(&'a FactorRequirement),
+    Mfa(Option<Duration>),
+    SignInAnew(Duration),
+}
+
+/// The steps that would meet `requirement`: none if it is met, `None` if no step can.
+fn steps_to_meet<'a>(requirement: &'a Requirement, case: Case<'_>) -> Option<Vec<Step<'a>>> {
+    if evaluate(requirement, case).is_true() {
+        return Some(Vec::new());
+    }
+    match requirement {
+        Requirement::Factor(wanted) => wanted.can_be_proven().then(|| vec![Step::Factor(wanted)]),
+        Requirement::Mfa { max_age } => Some(vec![Step::Mfa(*max_age)]),
+        Requirement::SessionAge { max } => Some(vec![Step::SignInAnew(*max)]),
+        Requirement::All(parts) => {
+            let steps: Option<Vec<_>> = parts.iter().map(|part| steps_to_meet(part, case)).collect();
+            steps.map(|steps| steps.concat())
+        }
+        Requirement::Any(parts) => {
+            parts.iter().filter_map(|part| steps_to_meet(part, case)).min_by_key(Vec::len)
+        }
+        Requirement::Named { requirement, .. } => steps_to_meet(requirement, case),
+        _ => None,
+    }
+}
+
+impl Step<'_> {
+    /// The session as it would be once the step was taken.
+    fn take(&self, mut session: MemberSession, now: Now) -> MemberSession {
+        let proven = |kind, delivery: &str| Factor {
+            kind,
+            delivery: DeliveryMethod::new(delivery),
+            last_authenticated_at: Some(now.wall),
+            connection_id: None,
+            email: None,
+            impersonator: None,
+        };
+        match self {
+            Step::Factor(wanted) => session.factors.push(Factor {
+                connection_id: wanted.connection_id.clone(),
+                ..proven(
+                    wanted.kind_to_prove(),
+                    wanted.delivery.as_ref().map_or("proven_now", DeliveryMethod::name),
+                )
+            }),
+            Step::Mfa(_) => {
+                let has_primary =
+                    session.factors.iter().any(|factor| factor.category() == FactorCategory::Primary);
+                if !has_primary {
+                    session.factors.push(proven(FactorKind::Password, "knowledge"));
+                }
+                session.factors.push(proven(FactorKind::Totp, "authenticator_app"));
+            }
+            Step::SignInAnew(_) => session.started_at = Some(now.wall),
+        }
+        session
+    }
+
+    fn reason(&self, session: &MemberSession) -> Reason {
+        match self {
+            Step::Factor(wanted)
+                if session.factors.iter().any(|factor| wanted.is_kind_of(factor).is_true()) =>
+            {
+                Reason::FactorStale
+            }
+            Step::Factor(_) => Reason::FactorMissing,
+            Step::Mfa(_) => {
+                let has = |category| {
+                    session.factors.iter().any(|factor| has_category(factor, category) == Truth::True)
+                };
+                if has(FactorCategory::Primary) && has(FactorCategory::Secondary) {
+                    Reason::MfaStale
+                } else {
+                    Reason::MfaMissing
+                }
+            }
+            Step::SignInAnew(_) => Reason::SessionTooOld,
+        }
+    }
+
+    pub(super) fn max_age(&self) -> Option<Duration> {
+        match self {
+            Step::Factor(wanted) => wanted.max_age,
+            Step::Mfa(max_age) => *max_age,
+            Step::SignInAnew(max) => Some(*max),
+        }
+    }
+
+    pub(super) fn acr_value(&self) -> Option<String> {
+        match self {
+            Step::Factor(wanted) => {
+                wanted.kind.as_ref().map(|kind| format!("urn:portcullis:factor:{}", kind.name()))
+            }
+            Step::Mfa(_) => Some("urn:portcullis:mfa".to_owned()),
+            Step::SignInAnew(_) => None,
+        }
+    }
+}
+
+/// The most parts that are named to a caller.
+const MAX_UNMET: usize = 8;
+
+/// The parts that are not met, in words.
+pub(super) fn unmet(requirement: &Requirement, case: Case<'_>) -> Vec<String> {
+    fn gather(requirement: &Requirement, case: Case<'_>, found: &mut Vec<String>) {
+        if found.len() >= MAX_UNMET || evaluate(requirement, case).is_true() {
+            return;
+        }
+        match requirement {
+            Requirement::All(parts) | Requirement::Any(parts) => {
+                parts.iter().for_each(|part| gather(part, case, found));
+            }
+            Requirement::Named { requirement, .. } => gather(requirement, case, found),
+            Requirement::Not(part) => found.push(format!("not {part}")),
+            leaf => found.push(leaf.to_string()),
+        }
+    }
+    let mut found = Vec::new();
+    gather(requirement, case, &mut found);
+    found
+}
+
+impl FactorRequirement {
+    /// Impersonation and imports are no factors a caller could be asked to prove.
+    fn can_be_proven(&self) -> bool {
+        !matches!(self.kind, Some(FactorKind::Impersonated | FactorKind::Imported | FactorKind::Unreadable))
+            && self.category != Some(FactorCategory::Neither)
+    }
+
+    /// A kind that meets the requirement, where it names none.
+    fn kind_to_prove(&self) -> FactorKind {
+        match (&self.kind, self.category) {
+            (Some(kind), _) => kind.clone(),
+            (None, Some(FactorCategory::Secondary)) => FactorKind::Totp,
+            (None, _) => FactorKind::Sso,
+        }
+    }
+}
+
+/// The highest-ranked reason among the parts that are not met and that no step can meet.
+///
+/// Where every part must hold, one that is known not to outranks any that cannot be known: it forbids whatever they are.
+fn forbidding(requirement: &Requirement, case: Case<'_>) -> Option<Reason> {
+    let truth = evaluate(requirement, case);
+    if truth.is_true() {
+        return None;
+    }
+    let of_parts = |parts: &[Requirement], only: Option<Truth>| {
+        let parts = parts.iter().filter(|part| only.is_none_or(|only| evaluate(part, case) == only));
+        parts.filter_map(|part| forbidding(part, case)).max_by_key(|reason| reason.rank())
+    };
+    match (requirement, case.subject) {
+        (Requirement::All(parts), _) => of_parts(parts, Some(truth)),
+        (Requirement::Any(parts), _) => of_parts(parts, None),
+        (Requirement::Named { requirement, .. }, _) => forbidding(requirement, case),
+        (Requirement::Permission(_), subject) if truth == Truth::Unknown => {
+            let roles_are_told = subject.session().is_none_or(|session| session.roles.is_some());
+            Some(if roles_are_told { Reason::PolicyUnavailable } else { Reason::EvidenceUnknown })
+        }
+        (Requirement::OrganizationFrom(_) | Requirement::Organization(_), _)
+            if truth == Truth::Unknown && case.environment.facts.organization_names.is_none() =>
+        {
+            Some(Reason::OrganizationUnavailable)
+        }
+        _ if truth == Truth::Unknown => Some(Reason::EvidenceUnknown),
+        (Requirement::Machine { .. }, Subject::Machine(_)) | (Requirement::App { .. }, Subject::App(_)) => {
+            Some(Reason::ScopeMissing)
+        }
+        (Requirement::Machine { .. } | Requirement::App { .. }, _) => Some(Reason::CredentialKind),
+        (Requirement::ClientIp(_), _) => Some(Reason::ClientIpForbidden),
+        (Requirement::Permission(wanted), subject) => {
+            let elsewhere = wanted.organization.as_ref().zip(subject.member());
+            let elsewhere = elsewhere.is_some_and(|(id, member)| **id != *member.organization_id.as_str());
+            Some(if elsewhere { Reason::OrganizationMismatch } else { Reason::PermissionMissing })
+        }
+        (Requirement::Organization(_) | Requirement::OrganizationFrom(_), _) => {
+            Some(Reason::OrganizationMismatch)
+        }
+        (Requirement::Not(_), _) => Some(Reason::RequirementNotMet),
+        (_, Subject::Machine(_) | Subject::App(_)) => Some(Reason::CredentialKind),
+        (Requirement::Role(_), _) => Some(Reason::RoleMissing),
+        (Requirement::Impersonated(_), _) => Some(Reason::ImpersonationMismatch),
+        (Requirement::Claim(_), _) => Some(Reason::ClaimMismatch),
+        _ => Some(Reason::RequirementNotMet),
+    }
+}
