@@ -26,7 +26,7 @@ use crate::server::{BindError, Drain, Listener, ListenerSettings, ServerLimits, 
 use crate::telemetry::{LineWriter, Metrics};
 use crate::upstream::Origin;
 
-pub use self::core::{Explained, build_to_explain};
+pub use self::core::{Explained, ask_for_policy, build_to_explain};
 
 /// Why a gateway does not start.
 #[derive(Debug, thiserror::Error)]

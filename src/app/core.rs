@@ -12,12 +12,12 @@ use super::StartError;
 use super::trust::client_tls;
 use crate::config::Config;
 use crate::directory::{
-    AppTokenSource, Attempts, Clock, Guard, KeyVault, Memory, OrganizationSource, RbacSource, RedisLink,
-    SessionDirectory, Shared, Spelling, SystemClock,
+    AppTokenSource, Attempts, Clock, DirectoryError, Guard, KeyVault, Memory, OrganizationSource, RbacSource,
+    RedisLink, SessionDirectory, Shared, Spelling, SystemClock,
 };
 use crate::engine::{Assertions, Engine, EngineSettings, KeyFailure, ManagedNames, Snapshot, Sources};
-use crate::policy::{Access, Requirement, Route, RouteMatch, RouteTable};
-use crate::stytch::{AppTokens, Keys, ProjectFacts, StytchClient, WrittenFacts, WrittenList};
+use crate::policy::{Access, RbacPolicy, Requirement, Route, RouteMatch, RouteTable};
+use crate::stytch::{AppTokens, Keys, ProjectFacts, StytchClient, WrittenCase, WrittenFacts, WrittenList};
 use crate::telemetry::{LineWriter, Metrics};
 
 /// Everything a decision needs, without the doors.
@@ -44,8 +44,8 @@ pub struct Explained {
     pub facts: Option<WrittenFacts>,
     /// A JWT is to be verified, so keys are needed.
     pub verifies: bool,
-    /// What time it is, if not now.
-    pub clock: Option<Arc<dyn Clock>>,
+    /// All of that, and the time: one written case after another.
+    pub case: Option<Arc<WrittenCase>>,
 }
 
 /// The decision point for explaining decisions: no door, no log, and what was written down in place of the directory
@@ -58,7 +58,10 @@ pub async fn build_to_explain(
 ) -> Result<Option<Arc<Engine>>, StartError> {
     let metrics = Metrics::new()?;
     let lines = LineWriter::off(metrics.log_lines_dropped.clone());
-    let clock = explained.clock.unwrap_or_else(|| Arc::new(SystemClock::start()));
+    let clock: Arc<dyn Clock> = match &explained.case {
+        Some(case) => Arc::clone(case) as Arc<dyn Clock>,
+        None => Arc::new(SystemClock::start()),
+    };
     let core = build_core(config, Arc::clone(&clock), &metrics, &lines)?;
     if explained.verifies {
         tokio::spawn(core.keys.clone().keep_fresh());
@@ -67,6 +70,17 @@ pub async fn build_to_explain(
         if !matches!(waited, Ok(Ok(_))) {
             return Ok(None);
         }
+    }
+    if let Some(case) = explained.case {
+        let sources = Sources {
+            directory: Arc::clone(&case) as Arc<dyn SessionDirectory>,
+            keys: Arc::new(core.keys),
+            rbac: Arc::clone(&case) as Arc<dyn RbacSource>,
+            organizations: Arc::clone(&case) as Arc<dyn OrganizationSource>,
+            apps: case,
+            attempts: Arc::new(Attempts::new(config.unknown_tokens)),
+        };
+        return Ok(Some(Arc::new(build_engine(config, sources, clock, &metrics, &lines)?)));
     }
     let directory: Arc<dyn SessionDirectory> = match explained.sessions {
         None => Arc::new(core.memory),
@@ -90,6 +104,15 @@ pub async fn build_to_explain(
     let sources = Sources { directory, keys, rbac, organizations, apps, attempts };
     let engine = build_engine(config, sources, clock, &metrics, &lines)?;
     Ok(Some(Arc::new(engine)))
+}
+
+/// The project's RBAC policy, asked of the API once.
+pub async fn ask_for_policy(config: &Config) -> Result<Result<Arc<RbacPolicy>, DirectoryError>, StartError> {
+    let metrics = Metrics::new()?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let client = StytchClient::new(&config.stytch, &client_tls(config)?, Arc::clone(&clock), metrics.clone());
+    let facts = ProjectFacts::new(&client, &config.stytch.rbac, &metrics);
+    Ok(facts.policy(clock.now()).wait().await)
 }
 
 /// Builds the decision point with its directory.

@@ -1,12 +1,17 @@
-//! `portcullis check`: every mistake of a configuration at once.
+//! `portcullis check`: every mistake of a configuration at once, and what a reviewer would ask about.
 //!
 //! Must not need anything a configuration names but does not hold to be running.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use clap::{Args, ValueEnum};
 
-use super::{ConfigArgs, Failed, Outcome, complain, say};
-use crate::app::check_files;
-use crate::config::{SecretPolicy, load, render_json};
+use super::{ConfigArgs, Failed, Outcome, complain, fail, runtime, say, wants_colour};
+use crate::app::{ask_for_policy, check_files};
+use crate::config::{Config, SecretPolicy, load_with_warnings, render_json};
+use crate::policy::RbacPolicy;
+use crate::stytch::read_policy;
 
 #[derive(Args)]
 pub(super) struct CheckArgs {
@@ -15,6 +20,15 @@ pub(super) struct CheckArgs {
     /// How mistakes are told.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
+    /// Fail on warnings too.
+    #[arg(long)]
+    strict: bool,
+    /// Hold roles and permissions against the project's RBAC policy, asked of the API.
+    #[arg(long, conflicts_with = "rbac")]
+    ask: bool,
+    /// The same against a policy in a file, as the API answers it.
+    #[arg(long, value_name = "FILE")]
+    rbac: Option<PathBuf>,
     /// Take secrets, keys and certificates that are not there as given: for checking where they are not at hand.
     #[arg(long)]
     without_secrets: bool,
@@ -28,17 +42,19 @@ enum Format {
 
 pub(super) fn run(args: &CheckArgs) -> Outcome {
     let secrets = if args.without_secrets { SecretPolicy::NotNeeded } else { SecretPolicy::Required };
-    let config = match args.format {
-        Format::Human => args.config.load(secrets)?,
-        Format::Json => match load(&args.config.options(secrets)) {
-            Ok(config) => config,
-            Err(invalid) => {
-                say(&render_json(&invalid.diagnostics));
-                return Err(Failed);
-            }
-        },
+    let mut loaded = match (load_with_warnings(&args.config.options(secrets)), args.format) {
+        (Ok(loaded), _) => loaded,
+        (Err(invalid), Format::Human) => return Err(args.config.complain_about(&invalid)),
+        (Err(invalid), Format::Json) => {
+            say(&render_json(&invalid.diagnostics));
+            return Err(Failed);
+        }
     };
-    let unusable = if args.without_secrets { Vec::new() } else { check_files(&config) };
+    if let Some(policy) = policy(args, &loaded.config)? {
+        loaded.hold_against(&policy);
+    }
+    let config = &loaded.config;
+    let unusable = if args.without_secrets { Vec::new() } else { check_files(config) };
     if !unusable.is_empty() {
         match args.format {
             Format::Human => unusable.iter().for_each(|message| complain(&format!("error: {message}"))),
@@ -50,11 +66,32 @@ pub(super) fn run(args: &CheckArgs) -> Outcome {
         }
         return Err(Failed);
     }
+    let count = loaded.warnings.len();
     match args.format {
         Format::Human => {
+            if count > 0 {
+                complain(&loaded.render(wants_colour()));
+                complain(&format!("\n{count} {}", if count == 1 { "warning" } else { "warnings" }));
+            }
             say(&format!("{}: {} routes, no mistakes", args.config.config.display(), config.routes.len()));
         }
-        Format::Json => say("[]"),
+        Format::Json => say(&render_json(&loaded.warnings)),
     }
-    Ok(())
+    if args.strict && count > 0 { Err(Failed) } else { Ok(()) }
+}
+
+/// The policy to hold roles against, if one is asked for.
+fn policy(args: &CheckArgs, config: &Config) -> Result<Option<Arc<RbacPolicy>>, Failed> {
+    if let Some(file) = &args.rbac {
+        let body = std::fs::read(file)
+            .map_err(|error| fail(format!("`{}` cannot be read: {error}", file.display())))?;
+        let policy = read_policy(&body)
+            .map_err(|error| fail(format!("`{}` is no RBAC policy: {error}", file.display())))?;
+        return Ok(Some(Arc::new(policy)));
+    }
+    if !args.ask {
+        return Ok(None);
+    }
+    let asked = runtime()?.block_on(ask_for_policy(config)).map_err(fail)?;
+    asked.map(Some).map_err(|error| fail(format!("the RBAC policy cannot be asked for: {error}")))
 }

@@ -221,7 +221,7 @@ async fn engine(args: &ExplainArgs, question: &Question, config: &Config) -> Res
         ..WrittenFacts::default()
     });
     let as_written = question.principal.is_some();
-    let explained = Explained { sessions, as_written, facts, verifies: args.jwt.is_some(), clock: None };
+    let explained = Explained { sessions, as_written, facts, verifies: args.jwt.is_some(), case: None };
     let engine = build_to_explain(&config, explained).await.map_err(fail)?;
     engine.ok_or_else(|| fail("the verification keys could not be fetched, so the JWT cannot be verified"))
 }

@@ -2,7 +2,9 @@
 //!
 //! Must not decide or check anything itself; commands call the same code the gateway runs.
 
+mod cases;
 mod check;
+mod coverage;
 mod demo;
 mod emulate;
 mod explain;
@@ -11,6 +13,7 @@ mod report;
 mod routes;
 mod run;
 mod schema;
+mod test;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -18,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, LoadOptions, SecretPolicy, load};
+use crate::config::{Config, Invalid, LoadOptions, SecretPolicy, load};
 
 /// An authenticating reverse proxy and sidecar for teams that sign in with Stytch B2B.
 #[derive(Parser)]
@@ -36,6 +39,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Say which route a request takes, what it requires, and what would come of it.
     Explain(Box<explain::ExplainArgs>),
+    /// Hold case files against the policy: who asks for what, and what shall come of it. Exit code 1 if anything differs.
+    Test(test::TestArgs),
     /// List the routes in the order they are tried.
     Routes(ConfigArgs),
     /// Run everything in one process: API stand-in, echo origin, gateway. Prints ready-made requests.
@@ -74,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Test(args) => test::run(&args),
         Command::Routes(args) => routes::run(&args),
         Command::Demo(args) => demo::run(args),
         Command::Emulate(args) => emulate::run(&args),
@@ -93,12 +99,14 @@ pub fn main() -> ExitCode {
 impl ConfigArgs {
     /// The configuration, or its mistakes on standard error.
     fn load(&self, secrets: SecretPolicy) -> Result<Config, Failed> {
-        load(&self.options(secrets)).map_err(|invalid| {
-            complain(&invalid.render(wants_colour()));
-            let count = invalid.diagnostics.len();
-            complain(&format!("\n{count} {} found", if count == 1 { "mistake" } else { "mistakes" }));
-            Failed
-        })
+        load(&self.options(secrets)).map_err(|invalid| self.complain_about(&invalid))
+    }
+
+    fn complain_about(&self, invalid: &Invalid) -> Failed {
+        complain(&invalid.render(wants_colour()));
+        let count = invalid.diagnostics.len();
+        complain(&format!("\n{count} {} found", if count == 1 { "mistake" } else { "mistakes" }));
+        Failed
     }
 
     fn options(&self, secrets: SecretPolicy) -> LoadOptions {

@@ -8,6 +8,23 @@ use crate::policy::{Explanation, Truth};
 
 /// Tells the whole report.
 pub(super) fn tell(report: &Report) {
+    told(report, &mut |line| say(line));
+}
+
+/// Tells the whole report, every line behind `indent`.
+pub(super) fn tell_indented(report: &Report, indent: &str) {
+    told(report, &mut |line| say(&format!("{indent}{line}")));
+}
+
+/// Tells a refusal with what helps.
+pub(super) fn tell_refusal(refusal: &ReportedRefusal) {
+    refused(refusal, &mut |line| say(line));
+}
+
+/// Where lines go.
+type Say<'a> = &'a mut dyn FnMut(&str);
+
+fn told(report: &Report, say: Say<'_>) {
     say(&format!("request   {} {}{}", report.method, report.host, report.path));
     match &report.route {
         Some(route) => {
@@ -19,7 +36,7 @@ pub(super) fn tell(report: &Report) {
         }
         None => say("route     none"),
     }
-    tell_considered(&report.considered);
+    tell_considered(&report.considered, say);
     if let Some(caller) = &report.caller {
         let of = |text: &Option<String>| text.clone().unwrap_or_default();
         let who = match caller.kind {
@@ -56,27 +73,26 @@ pub(super) fn tell(report: &Report) {
         } else {
             "requires"
         });
-        tell_asked(asked, "          ", true, true);
+        tell_asked(asked, "          ", (true, true), say);
     }
     for held in &report.held {
         say(&format!("requires  (held against {})", held.against));
-        tell_part(&held.requirement, "          ", true, true);
+        tell_part(&held.requirement, "          ", (true, true), say);
         if let Some(shadow) = &held.shadow {
             say("shadow    (tried, not enforced)");
-            tell_part(shadow, "          ", true, true);
+            tell_part(shadow, "          ", (true, true), say);
         }
     }
     match &report.refusal {
         None => say("decision  allow"),
-        Some(refusal) => tell_refusal(refusal),
+        Some(refusal) => refused(refusal, say),
     }
     for (name, value) in &report.headers {
         say(&format!("injects   {name}: {value}"));
     }
 }
 
-/// Tells a refusal with what helps.
-pub(super) fn tell_refusal(refusal: &ReportedRefusal) {
+fn refused(refusal: &ReportedRefusal, say: Say<'_>) {
     say(&format!("decision  refuse {} {}: {}", refusal.status, refusal.reason, refusal.title));
     if refusal.reason == "path_ambiguous" {
         say("          an origin may read this path in another way, and that is not this route's");
@@ -90,7 +106,7 @@ pub(super) fn tell_refusal(refusal: &ReportedRefusal) {
 }
 
 /// Those that nearly matched by name, and how many did not come near.
-fn tell_considered(considered: &[Considered]) {
+fn tell_considered(considered: &[Considered], say: Say<'_>) {
     for place in considered.iter().filter(|place| matches!(place.standing, "outranked" | "other_method")) {
         let why = match place.standing {
             "outranked" => "matches, and is outranked",
@@ -110,7 +126,7 @@ fn host(place: &Considered) -> &str {
     if place.host == "-" { "" } else { &place.host }
 }
 
-fn tell_part(part: &Explanation, indent: &str, is_root: bool, is_last: bool) {
+fn tell_part(part: &Explanation, indent: &str, (is_root, is_last): (bool, bool), say: Say<'_>) {
     let mark = match part.truth {
         Truth::True => "met",
         Truth::False => "not met",
@@ -120,15 +136,15 @@ fn tell_part(part: &Explanation, indent: &str, is_root: bool, is_last: bool) {
     let (branch, below) = branches(indent, is_root, is_last);
     say(&format!("{branch}[{mark}] {}{observed}", part.requirement));
     for (index, inner) in part.parts.iter().enumerate() {
-        tell_part(inner, &below, false, index + 1 == part.parts.len());
+        tell_part(inner, &below, (false, index + 1 == part.parts.len()), say);
     }
 }
 
-fn tell_asked(asked: &Asked, indent: &str, is_root: bool, is_last: bool) {
+fn tell_asked(asked: &Asked, indent: &str, (is_root, is_last): (bool, bool), say: Say<'_>) {
     let (branch, below) = branches(indent, is_root, is_last);
     say(&format!("{branch}{}", asked.requirement));
     for (index, inner) in asked.parts.iter().enumerate() {
-        tell_asked(inner, &below, false, index + 1 == asked.parts.len());
+        tell_asked(inner, &below, (false, index + 1 == asked.parts.len()), say);
     }
 }
 

@@ -20,9 +20,24 @@ pub(super) enum Code {
     Missing,
     UnknownReference,
     Conflict,
+    // What is only worth a question.
+    PublicShadow,
+    Unreachable,
+    UnknownRole,
+    WideNetwork,
+    LongOutage,
+    AgelessFactor,
+    Contradiction,
+    Unused,
+    ClearSignIn,
 }
 
 impl Code {
+    /// Whether the configuration can be run all the same.
+    pub(super) fn is_warning(self) -> bool {
+        self.text().starts_with('W')
+    }
+
     fn text(self) -> &'static str {
         match self {
             Self::Syntax => "C001",
@@ -32,6 +47,15 @@ impl Code {
             Self::Missing => "C005",
             Self::UnknownReference => "C006",
             Self::Conflict => "C007",
+            Self::PublicShadow => "W101",
+            Self::Unreachable => "W102",
+            Self::UnknownRole => "W103",
+            Self::WideNetwork => "W104",
+            Self::LongOutage => "W105",
+            Self::AgelessFactor => "W106",
+            Self::Contradiction => "W107",
+            Self::Unused => "W108",
+            Self::ClearSignIn => "W109",
         }
     }
 }
@@ -51,6 +75,8 @@ pub(super) struct Problem {
 #[derive(Debug, Clone, Serialize)]
 pub struct Diagnostic {
     pub code: &'static str,
+    /// `error`, or `warning` for what can be run all the same.
+    pub severity: &'static str,
     pub message: String,
     /// The path of the value, such as `routes[1].upstream`.
     pub path: String,
@@ -77,6 +103,7 @@ impl Diagnostic {
         let (line, column) = span.as_ref().map(|span| line_and_column(text, span.start)).unzip();
         Self {
             code: code.text(),
+            severity: if code.is_warning() { "warning" } else { "error" },
             message,
             path: String::new(),
             hint: None,
@@ -118,12 +145,43 @@ impl Diagnostic {
     }
 }
 
+impl Diagnostic {
+    /// Whether a comment of the line it stands on, or of the lines right above it, allows it: `# allow W101: why`.
+    ///
+    /// `above` are further lines whose comments count: where the thing begins that it is about.
+    pub(super) fn is_allowed(&self, text: &str, above: Option<usize>) -> bool {
+        let lines: Vec<&str> = text.lines().collect();
+        let says = |line: &str| {
+            let comment = line.split_once('#').map(|(_, comment)| comment).unwrap_or_default();
+            let mut words =
+                comment.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+            words.next() == Some("allow")
+                && words.take_while(|word| word.starts_with('W')).any(|word| word == self.code)
+        };
+        let here = |line: usize| {
+            let own = lines.get(line.wrapping_sub(1)).is_some_and(|line| says(line));
+            let mut before = lines.get(..line.saturating_sub(1)).unwrap_or_default().iter().rev();
+            own || before
+                .by_ref()
+                .take_while(|line| line.trim_start().starts_with('#'))
+                .any(|line| says(line))
+        };
+        self.line.is_some_and(here) || above.is_some_and(here)
+    }
+}
+
+/// The line a place of the text stands on, from 1.
+pub(super) fn line_of(text: &str, at: usize) -> usize {
+    line_and_column(text, at).0
+}
+
 /// All mistakes for people, with the lines they are on.
 pub fn render_human(diagnostics: &[Diagnostic], text: &str, colour: bool) -> String {
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
     let mut told = Vec::new();
     for diagnostic in diagnostics {
-        let mut group = Level::ERROR
+        let level = if diagnostic.severity == "warning" { Level::WARNING } else { Level::ERROR };
+        let mut group = level
             .primary_title(&diagnostic.message)
             .id(diagnostic.code)
             .elements(Vec::<annotate_snippets::Element<'_>>::new());

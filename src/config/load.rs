@@ -7,12 +7,14 @@ use std::path::{Path as FilePath, PathBuf};
 use serde_json::Value;
 
 use super::checked::{Config, Environment, check};
-use super::diagnostics::{Code, Diagnostic, Problem, render_human};
+use super::diagnostics::{Code, Diagnostic, Problem, line_of, render_human};
 use super::layers::Layers;
+use super::lint::{lint, lint_roles};
 use super::locate::Places;
 use super::mask::{mask, mask_unreadable};
 use super::raw::RawConfig;
 use super::tree::Path;
+use crate::policy::RbacPolicy;
 
 /// The most mistakes reported at once.
 const MAX_PROBLEMS: usize = 100;
@@ -48,8 +50,40 @@ impl Invalid {
     }
 }
 
+/// A configuration that can be run, with what is worth a question.
+#[derive(Debug)]
+pub struct Loaded {
+    pub config: Config,
+    pub warnings: Vec<Diagnostic>,
+    name: String,
+    text: String,
+    /// The text with its secrets hidden.
+    shown: String,
+}
+
+impl Loaded {
+    /// The warnings for people.
+    pub fn render(&self, colour: bool) -> String {
+        render_human(&self.warnings, &self.shown, colour)
+    }
+
+    /// Adds a warning for every role and permission that the project's policy does not know.
+    pub fn hold_against(&mut self, policy: &RbacPolicy) {
+        let problems = lint_roles(&self.config, policy);
+        if let Ok((_, places)) = parse(&self.name, &self.text) {
+            self.warnings.extend(placed(problems, &self.name, &self.text, &places, None));
+            self.warnings.sort_by_key(|warning| (warning.line.unwrap_or(usize::MAX), warning.column));
+        }
+    }
+}
+
 /// Reads, layers and checks a configuration.
 pub fn load(options: &LoadOptions) -> Result<Config, Invalid> {
+    load_with_warnings(options).map(|loaded| loaded.config)
+}
+
+/// As [`load`], with what a reviewer would ask about.
+pub fn load_with_warnings(options: &LoadOptions) -> Result<Loaded, Invalid> {
     let name = options.file.display().to_string();
     let text = std::fs::read_to_string(&options.file).map_err(|error| {
         let message = format!("`{name}` cannot be read: {error}");
@@ -76,7 +110,7 @@ fn read(
     variables: impl Iterator<Item = (String, String)>,
     overrides: &[(String, String)],
     environment: &Environment<'_>,
-) -> Result<Config, Invalid> {
+) -> Result<Loaded, Invalid> {
     let unreadable = |diagnostic| Invalid { diagnostics: vec![diagnostic], text: mask_unreadable(text) };
     let (file, places) = parse(name, text).map_err(|diagnostic| unreadable(*diagnostic))?;
     let layers = Layers::new(file, variables, overrides);
@@ -108,23 +142,46 @@ fn read(
             })
     };
     problems.retain(told);
+    let (mut warnings, problems): (Vec<Problem>, Vec<Problem>) =
+        problems.into_iter().partition(|problem| problem.code.is_warning());
     match config {
-        Some(config) if problems.is_empty() => Ok(config),
+        Some(config) if problems.is_empty() => {
+            warnings.extend(lint(&config));
+            Ok(Loaded {
+                warnings: placed(warnings, name, text, &places, Some(&layers)),
+                config,
+                name: name.to_owned(),
+                text: text.to_owned(),
+                shown: mask(text, &places, &[]),
+            })
+        }
         _ => {
             let unknown = problems.iter().filter(|problem| problem.code == Code::UnknownKey);
             let unknown: Vec<Path> = unknown.map(|problem| problem.path.clone()).collect();
             let shown = mask(text, &places, &unknown.iter().collect::<Vec<_>>());
-            let mut placed: Vec<Diagnostic> = problems
-                .into_iter()
-                .map(|problem| {
-                    let elsewhere = layers.elsewhere(&problem.path.to_string());
-                    Diagnostic::place(problem, name, text, &places, elsewhere)
-                })
-                .collect();
-            placed.sort_by_key(|diagnostic| (diagnostic.line.unwrap_or(usize::MAX), diagnostic.column));
-            Err(Invalid { diagnostics: placed, text: shown })
+            Err(Invalid { diagnostics: placed(problems, name, text, &places, Some(&layers)), text: shown })
         }
     }
+}
+
+/// The problems with their places, in the order of the text; warnings that are allowed where they stand are left out.
+fn placed(
+    problems: Vec<Problem>,
+    name: &str,
+    text: &str,
+    places: &Places,
+    layers: Option<&Layers>,
+) -> Vec<Diagnostic> {
+    let place = |problem: Problem| {
+        let item = problem.path.item().and_then(|path| Some(line_of(text, places.find(&path)?.value.start)));
+        let elsewhere = layers.and_then(|layers| layers.elsewhere(&problem.path.to_string()));
+        let is_warning = problem.code.is_warning();
+        let diagnostic = Diagnostic::place(problem, name, text, places, elsewhere);
+        (!is_warning || !diagnostic.is_allowed(text, item)).then_some(diagnostic)
+    };
+    let mut placed: Vec<Diagnostic> = problems.into_iter().filter_map(place).collect();
+    placed.sort_by_key(|diagnostic| (diagnostic.line.unwrap_or(usize::MAX), diagnostic.column));
+    placed
 }
 
 /// The file as a tree, by the ending of its name.

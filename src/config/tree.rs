@@ -35,6 +35,12 @@ impl Path {
         Some(Self(rest.to_vec()))
     }
 
+    /// The item of a list that this is, or is in: the outermost.
+    pub(super) fn item(&self) -> Option<Self> {
+        let at = self.0.iter().position(|step| matches!(step, Step::Index(_)))?;
+        Some(Self(self.0.get(..=at)?.to_vec()))
+    }
+
     pub(super) fn starts_with(&self, other: &Self) -> bool {
         self.0.starts_with(&other.0)
     }

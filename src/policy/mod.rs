@@ -3,10 +3,12 @@
 //! Pure. Only this module can make a `Permit`. It must not know which door asked or how evidence was fetched.
 
 mod attribute;
+mod contradiction;
 mod decision;
 mod evaluate;
 mod explain;
 mod host;
+mod overlap;
 mod path;
 mod pattern;
 mod rbac;
@@ -18,6 +20,7 @@ mod subject;
 mod truth;
 
 pub use attribute::{AttributeFormat, IdentityAttribute, encode_value};
+pub use contradiction::contradiction;
 pub use decision::{Caller, Challenge, Decision, Permit, Presented, Refusal, asks_for_names, decide, judge};
 pub use explain::{Explanation, explain};
 pub use host::{HostName, HostPattern, InvalidHost};

@@ -33,7 +33,7 @@ pub struct PathPattern {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Shape {
+pub(super) enum Shape {
     Exact(String),
     /// `/x/**`: `/x`, `/x/` and everything below, never `/xy`. Kept without the trailing slash.
     Prefix(String),
@@ -41,7 +41,7 @@ enum Shape {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Segment {
+pub(super) enum Segment {
     Literal(String),
     /// `*` within one segment: the pieces between the stars.
     Wild(Vec<String>),
@@ -111,6 +111,10 @@ impl PathPattern {
         path.segments().nth(at)
     }
 
+    pub(super) fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
     /// The parameters, in their order.
     pub fn parameters(&self) -> impl Iterator<Item = &str> {
         let segments: &[Segment] = match &self.shape {
@@ -123,27 +127,28 @@ impl PathPattern {
         })
     }
 
-    /// Whether every path this glob covers lies under the prefix `other`, which outranks it.
-    pub fn is_silenced_by(&self, other: &Self) -> bool {
-        match (&self.shape, &other.shape) {
-            (Shape::Glob(_), Shape::Prefix(prefix)) if !prefix.is_empty() => {
-                self.text.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('/'))
-            }
-            _ => false,
-        }
+    /// Exact first; then by the literal segments it begins with, longer first; at the same length a glob, which takes
+    /// less, before the prefix that would silence it; then by all its letters. Smaller ranks higher.
+    ///
+    /// So `/v1/orgs/{org}/**` comes before `/v1/**`, `/admin/**` before `/*/admin/**`, and `/**` last of all.
+    pub(super) fn rank(&self) -> (bool, Reverse<usize>, bool, Reverse<usize>) {
+        let (is_exact, is_prefix) =
+            (matches!(self.shape, Shape::Exact(_)), matches!(self.shape, Shape::Prefix(_)));
+        (!is_exact, Reverse(self.begins_with()), is_prefix, Reverse(self.literal_bytes))
     }
 
-    /// Exact before prefix before glob, longer literal first: smaller ranks higher.
-    ///
-    /// The catch-all `/**` comes last of all: as a prefix like any other it would silence every glob beside it.
-    pub(super) fn rank(&self) -> (u8, Reverse<usize>) {
-        let kind = match &self.shape {
-            Shape::Exact(_) => 0,
-            Shape::Prefix(prefix) if prefix.is_empty() => 3,
-            Shape::Prefix(_) => 1,
-            Shape::Glob(_) => 2,
-        };
-        (kind, Reverse(self.literal_bytes))
+    /// How many bytes of whole literal segments it begins with.
+    fn begins_with(&self) -> usize {
+        match &self.shape {
+            Shape::Exact(text) | Shape::Prefix(text) => text.len(),
+            Shape::Glob(segments) => segments
+                .iter()
+                .map_while(|segment| match segment {
+                    Segment::Literal(text) => Some(text.len() + 1),
+                    _ => None,
+                })
+                .sum(),
+        }
     }
 }
 
@@ -162,6 +167,11 @@ impl Segment {
             _ if text.contains('*') => Ok(Self::Wild(text.split('*').map(str::to_owned).collect())),
             _ => Ok(Self::Literal(text.to_owned())),
         }
+    }
+
+    /// Whether it takes the segment `text`, letter by letter.
+    pub(super) fn takes(&self, text: &str) -> bool {
+        self.matches(text, false)
     }
 
     fn matches(&self, text: &str, ignore_case: bool) -> bool {

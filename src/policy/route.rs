@@ -177,7 +177,7 @@ impl Entry {
 }
 
 impl RouteMatch {
-    fn takes(&self, method: &Method) -> bool {
+    pub(super) fn takes(&self, method: &Method) -> bool {
         let follows_get = *method == Method::HEAD && self.methods.contains(&Method::GET);
         self.methods.is_empty() || self.methods.contains(method) || follows_get
     }

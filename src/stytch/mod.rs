@@ -20,4 +20,4 @@ pub use policy_wire::{read_organization_roles, read_policy};
 pub use settings::{AppCredentials, RbacSettings, StytchSettings};
 pub use webhook::{Signature, WebhookError, WebhookEvent, WebhookSecret, read_webhook_event, verify_webhook};
 pub use wire::{read_session_list, read_token_owner};
-pub use written::{WrittenFacts, WrittenList};
+pub use written::{WrittenCase, WrittenFacts, WrittenList};

@@ -26,6 +26,7 @@ mod operations;
 mod outage;
 mod own_pages;
 mod peers;
+mod policy_tools;
 mod protocols;
 mod redis_troubles;
 mod rules;

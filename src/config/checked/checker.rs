@@ -44,8 +44,13 @@ impl<'a> Checker<'a> {
 
     pub(super) fn note(&mut self, code: Code, path: &Path, message: impl Into<String>, hint: Option<&str>) {
         let (message, hint) = (message.into(), hint.map(str::to_owned));
-        let at_key = matches!(code, Code::Missing | Code::UnknownKey);
+        let at_key = matches!(code, Code::Missing | Code::UnknownKey) || code.is_warning();
         self.problems.push(Problem { code, path: path.clone(), at_key, message, hint });
+    }
+
+    /// A finding that is worked out elsewhere.
+    pub(super) fn push(&mut self, problem: Problem) {
+        self.problems.push(problem);
     }
 
     pub(super) fn note_with(&mut self, code: Code, path: &Path, message: String, hint: Option<String>) {

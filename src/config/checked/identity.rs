@@ -9,6 +9,7 @@ use http::HeaderName;
 use super::checker::Checker;
 use super::leaves::network;
 use crate::config::diagnostics::Code;
+use crate::config::lint::wide_warning;
 use crate::config::load::did_you_mean;
 use crate::config::raw::{RawAssertion, RawIdentity, RawIdentityHeader, RawTrustedIdentity};
 use crate::config::tree::Path;
@@ -314,7 +315,12 @@ impl Checker<'_> {
                     let hint = "list addresses, use `client_certificate`, or say `allow_wide: true`";
                     self.note(Code::InvalidValue, &path, message, Some(hint));
                 }
-                Some(network) => networks.push(network),
+                Some(network) => {
+                    if network.prefix_len() <= 1 {
+                        self.push(wide_warning(path.clone(), text));
+                    }
+                    networks.push(network);
+                }
                 None => {
                     let message = format!("`{text}` is no address");
                     self.note(Code::InvalidValue, &path, message, Some("such as `10.0.0.7`"));

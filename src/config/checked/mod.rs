@@ -94,6 +94,7 @@ pub(super) fn check(
         &sessions.freshness,
         raw.upstreams.as_ref(),
     );
+    checker.unused_requirements();
     let admin = checker.admin(raw.admin.as_ref(), &root.key("admin"));
     let webhook_secrets = checker.webhook_secrets(raw.webhooks.as_ref(), &root.key("webhooks"));
     let sign_out = checker.sign_out(raw.sign_out.as_ref(), &root.key("sign_out"));

@@ -73,6 +73,10 @@ impl Checker<'_> {
                 self.note(Code::InvalidValue, &path.key(key), message, Some(hint));
             }
         }
+        if url.starts_with("http://") && !is_loopback(url) {
+            let message = "the way to the sign-in page is not encrypted";
+            self.note(Code::ClearSignIn, &path.key("url"), message, Some("use `https`"));
+        }
         let return_param = raw.return_param.clone().unwrap_or_else(|| "next".to_owned());
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
         if return_param.is_empty() || !return_param.bytes().all(plain) {
@@ -149,6 +153,12 @@ impl Checker<'_> {
             max_age,
         }
     }
+}
+
+fn is_loopback(url: &str) -> bool {
+    let uri = url.parse::<Uri>().ok();
+    let host = uri.as_ref().and_then(Uri::host).unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// `http` or `https`, a host, no fragment; a query is kept.

@@ -2,7 +2,7 @@
 //!
 //! Must not guess at a word it does not know, nor enforce what is only tried.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -63,6 +63,7 @@ pub(super) struct NamedRequirements {
     read: BTreeMap<String, Option<Tried>>,
     /// Those being read just now, to find one that uses itself.
     under_way: Vec<String>,
+    used: BTreeSet<String>,
 }
 
 impl Checker<'_> {
@@ -72,6 +73,17 @@ impl Checker<'_> {
         let names: Vec<String> = self.named.written.keys().cloned().collect();
         for name in names {
             self.named_requirement(&name);
+        }
+    }
+
+    /// Asks about those that nothing uses, once everything was read.
+    pub(super) fn unused_requirements(&mut self) {
+        let names: Vec<String> =
+            self.named.written.keys().filter(|name| !self.named.used.contains(*name)).cloned().collect();
+        for name in names {
+            let path = Path::default().key("requirements").key(&name);
+            let message = format!("no route uses the requirement `{name}`");
+            self.note(Code::Unused, &path, message, Some("`require: { use: NAME }` does"));
         }
     }
 
@@ -189,6 +201,7 @@ impl Checker<'_> {
             self.note_with(Code::UnknownReference, place, format!("unknown requirement `{name}`"), hint);
             return None;
         }
+        self.named.used.insert(name.to_owned());
         let Tried { enforced, shadowed } = self.named_requirement(name)?;
         let named =
             |requirement| Requirement::Named { name: Arc::from(name), requirement: Arc::new(requirement) };

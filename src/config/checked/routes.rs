@@ -59,19 +59,6 @@ impl Checker<'_> {
                 routes.push(route);
             }
         }
-        for (index, raw) in raw.iter().enumerate() {
-            let Some(route) = routes.iter().find(|route| Some(&*route.name) == raw.name.as_deref()) else {
-                continue;
-            };
-            if let Some(other) = routes.iter().find(|other| silences(&other.matches, &route.matches)) {
-                let message = format!(
-                    "route `{}` never answers: a prefix of `{}` outranks its glob",
-                    route.name, other.name
-                );
-                let hint = "prefixes come before globs; write the longer part as a prefix of its own";
-                self.note(Code::Conflict, &path.index(index).key("match"), message, Some(hint));
-            }
-        }
         routes
     }
 
@@ -307,17 +294,6 @@ impl Checker<'_> {
             }
         }
     }
-}
-
-/// Whether a prefix of one route takes all that a glob of another would, on the same host.
-fn silences(prefixes: &RouteMatch, globs: &RouteMatch) -> bool {
-    let any = |host: &HostPattern| matches!(host, HostPattern::Any | HostPattern::Unnamed);
-    let same_host = globs
-        .hosts
-        .iter()
-        .any(|host| prefixes.hosts.iter().any(|other| host == other || (any(host) && any(other))));
-    same_host
-        && globs.paths.iter().any(|glob| prefixes.paths.iter().any(|prefix| glob.is_silenced_by(prefix)))
 }
 
 /// Whether everything `later` matches is taken by `earlier` already: the same places, and methods that leave none over.

@@ -274,7 +274,7 @@ pub(super) struct RawLog {
     pub(super) access: Option<bool>,
 }
 
-/// A route. Routes rank by host (exact, wildcard, none), then path (exact, prefix, glob, and last the catch-all `/**`), longer literal first, then as written; methods never rank.
+/// A route. Routes rank by host (exact, wildcard, none), then path: exact first, then whichever begins with the longer literal (`/v1/orgs/{org}/**` before `/v1/**`, `/admin/**` before `/*/admin/**`), a glob before a prefix of the same, then as written; methods never rank.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawRoute {

@@ -51,23 +51,34 @@ fn a_longer_host_suffix_outranks_a_shorter_one() {
 }
 
 #[test]
-fn an_exact_path_outranks_a_prefix_and_a_prefix_outranks_a_glob() {
-    let routes = [("glob", "", "/x/*"), ("prefix", "", "/x/**"), ("exact", "", "/x/y")];
-    assert_eq!(find(&routes, "h", "/x/y").unwrap(), "exact");
-    assert_eq!(find(&routes, "h", "/x/z").unwrap(), "prefix");
+fn an_exact_path_comes_first_and_a_glob_before_a_prefix_of_the_same_beginning() {
+    let routes = [("prefix", "", "/x/**"), ("glob", "", "/x/*"), ("exact", "", "/x/y")];
+    assert_eq!(find(&routes, "a", "/x/y").unwrap(), "exact");
+    assert_eq!(find(&routes, "a", "/x/z").unwrap(), "glob");
+    assert_eq!(find(&routes, "a", "/x/z/w").unwrap(), "prefix");
 }
 
 #[test]
-fn a_glob_is_not_silenced_by_a_catch_all_nor_outranks_a_prefix() {
+fn what_begins_with_more_literal_comes_first_and_the_catch_all_last() {
     let routes = [
         ("all", "", "/**"),
-        ("tenants", "", "/*/admin/**"),
-        ("own", "", "/admin/**"),
-        ("deep", "", "/*/users/**"),
+        ("api", "", "/v1/**"),
+        ("anywhere", "", "/*/admin/**"),
+        ("admin", "", "/v1/admin/**"),
+        ("org", "", "/v1/orgs/{org}/**"),
+        ("user", "", "/v1/orgs/{org}/users/{user}"),
     ];
-    assert_eq!(find(&routes, "h", "/t1/admin/x").unwrap(), "tenants");
-    assert_eq!(find(&routes, "h", "/admin/users/x").unwrap(), "own");
-    assert_eq!(find(&routes, "h", "/t1/x").unwrap(), "all");
+    for (path, route) in [
+        ("/v1/x", "api"),
+        ("/v1/admin/x", "admin"),
+        ("/v2/admin/x", "anywhere"),
+        ("/v1/orgs", "api"),
+        ("/v1/orgs/acme", "org"),
+        ("/v1/orgs/acme/users/7", "user"),
+        ("/other", "all"),
+    ] {
+        assert_eq!(find(&routes, "a", path).unwrap(), route, "{path}");
+    }
 }
 
 #[test]

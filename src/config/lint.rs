@@ -1,0 +1,258 @@
+//! What a security reviewer would ask about a configuration that can be run.
+//!
+//! Must not refuse anything: every finding is a warning with a code, and can be silenced where it stands.
+
+use std::time::Duration;
+
+use super::checked::Config;
+use super::diagnostics::{Code, Problem};
+use super::tree::Path;
+use crate::policy::{
+    Access, HostPattern, PathPattern, RbacPolicy, Requirement, Route, RouteTable, contradiction,
+};
+
+/// Words in names and paths of routes that lead to something worth a fresh factor.
+const ADMIN_WORDS: [&str; 9] =
+    ["admin", "settings", "billing", "internal", "manage", "console", "sudo", "superuser", "root"];
+/// Longer than this and a revoked session may work through an outage that nobody noticed.
+const LONG_OUTAGE: Duration = Duration::from_secs(300);
+
+/// Everything worth a question.
+pub(super) fn lint(config: &Config) -> Vec<Problem> {
+    let table = RouteTable::new(config.routes.iter().cloned());
+    let places: Vec<Place<'_>> =
+        table.iter().map(|(host, path, route)| Place { host, path, route }).collect();
+    let mut found = Vec::new();
+    for (index, route) in config.routes.iter().enumerate() {
+        let path = Path::default().key("routes").index(index);
+        found.extend(public_shadow(route, &places, &path));
+        found.extend(unreachable(route, &places, &path));
+        if let Access::Require(requirement) = &route.access {
+            found.extend(ageless_factor(route, requirement, &path));
+            found.extend(wide_network(requirement, &path.key("require")));
+            if let Some(why) = contradiction(requirement, &route.matches.hosts) {
+                let message = format!("nobody can meet what route `{}` requires: {why}", route.name);
+                let hint = "`portcullis explain` shows each part";
+                found.push(warn(Code::Contradiction, path.key("require"), message, hint));
+            }
+        }
+        if route.freshness.stale_if_error > LONG_OUTAGE
+            && route.freshness.stale_if_error != config.freshness.stale_if_error
+        {
+            found.push(long_outage(path.key("stale_if_error")));
+        }
+    }
+    if config.freshness.stale_if_error > LONG_OUTAGE {
+        found.push(long_outage(Path::default().key("sessions").key("stale_if_error")));
+    }
+    found
+}
+
+/// Roles and permissions that the project's policy does not know.
+pub(super) fn lint_roles(config: &Config, policy: &RbacPolicy) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for (index, route) in config.routes.iter().enumerate() {
+        let path = Path::default().key("routes").index(index);
+        let mut all: Vec<(&Requirement, &str)> = Vec::new();
+        if let Access::Require(requirement) = &route.access {
+            all.push((requirement, "require"));
+        }
+        all.extend(route.shadow.iter().map(|shadow| (shadow, "shadow")));
+        for (requirement, key) in all {
+            for leaf in leaves(requirement) {
+                let problem = match leaf {
+                    Requirement::Role(role) if !policy.roles.contains(role) => Some((
+                        format!(
+                            "route `{}` asks for the role `{role}`, which the project's policy does not know",
+                            route.name
+                        ),
+                        "a role of one organization's own policy is not in the project's; then silence this",
+                    )),
+                    Requirement::Permission(wanted) => {
+                        let actions = policy.resources.get(&wanted.resource);
+                        // Resources of Stytch's own are not always listed.
+                        let own = wanted.resource.starts_with("stytch.");
+                        (!own && !actions.is_some_and(|actions| actions.contains(&wanted.action))).then(|| {
+                            let message = format!(
+                                "route `{}` asks to `{}` `{}`, which is no action of a resource of the project's policy",
+                                route.name, wanted.action, wanted.resource
+                            );
+                            (message, "nobody will ever be granted it")
+                        })
+                    }
+                    _ => None,
+                };
+                if let Some((message, hint)) = problem {
+                    found.push(warn(Code::UnknownRole, path.key(key), message, hint));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// One place of the route table, in the order it is tried.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    host: &'a HostPattern,
+    path: &'a PathPattern,
+    route: &'a Route,
+}
+
+/// A public route that takes requests which a route with a requirement was written for.
+fn public_shadow(route: &Route, places: &[Place<'_>], path: &Path) -> Option<Problem> {
+    if !matches!(route.access, Access::Public) {
+        return None;
+    }
+    let mut before: Vec<Place<'_>> = Vec::new();
+    for place in places {
+        if place.route.name == route.name {
+            before.push(*place);
+        }
+        // What takes everything is there to be excepted from.
+        let guarded = matches!(place.route.access, Access::Require(_)) && !place.path.is_catch_all();
+        let taken = before.iter().find(|earlier| {
+            earlier.host.overlaps(place.host)
+                && earlier.path.overlaps(place.path)
+                && methods_meet(earlier.route, place.route)
+        });
+        if let Some(earlier) = taken.filter(|_| guarded) {
+            let message = format!(
+                "public route `{}` ({}) takes requests that `{}` ({}) would ask for a session",
+                route.name, earlier.path, place.route.name, place.path
+            );
+            let hint = "if that is meant, silence it; if not, make the public path narrower";
+            return Some(warn(Code::PublicShadow, path.key("public"), message, hint));
+        }
+    }
+    None
+}
+
+fn methods_meet(one: &Route, other: &Route) -> bool {
+    let (one, other) = (&one.matches.methods, &other.matches.methods);
+    one.is_empty() || other.is_empty() || one.iter().any(|method| other.contains(method))
+}
+
+/// A route no request reaches: what it matches is reserved, or taken by others that are tried before it.
+fn unreachable(route: &Route, places: &[Place<'_>], path: &Path) -> Option<Problem> {
+    let own = || places.iter().enumerate().filter(|(_, place)| place.route.name == route.name);
+    let mut taker = None;
+    for (index, place) in own() {
+        let reserved = place
+            .path
+            .as_str()
+            .split('/')
+            .nth(1)
+            .is_some_and(|first| first.eq_ignore_ascii_case(".portcullis"));
+        if reserved {
+            taker = taker.or(Some("the gateway's own pages".to_owned()));
+            continue;
+        }
+        let earlier = places.get(..index).unwrap_or_default();
+        let by = taken_by(place, earlier, places)?;
+        taker = taker.or(Some(by));
+    }
+    let taker = taker?;
+    let message = format!("no request reaches route `{}`: all it would take is taken by {taker}", route.name);
+    Some(warn(
+        Code::Unreachable,
+        path.key("match"),
+        message,
+        "`portcullis routes` shows the order they are tried in",
+    ))
+}
+
+/// Who takes everything a place would, if somebody does.
+fn taken_by(place: &Place<'_>, earlier: &[Place<'_>], all: &[Place<'_>]) -> Option<String> {
+    let covering = |candidate: &Place<'_>, host_covers: bool| {
+        host_covers && candidate.route.name != place.route.name && candidate.path.covers(place.path)
+    };
+    let any = |host: &HostPattern| matches!(host, HostPattern::Any | HostPattern::Unnamed);
+    let same_host: Vec<&Place<'_>> = earlier
+        .iter()
+        .filter(|earlier| {
+            covering(earlier, earlier.host == place.host || (any(earlier.host) && any(place.host)))
+        })
+        .collect();
+    if let Some(one) =
+        same_host.iter().find(|earlier| earlier.route.matches.takes_methods_of(&place.route.matches))
+    {
+        return Some(format!("`{}`", one.route.name));
+    }
+    // Several of the same place, each for some of the methods: with none left over, nothing comes through.
+    let methods = &place.route.matches.methods;
+    let same_place = || same_host.iter().filter(|earlier| earlier.path == place.path);
+    let each_taken = |method: &http::Method| {
+        same_place().any(|earlier| {
+            earlier.route.matches.methods.is_empty() || earlier.route.matches.methods.contains(method)
+        })
+    };
+    if !methods.is_empty() && methods.iter().all(each_taken) {
+        let names: Vec<String> = same_place().map(|earlier| format!("`{}`", earlier.route.name)).collect();
+        return Some(names.join(" and "));
+    }
+    // Where hosts are named and this one names none, it answers only for those; if each takes the path, nobody is left.
+    let named: Vec<&Place<'_>> = all.iter().filter(|other| other.host.is_named()).collect();
+    let open = all.iter().any(|other| *other.host == HostPattern::Any);
+    if *place.host != HostPattern::Unnamed || named.is_empty() || open {
+        return None;
+    }
+    let takes = |candidate: &&&Place<'_>| {
+        candidate.path.covers(place.path) && candidate.route.matches.takes_methods_of(&place.route.matches)
+    };
+    let all_taken = named
+        .iter()
+        .all(|host| named.iter().filter(|other| other.host == host.host).any(|other| takes(&other)));
+    all_taken.then(|| "every route that names a host".to_owned())
+}
+
+/// A factor of whatever age where one would want a fresh one.
+fn ageless_factor(route: &Route, requirement: &Requirement, path: &Path) -> Option<Problem> {
+    let mut texts = route.matches.paths.iter().map(PathPattern::as_str).chain([&*route.name]);
+    let sounds = |text: &str| {
+        let mut words = text.split(|letter: char| !letter.is_ascii_alphanumeric());
+        words.any(|word| ADMIN_WORDS.iter().any(|admin| word.eq_ignore_ascii_case(admin)))
+    };
+    if !texts.any(sounds) {
+        return None;
+    }
+    let ageless = leaves(requirement).into_iter().find(|leaf| match leaf {
+        Requirement::Factor(factor) => factor.max_age.is_none(),
+        Requirement::Mfa { max_age } => max_age.is_none(),
+        _ => false,
+    })?;
+    let message = format!("route `{}` takes {ageless} however long ago it was proven", route.name);
+    Some(warn(Code::AgelessFactor, path.key("require"), message, "add `max_age`, such as `max_age: 15m`"))
+}
+
+fn wide_network(requirement: &Requirement, path: &Path) -> Option<Problem> {
+    let wide = leaves(requirement).into_iter().find_map(|leaf| match leaf {
+        Requirement::ClientIp(networks) => networks.iter().find(|network| network.prefix_len() <= 1),
+        _ => None,
+    })?;
+    Some(wide_warning(path.clone(), &wide.to_string()))
+}
+
+/// For a network that nearly everybody is in.
+pub(super) fn wide_warning(path: Path, network: &str) -> Problem {
+    let message = format!("`{network}` covers everybody");
+    warn(Code::WideNetwork, path, message, "name the networks that are meant")
+}
+
+fn long_outage(path: Path) -> Problem {
+    let message = "a session revoked during an outage may work for as long as that";
+    warn(Code::LongOutage, path, message.to_owned(), "five minutes are the usual compromise")
+}
+
+/// The requirements that hold no others, those under `not` left out: what must not be there has no age to ask for.
+fn leaves(requirement: &Requirement) -> Vec<&Requirement> {
+    match requirement {
+        Requirement::Not(_) => Vec::new(),
+        _ if requirement.parts().is_empty() => vec![requirement],
+        _ => requirement.parts().iter().flat_map(leaves).collect(),
+    }
+}
+
+fn warn(code: Code, path: Path, message: String, hint: &str) -> Problem {
+    Problem { code, path, at_key: true, message, hint: Some(hint.to_owned()) }
+}
