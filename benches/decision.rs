@@ -134,6 +134,7 @@ fn world(members: usize) -> World {
         jwt_rules: Arc::new(rules.clone()),
         managed_names: Arc::new(ManagedNames::new(&HeaderSettings::usual("x-auth-"))),
         assertions: None,
+        takes_access_tokens: false,
         negative_for: Duration::from_secs(2),
         own_route: Arc::new(route(freshness)),
         jwt_evidence: false,

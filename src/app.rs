@@ -43,6 +43,8 @@ pub enum StartError {
     Shared(#[from] SharedError),
     #[error(transparent)]
     Key(#[from] KeyFailure),
+    #[error("the page of `refusals.page` cannot be made: {0}")]
+    Page(String),
     #[error("the log cannot be set up: {0}")]
     Log(io::Error),
 }
@@ -86,6 +88,9 @@ impl Gateway {
         } else {
             LineWriter::off(metrics.log_lines_dropped.clone())
         };
+        if let Some(page) = &config.proxy.refusals.page {
+            doors::try_page(page).map_err(StartError::Page)?;
+        }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
         let core = build_core(&config, Arc::clone(&clock), &metrics, &lines)?;
         let revocations = Revocations::start(
@@ -124,7 +129,12 @@ impl Gateway {
             let listener = Listener::bind(small_listener("admin", settings.address), metrics.clone()).await?;
             admin = Some(listener.address());
             tokio::spawn(listener.run(
-                AdminDoor::new(revocations.clone(), Arc::clone(&core.engine), settings),
+                AdminDoor::new(
+                    revocations.clone(),
+                    Arc::clone(&core.engine),
+                    doors::refused_at_the_door,
+                    settings,
+                ),
                 ops_drain.clone(),
             ));
         }
@@ -234,7 +244,9 @@ pub fn check_files(config: &Config) -> Vec<String> {
         let error = server_tls(&listener.certificates, listener.client_ca.as_deref()).err()?;
         Some(format!("listener `{}`: {error}", listener.name))
     });
-    certificates.chain(client_tls(config).err().map(|error| error.to_string())).collect()
+    let page = config.proxy.refusals.page.as_deref().and_then(|page| doors::try_page(page).err());
+    let page = page.map(|error| StartError::Page(error).to_string());
+    certificates.chain(client_tls(config).err().map(|error| error.to_string())).chain(page).collect()
 }
 
 /// Whether any route asks the RBAC policy.

@@ -16,6 +16,7 @@ use super::AdminSettings;
 use super::explain::explain;
 use crate::engine::Engine;
 use crate::identity::{CredentialDigest, MemberId, OrganizationId, SessionId};
+use crate::policy::{CanonicalPath, Reason};
 use crate::revocation::{Revocations, Source};
 use crate::server::{Peer, Serve};
 use crate::session::RevocationTarget;
@@ -30,8 +31,12 @@ pub struct AdminDoor(Arc<Inner>);
 struct Inner {
     revocations: Revocations,
     engine: Arc<Engine>,
+    at_the_door: RefusedAtTheDoor,
     settings: AdminSettings,
 }
+
+/// What no route is asked about, as the doors tell it.
+pub type RefusedAtTheDoor = fn(&Method, &CanonicalPath) -> Option<Reason>;
 
 /// What is to be revoked: exactly one of the three.
 #[derive(Deserialize)]
@@ -49,8 +54,13 @@ struct RevokeCall {
 pub(super) type Failure = (StatusCode, String);
 
 impl AdminDoor {
-    pub fn new(revocations: Revocations, engine: Arc<Engine>, settings: AdminSettings) -> Self {
-        Self(Arc::new(Inner { revocations, engine, settings }))
+    pub fn new(
+        revocations: Revocations,
+        engine: Arc<Engine>,
+        at_the_door: RefusedAtTheDoor,
+        settings: AdminSettings,
+    ) -> Self {
+        Self(Arc::new(Inner { revocations, engine, at_the_door, settings }))
     }
 }
 
@@ -83,7 +93,9 @@ impl Inner {
         self.admit(request.headers())?;
         match (request.method(), request.uri().path()) {
             (&Method::POST, "/admin/revoke") => self.revoke(read(request).await?).await,
-            (&Method::POST, "/admin/explain") => explain(&self.engine, read(request).await?).await,
+            (&Method::POST, "/admin/explain") => {
+                explain(&self.engine, self.at_the_door, read(request).await?).await
+            }
             (_, "/admin/revoke" | "/admin/explain") => {
                 Err((StatusCode::METHOD_NOT_ALLOWED, "use POST".to_owned()))
             }
@@ -145,7 +157,14 @@ async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Fail
     let read = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
     let read = tokio::time::timeout(std::time::Duration::from_secs(10), read).await;
     let Ok(Ok(body)) = read else { return Err(bad("the body did not arrive".to_owned())) };
-    serde_json::from_slice(&body.to_bytes()).map_err(|error| bad(error.to_string()))
+    // The reader's own words would repeat what was sent.
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| {
+        let what = match error.classify() {
+            serde_json::error::Category::Data => "the body is JSON of another shape than this call takes",
+            _ => "the body is not JSON",
+        };
+        bad(format!("{what}: line {} column {}", error.line(), error.column()))
+    })
 }
 
 fn target(call: &RevokeCall) -> Result<RevocationTarget, &'static str> {

@@ -1,17 +1,15 @@
 //! `POST /admin/explain`: the decision on one request with its reasons, by the engine that decides.
 //!
-//! Must not let a request through, count a decision, or repeat a credential it was given.
+//! Must not let a request through, count a decision, sign anything, or repeat a credential it was given.
 
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use serde::Deserialize;
 
-use super::api::Failure;
-use crate::engine::{AccessRequest, Engine, ReportedRefusal};
-use crate::identity::{
-    Bound, CredentialSource, MemberId, MemberPrincipal, MemberRef, OrganizationId, Principal, SocketPeer,
-};
+use super::api::{Failure, RefusedAtTheDoor};
+use crate::engine::{AccessRequest, Engine, Report};
+use crate::identity::{CredentialSource, MemberRef, Principal, SocketPeer};
 use crate::policy::{CanonicalPath, HostName, Reason};
 use crate::telemetry::{RequestId, TraceContext};
 
@@ -34,33 +32,39 @@ fn get() -> String {
 }
 
 /// Explains what would become of the request now.
-pub(super) async fn explain(engine: &Engine, call: ExplainCall) -> Result<serde_json::Value, Failure> {
+pub(super) async fn explain(
+    engine: &Engine,
+    at_the_door: RefusedAtTheDoor,
+    call: ExplainCall,
+) -> Result<serde_json::Value, Failure> {
     let bad = |why: &str| (StatusCode::BAD_REQUEST, why.to_owned());
     let method: Method = call.method.parse().map_err(|_| bad("`method` is not a method"))?;
     let uri: Uri = call.url.parse().map_err(|_| bad("`url` is not a URL"))?;
     let authority = uri.authority().ok_or_else(|| bad("`url` needs scheme and host"))?;
     let host = HostName::parse(authority.as_str()).map_err(|_| bad("`url` names no host"))?;
+    if call.credential.is_some() && call.member.is_some() {
+        return Err(bad("name a `credential` or a `member`, not both"));
+    }
+    let tell = |report: Report| {
+        serde_json::to_value(report).map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+    };
     let path = match CanonicalPath::parse(uri.path()) {
         Ok(path) => path,
         Err(error) => {
-            let refusal = ReportedRefusal::of(&Reason::PathAmbiguous.into());
-            return Ok(
-                serde_json::json!({ "decision": "refuse", "refusal": refusal, "detail": error.to_string() }),
-            );
+            let (reason, detail) = (Reason::PathAmbiguous, Some(error.to_string()));
+            return tell(Report::at_the_door(&method, host.as_str(), uri.path(), reason, detail));
         }
     };
-    if call.credential.is_some() && call.member.is_some() {
-        return Err(bad("name a `credential` or a `member`, not both"));
+    if let Some(reason) = at_the_door(&method, &path) {
+        return tell(Report::at_the_door(&method, host.as_str(), path.as_str(), reason, None));
     }
     let headers = match &call.credential {
         Some(credential) => carrying(credential, &engine.snapshot().credentials)
             .ok_or_else(|| bad("`credential` could not be sent in a header"))?,
         None => HeaderMap::new(),
     };
-    let principal = call
-        .member
-        .as_deref()
-        .map(|text| member(text).ok_or_else(|| bad("`member` is not ORGANIZATION/MEMBER")));
+    let member = call.member.as_deref().map(MemberRef::parse).transpose();
+    let member = member.map_err(|_| bad("`member` is not ORGANIZATION/MEMBER"))?;
     let request_id = RequestId::new();
     let request = AccessRequest {
         method: &method,
@@ -71,8 +75,7 @@ pub(super) async fn explain(engine: &Engine, call: ExplainCall) -> Result<serde_
         request_id: &request_id,
         trace: &TraceContext::begin(&request_id),
     };
-    let report = engine.explain(&request, principal.transpose()?).await;
-    serde_json::to_value(report).map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+    tell(engine.explain(&request, member.map(Principal::any_session_of)).await)
 }
 
 /// Headers with the credential in the first place it is looked for.
@@ -85,18 +88,4 @@ fn carrying(credential: &str, sources: &[CredentialSource]) -> Option<HeaderMap>
         };
         Some(HeaderMap::from_iter([(name, HeaderValue::try_from(text).ok()?)]))
     })
-}
-
-fn member(text: &str) -> Option<Principal> {
-    let (organization, member) = text.split_once('/')?;
-    let member = MemberRef {
-        organization_id: OrganizationId::parse(organization).ok()?,
-        member_id: MemberId::parse(member).ok()?,
-    };
-    Some(Principal::Member(MemberPrincipal {
-        member,
-        bound: Bound::AnySession,
-        issued_at: None,
-        seen_at: None,
-    }))
 }

@@ -1,6 +1,6 @@
 //! What operators and their machines ask of the gateway itself: metrics, probes, the admin API.
 //!
-//! Must not answer on a traffic listener, nor say anything about a caller.
+//! Must not answer on a traffic listener, nor say anything about a caller to whoever lacks the admin token.
 
 mod api;
 mod explain;

@@ -12,12 +12,15 @@ use super::StartError;
 use super::trust::client_tls;
 use crate::config::Config;
 use crate::directory::{
-    AppTokenSource, Attempts, Clock, DirectoryError, Guard, KeyVault, Memory, OrganizationSource, RbacSource,
-    RedisLink, SessionDirectory, Shared, Spelling, SystemClock,
+    AppTokenSource, AppTokens, Attempts, Clock, DirectoryError, Guard, KeyVault, Memory, OrganizationSource,
+    RbacSource, RedisLink, SessionDirectory, Shared, Spelling, SystemClock,
 };
 use crate::engine::{Assertions, Engine, EngineSettings, KeyFailure, ManagedNames, Snapshot, Sources};
+use crate::identity::AppToken;
 use crate::policy::{Access, RbacPolicy, Requirement, Route, RouteMatch, RouteTable};
-use crate::stytch::{AppTokens, Keys, ProjectFacts, StytchClient, WrittenCase, WrittenFacts, WrittenList};
+use crate::stytch::{
+    Keys, ProjectFacts, StytchClient, WrittenCase, WrittenFacts, WrittenList, WrittenPolicy,
+};
 use crate::telemetry::{LineWriter, Metrics};
 
 /// Everything a decision needs, without the doors.
@@ -42,6 +45,8 @@ pub struct Explained {
     pub as_written: bool,
     /// Policies and names; the API is asked if there are none.
     pub facts: Option<WrittenFacts>,
+    /// The project's policy in place of the API's; the rest is asked as ever.
+    pub policy: Option<Arc<RbacPolicy>>,
     /// A JWT is to be verified, so keys are needed.
     pub verifies: bool,
     /// All of that, and the time: one written case after another.
@@ -92,13 +97,18 @@ pub async fn build_to_explain(
     };
     type Facts = (Arc<dyn RbacSource>, Arc<dyn OrganizationSource>, Option<Arc<dyn AppTokenSource>>);
     let (rbac, organizations, apps): Facts = match explained.facts {
-        None => (Arc::new(core.facts.clone()), Arc::new(core.facts), None),
+        None => {
+            let below: Arc<dyn RbacSource> = Arc::new(core.facts.clone());
+            let rbac = match explained.policy {
+                Some(policy) => Arc::new(WrittenPolicy::new(policy, below)) as Arc<dyn RbacSource>,
+                None => below,
+            };
+            (rbac, Arc::new(core.facts), None)
+        }
         Some(facts) => (Arc::new(facts.clone()), Arc::new(facts.clone()), Some(Arc::new(facts))),
     };
-    let apps = apps.unwrap_or_else(|| {
-        let (apps, deadline) = (Arc::clone(&config.stytch.apps), config.guard.deadline);
-        Arc::new(AppTokens::new(&core.client, apps, core.horizon, deadline, &metrics))
-    });
+    let apps =
+        apps.unwrap_or_else(|| Arc::new(app_tokens(config, &core.client, Arc::clone(&clock), &metrics)));
     let attempts = Arc::new(Attempts::new(config.unknown_tokens));
     let keys = Arc::new(core.keys);
     let sources = Sources { directory, keys, rbac, organizations, apps, attempts };
@@ -141,8 +151,7 @@ pub(super) fn build_core(
     let memory = Memory::new(tiers, Arc::clone(&clock), settings, Arc::clone(&attempts), metrics);
     let facts = ProjectFacts::new(&client, &config.stytch.rbac, metrics);
     let horizon = config.memory.horizon;
-    let (apps, deadline) = (Arc::clone(&config.stytch.apps), config.guard.deadline);
-    let apps = AppTokens::new(&client, apps, horizon, deadline, metrics);
+    let apps = app_tokens(config, &client, Arc::clone(&clock), metrics);
     let sources = Sources {
         directory: Arc::new(memory.clone()),
         keys: Arc::new(keys.clone()),
@@ -153,6 +162,16 @@ pub(super) fn build_core(
     };
     let engine = build_engine(config, sources, clock, metrics, lines)?;
     Ok(Core { engine: Arc::new(engine), client, link, memory, horizon, keys, facts, tls })
+}
+
+/// The tier in front of introspection.
+fn app_tokens(config: &Config, client: &StytchClient, clock: Arc<dyn Clock>, metrics: &Metrics) -> AppTokens {
+    let (client, apps) = (client.clone(), Arc::clone(&config.stytch.apps));
+    let ask = move |token: &Arc<AppToken>| {
+        let (client, apps, token) = (client.clone(), Arc::clone(&apps), Arc::clone(token));
+        Box::pin(async move { client.introspect(&token, &apps).await }) as _
+    };
+    AppTokens::new(config.memory.horizon, config.guard.deadline, clock, metrics, ask)
 }
 
 /// Builds the decision point over any directory.
@@ -179,7 +198,9 @@ pub(super) fn rules(config: &Config, before: Option<&Arc<Assertions>>) -> Result
     let assertions = match (&config.headers.assertion, before) {
         (None, _) => None,
         (Some(settings), Some(before)) if before.settings() == settings => Some(Arc::clone(before)),
-        (Some(settings), _) => Some(Arc::new(Assertions::new(settings.clone(), Timestamp::now())?)),
+        (Some(settings), before) => {
+            Some(Arc::new(Assertions::succeeding(settings.clone(), Timestamp::now(), before)?))
+        }
     };
     Ok(Snapshot {
         routes: RouteTable::new(config.routes.iter().cloned()),
@@ -191,6 +212,16 @@ pub(super) fn rules(config: &Config, before: Option<&Arc<Assertions>>) -> Result
         own_route: Arc::new(own_route(config)),
         jwt_evidence: config.jwt_evidence,
         claim_pointers: Arc::clone(&config.stytch.claim_pointers),
+        takes_access_tokens: takes_access_tokens(&config.routes),
+    })
+}
+
+/// Whether any route takes the token of a machine or an app, so that no other may be shown one.
+fn takes_access_tokens(routes: &[Route]) -> bool {
+    routes.iter().any(|route| match &route.access {
+        Access::Public => false,
+        Access::Require(requirement) => requirement
+            .any_part(&|part| matches!(part, Requirement::Machine { .. } | Requirement::App { .. })),
     })
 }
 

@@ -218,13 +218,14 @@ impl CallerForm {
         let named = |name: &Option<String>| name.as_deref().map(Arc::from);
         let facts = WrittenFacts {
             policy: policy.map(Arc::new),
-            organization_roles: Arc::new(
+            organization_roles: Some(Arc::new(
                 own.map_err(|error| format!("`organization_roles`: {error}"))?.unwrap_or_default(),
-            ),
+            )),
             organization_names: Some(Arc::new(OrganizationNames {
                 slug: named(&self.organization_slug),
                 external_id: named(&self.organization_external_id),
             })),
+            organization: Some(self.member()?.organization_id),
             revoked: self.revoked,
         };
         let hour = Duration::from_secs(3_600);

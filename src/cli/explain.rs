@@ -8,17 +8,17 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::report::tell;
 use super::{ConfigArgs, Failed, Outcome, fail, runtime, say};
 use crate::app::{Explained, build_to_explain, refused_at_the_door};
 use crate::config::{Config, SecretPolicy};
-use crate::engine::{AccessRequest, Engine, Report, ReportedRefusal};
+use crate::engine::{AccessRequest, Engine, Report};
 use crate::identity::{
-    Bound, CredentialSource, MemberId, MemberPrincipal, MemberRef, OrganizationId, Principal, SocketPeer,
+    Bound, CredentialSource, MemberPrincipal, MemberRef, OrganizationId, Principal, SessionId, SocketPeer,
 };
-use crate::policy::{CanonicalPath, HostName, OrganizationRoles, Reason};
+use crate::policy::{CanonicalPath, HostName, OrganizationNames, RbacPolicy, Reason};
 use crate::stytch::{WrittenFacts, read_policy};
 use crate::telemetry::{RequestId, TraceContext};
 
@@ -26,8 +26,9 @@ use crate::telemetry::{RequestId, TraceContext};
 pub(super) struct ExplainArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    #[arg(long, default_value = "GET")]
-    method: Method,
+    /// Default: GET.
+    #[arg(long)]
+    method: Option<Method>,
     /// The whole URL, such as `https://app.example.com/admin`.
     #[arg(long, required_unless_present = "decision")]
     url: Option<Uri>,
@@ -42,7 +43,7 @@ pub(super) struct ExplainArgs {
     member: Option<String>,
     /// A decision the gateway recorded, one line of its log; `-` reads standard input. What was asked then is asked
     /// again now.
-    #[arg(long, group = "caller", value_name = "FILE", conflicts_with = "url")]
+    #[arg(long, group = "caller", value_name = "FILE", conflicts_with_all = ["url", "method", "client_ip"])]
     decision: Option<PathBuf>,
     /// Of several recorded decisions, the one about this request.
     #[arg(long, value_name = "ID", requires = "decision")]
@@ -80,7 +81,7 @@ struct Question {
 }
 
 /// What is read of a recorded decision.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 struct Recorded {
     ts: String,
     request_id: String,
@@ -93,6 +94,7 @@ struct Recorded {
     reason: Option<String>,
     organization_id: Option<String>,
     member_id: Option<String>,
+    client_id: Option<String>,
     session: Option<String>,
     evidence: Option<String>,
     evidence_age_ms: Option<f64>,
@@ -105,26 +107,20 @@ pub(super) fn run(args: &ExplainArgs) -> Outcome {
     let nobody = !live && question.principal.is_none();
     let secrets = if asks_nobody || nobody { SecretPolicy::NotNeeded } else { SecretPolicy::Required };
     let config = args.config.load(secrets)?;
-    runtime()?.block_on(async {
-        if let Some(recorded) = question.recorded.as_ref().filter(|_| args.format == Format::Human) {
+    let report = runtime()?.block_on(decide(args, &question, &config))?;
+    match (&question.recorded, args.format) {
+        (Some(recorded), Format::Human) => {
             tell_recorded(recorded);
+            tell(&report);
         }
-        let at_the_door = match CanonicalPath::parse(&question.path) {
-            Ok(path) => refused_at_the_door(&question.method, &path).map(|reason| (reason, String::new())),
-            Err(error) => Some((Reason::PathAmbiguous, error.to_string())),
-        };
-        match at_the_door {
-            Some((reason, why)) => tell_at_the_door(reason, &why, args.format),
-            None => {
-                let report = decide(args, &question, &config).await?;
-                match args.format {
-                    Format::Human => tell(&report),
-                    Format::Json => say(&serde_json::to_string_pretty(&report).unwrap_or_default()),
-                }
-            }
+        (None, Format::Human) => tell(&report),
+        (Some(recorded), Format::Json) => {
+            let told = serde_json::json!({ "recorded": recorded, "now": report });
+            say(&serde_json::to_string_pretty(&told).unwrap_or_default());
         }
-        Ok(())
-    })
+        (None, Format::Json) => say(&serde_json::to_string_pretty(&report).unwrap_or_default()),
+    }
+    Ok(())
 }
 
 fn question(args: &ExplainArgs) -> Result<Question, Failed> {
@@ -139,7 +135,7 @@ fn question(args: &ExplainArgs) -> Result<Question, Failed> {
         headers.insert(header::AUTHORIZATION, value);
     }
     Ok(Question {
-        method: args.method.clone(),
+        method: args.method.clone().unwrap_or(Method::GET),
         host: HostName::parse(authority.as_str()).map_err(fail)?,
         path: url.path().to_owned(),
         headers,
@@ -167,6 +163,15 @@ fn recorded_question(file: &Path, request_id: Option<&str>) -> Result<Question, 
     let (Some(method), Some(host), Some(path)) = (&record.method, &record.host, &record.path) else {
         return Err(fail("the request was refused before it was understood; there is nothing to ask again"));
     };
+    if let Some(client_id) = &record.client_id {
+        let message = format!(
+            "`{client_id}` called with a token of its own, which no record holds: explain it with `--jwt`"
+        );
+        return Err(fail(message));
+    }
+    if record.route == ".portcullis" {
+        return Err(fail("the gateway's own pages take any member session; there is no route to explain"));
+    }
     let member = record.organization_id.as_ref().zip(record.member_id.as_ref());
     Ok(Question {
         method: method.parse().map_err(fail)?,
@@ -182,27 +187,39 @@ fn recorded_question(file: &Path, request_id: Option<&str>) -> Result<Question, 
 }
 
 async fn decide(args: &ExplainArgs, question: &Question, config: &Config) -> Result<Report, Failed> {
-    let path = CanonicalPath::parse(&question.path).map_err(fail)?;
+    let (method, host) = (&question.method, &question.host);
+    let path = match CanonicalPath::parse(&question.path) {
+        Ok(path) => path,
+        Err(error) => {
+            let (reason, detail) = (Reason::PathAmbiguous, Some(error.to_string()));
+            return Ok(Report::at_the_door(method, host.as_str(), &question.path, reason, detail));
+        }
+    };
+    if let Some(reason) = refused_at_the_door(method, &path) {
+        return Ok(Report::at_the_door(method, host.as_str(), path.as_str(), reason, None));
+    }
     let engine = engine(args, question, config).await?;
     let request_id = RequestId::new();
     let request = AccessRequest {
-        method: &question.method,
-        host: &question.host,
+        method,
+        host,
         path: &path,
         headers: &question.headers,
         peer: SocketPeer { address: question.client_ip, certificate_names: &[] },
         request_id: &request_id,
         trace: &TraceContext::begin(&request_id),
     };
-    let mut report = engine.explain(&request, question.principal.clone()).await;
-    // The record tells only the end of a session's id: the others the member has answer for nothing.
-    if let Some(tail) = question.recorded.as_ref().and_then(|recorded| recorded.session.as_deref()) {
-        let of_record = report.held.iter().filter(|held| held.against.ends_with(tail)).count();
-        if of_record > 0 {
-            report.held.retain(|held| held.against.ends_with(tail));
-        }
-    }
-    Ok(report)
+    let report = engine.explain(&request, question.principal.clone()).await;
+    // The record tells the end of the session's id, and no other session of the member's answers for it.
+    let recorded = question.recorded.as_ref().and_then(|recorded| recorded.session.as_deref());
+    let (Some(tail), Some(Principal::Member(member))) = (recorded, &question.principal) else {
+        return Ok(report);
+    };
+    let known = report.held.iter().map(|held| &held.against).find(|id| id.ends_with(tail));
+    let id = known.cloned().unwrap_or_else(|| tail.to_owned());
+    let bound = Bound::Session(SessionId::parse(&id).map_err(fail)?);
+    let principal = Principal::Member(MemberPrincipal { bound, ..member.clone() });
+    Ok(engine.explain(&request, Some(principal)).await)
 }
 
 /// The gateway's engine, with a credential looked for where `--jwt` and `--token` put it.
@@ -212,18 +229,29 @@ async fn engine(args: &ExplainArgs, question: &Question, config: &Config) -> Res
         config.credentials = vec![CredentialSource::Bearer];
     }
     let policy = args.rbac.as_deref().map(read_file).transpose()?;
-    let policy = policy.map(|body| read_policy(&body).map_err(fail)).transpose()?;
+    let policy = policy.map(|body| read_policy(&body).map_err(fail)).transpose()?.map(Arc::new);
     let sessions = args.sessions.as_deref().map(read_file).transpose()?;
-    // With everything written down nobody is asked, not even about what is missing.
-    let facts = (policy.is_some() || sessions.is_some()).then(|| WrittenFacts {
-        policy: policy.map(Arc::new),
-        organization_roles: Arc::new(OrganizationRoles::default()),
-        ..WrittenFacts::default()
-    });
+    // With the sessions written down nobody is asked about anything; what is not written down is not known.
+    let facts = sessions.as_deref().map(|list| written_facts(list, policy.clone()));
     let as_written = question.principal.is_some();
-    let explained = Explained { sessions, as_written, facts, verifies: args.jwt.is_some(), case: None };
+    let verifies = args.jwt.is_some();
+    let explained = Explained { sessions, as_written, facts, policy, verifies, case: None };
     let engine = build_to_explain(&config, explained).await.map_err(fail)?;
     engine.ok_or_else(|| fail("the verification keys could not be fetched, so the JWT cannot be verified"))
+}
+
+/// What the written sessions tell of their organization: its id and slug.
+fn written_facts(list: &[u8], policy: Option<Arc<RbacPolicy>>) -> WrittenFacts {
+    let list: serde_json::Value = serde_json::from_slice(list).unwrap_or_default();
+    let text =
+        |name: &str| list.pointer(&format!("/member_sessions/0/{name}")).and_then(serde_json::Value::as_str);
+    let names = OrganizationNames { slug: text("organization_slug").map(Arc::from), external_id: None };
+    WrittenFacts {
+        policy,
+        organization: text("organization_id").and_then(|id| OrganizationId::parse(id).ok()),
+        organization_names: Some(Arc::new(names)),
+        ..WrittenFacts::default()
+    }
 }
 
 fn tell_recorded(recorded: &Recorded) {
@@ -234,36 +262,10 @@ fn tell_recorded(recorded: &Recorded) {
     }
 }
 
-fn tell_at_the_door(reason: Reason, why: &str, format: Format) {
-    let refusal = ReportedRefusal::of(&reason.into());
-    match format {
-        Format::Json => {
-            let told = serde_json::json!({ "decision": "refuse", "refusal": refusal, "detail": why });
-            say(&serde_json::to_string_pretty(&told).unwrap_or_default());
-        }
-        Format::Human => {
-            super::report::tell_refusal(&refusal);
-            if !why.is_empty() {
-                say(&format!("          {why}"));
-            }
-        }
-    }
-}
-
 /// `ORGANIZATION/MEMBER`, judged on any one session.
-pub(super) fn read_member(text: &str) -> Result<Principal, Failed> {
-    let parts = text.split_once('/').and_then(|(organization, member)| {
-        Some((OrganizationId::parse(organization).ok()?, MemberId::parse(member).ok()?))
-    });
-    let (organization_id, member_id) =
-        parts.ok_or_else(|| fail(format!("`{text}` is not ORGANIZATION/MEMBER")))?;
-    let member = MemberRef { organization_id, member_id };
-    Ok(Principal::Member(MemberPrincipal {
-        member,
-        bound: Bound::AnySession,
-        issued_at: None,
-        seen_at: None,
-    }))
+fn read_member(text: &str) -> Result<Principal, Failed> {
+    let member = MemberRef::parse(text).map_err(|_| fail(format!("`{text}` is not ORGANIZATION/MEMBER")))?;
+    Ok(Principal::any_session_of(member))
 }
 
 fn read_file(file: &Path) -> Result<Vec<u8>, Failed> {

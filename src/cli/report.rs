@@ -16,11 +16,6 @@ pub(super) fn tell_indented(report: &Report, indent: &str) {
     told(report, &mut |line| say(&format!("{indent}{line}")));
 }
 
-/// Tells a refusal with what helps.
-pub(super) fn tell_refusal(refusal: &ReportedRefusal) {
-    refused(refusal, &mut |line| say(line));
-}
-
 /// Where lines go.
 type Say<'a> = &'a mut dyn FnMut(&str);
 
@@ -87,6 +82,11 @@ fn told(report: &Report, say: Say<'_>) {
         None => say("decision  allow"),
         Some(refusal) => refused(refusal, say),
     }
+    let readings = "an origin may read this path in another way, and that is not this route's";
+    let ambiguous = report.refusal.as_ref().is_some_and(|refusal| refusal.reason == "path_ambiguous");
+    if let Some(detail) = report.detail.as_deref().or_else(|| ambiguous.then_some(readings)) {
+        say(&format!("          {detail}"));
+    }
     for (name, value) in &report.headers {
         say(&format!("injects   {name}: {value}"));
     }
@@ -94,9 +94,6 @@ fn told(report: &Report, say: Say<'_>) {
 
 fn refused(refusal: &ReportedRefusal, say: Say<'_>) {
     say(&format!("decision  refuse {} {}: {}", refusal.status, refusal.reason, refusal.title));
-    if refusal.reason == "path_ambiguous" {
-        say("          an origin may read this path in another way, and that is not this route's");
-    }
     say(&format!("remedy    {}", refusal.remedy));
     if !refusal.acr_values.is_empty() || refusal.max_age_seconds.is_some() {
         let age =

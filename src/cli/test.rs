@@ -219,7 +219,7 @@ fn compare(expected: &ExpectationParts, report: &Report) -> Result<Vec<Differenc
         let wanted = span(Some(wanted), std::time::Duration::ZERO)?.as_secs().to_string();
         let found = refusal
             .and_then(|refusal| refusal.max_age_seconds)
-            .map_or("none".to_owned(), |age| age.to_string());
+            .map_or_else(|| "none".to_owned(), |age| age.to_string());
         differences.note("max_age", Some(&wanted), &found);
     }
     if let Some(wanted) = &expected.acr_values {

@@ -30,6 +30,7 @@ pub(super) enum Code {
     Contradiction,
     Unused,
     ClearSignIn,
+    ClearReturn,
 }
 
 impl Code {
@@ -56,6 +57,7 @@ impl Code {
             Self::Contradiction => "W107",
             Self::Unused => "W108",
             Self::ClearSignIn => "W109",
+            Self::ClearReturn => "W110",
         }
     }
 }

@@ -145,7 +145,7 @@ fn unreachable(route: &Route, places: &[Place<'_>], path: &Path) -> Option<Probl
             .nth(1)
             .is_some_and(|first| first.eq_ignore_ascii_case(".portcullis"));
         if reserved {
-            taker = taker.or(Some("the gateway's own pages".to_owned()));
+            taker = taker.or_else(|| Some("the gateway's own pages".to_owned()));
             continue;
         }
         let earlier = places.get(..index).unwrap_or_default();

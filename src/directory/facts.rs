@@ -1,28 +1,13 @@
-//! What is looked up beside sessions, policies, organizations, app tokens, and one way to keep any of it: fresh, then
-//! stale while it is asked for again, then only while the far end fails.
+//! What is looked up beside sessions: policies, organizations, app tokens.
 //!
-//! Must not keep a verdict, nor let one kind of lookup wait for another's trouble.
+//! Must not keep anything: `fact_cache` does.
 
-use std::future::Future;
-use std::hash::Hash;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use moka::sync::Cache;
-use tokio::sync::Semaphore;
-
-use super::flight::Flights;
-use super::{Answer, Breaker, CallOutcome, Clock, DirectoryError};
-use crate::identity::{AppToken, Introspection, Monotonic, Now, OrganizationId};
+use super::{Answer, DirectoryError};
+use crate::identity::{AppToken, Introspection, Now, OrganizationId};
 use crate::policy::{Freshness, OrganizationNames, OrganizationRoles, RbacPolicy};
 use crate::session::Revocation;
-use crate::telemetry::Metrics;
-
-/// How long a failed lookup answers for its key: many who ask at once must not each ask again.
-const FAILED_FOR: Duration = Duration::from_millis(500);
-/// Lookups one question may wait for: another's that turned out too old, and its own.
-const MAX_LANDINGS: usize = 2;
 
 /// Where RBAC policies come from.
 pub trait RbacSource: Send + Sync + 'static {
@@ -37,8 +22,15 @@ pub trait RbacSource: Send + Sync + 'static {
 pub trait OrganizationSource: Send + Sync + 'static {
     fn names(&self, id: &OrganizationId, now: Now) -> Answer<Arc<OrganizationNames>>;
 
-    /// Drops what is known about an organization that `revocation` names.
+    /// Which organization goes by `name`, as the API itself resolves it: by id, slug or external id.
+    fn resolve(&self, name: &str, now: Now) -> Answer<Option<OrganizationId>>;
+
+    /// Drops what is known about an organization that `revocation` names, in every source of facts.
     fn forget(&self, revocation: &Revocation);
+
+    /// Something about one organization, or about nobody knows which, is different: it is asked for again as it is needed,
+    /// and what is known stands in while that fails.
+    fn soften(&self, organization: Option<&OrganizationId>);
 }
 
 /// Where it is found out whether an app's token still counts.
@@ -47,6 +39,9 @@ pub trait AppTokenSource: Send + Sync + 'static {
     fn introspect(&self, token: &Arc<AppToken>, freshness: Freshness, now: Now) -> Answer<Introspection>;
 
     fn forget(&self, revocation: &Revocation);
+
+    /// Every token is asked about again as it comes.
+    fn soften(&self);
 }
 
 /// A source of nothing, where nothing is to be looked up.
@@ -67,7 +62,13 @@ impl OrganizationSource for NoFacts {
         Answer::Ready(Err(DirectoryError::Unreachable))
     }
 
+    fn resolve(&self, _name: &str, _now: Now) -> Answer<Option<OrganizationId>> {
+        Answer::Ready(Err(DirectoryError::Unreachable))
+    }
+
     fn forget(&self, _revocation: &Revocation) {}
+
+    fn soften(&self, _organization: Option<&OrganizationId>) {}
 }
 
 impl AppTokenSource for NoFacts {
@@ -76,192 +77,6 @@ impl AppTokenSource for NoFacts {
     }
 
     fn forget(&self, _revocation: &Revocation) {}
-}
 
-type Lookup<V> = Pin<Box<dyn Future<Output = Result<V, DirectoryError>> + Send>>;
-type Ask<K, V> = Box<dyn Fn(&K) -> Lookup<V> + Send + Sync>;
-
-/// A value and when its lookup was sent.
-#[derive(Debug, Clone)]
-pub struct Fact<V> {
-    pub value: V,
-    pub sent: Now,
-}
-
-/// Facts of one kind, by key. Cheap to clone.
-pub struct FactCache<K, V>(Arc<Inner<K, V>>);
-
-impl<K, V> Clone for FactCache<K, V> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-struct Inner<K, V> {
-    kept: Cache<K, Fact<V>>,
-    failed: Cache<K, (Monotonic, DirectoryError)>,
-    /// What was sent at or before this about a key does not count any more.
-    floors: Cache<K, Monotonic>,
-    flights: Flights<K, Fact<V>>,
-    ask: Ask<K, V>,
-    places: Semaphore,
-    deadline: Duration,
-    breaker: Breaker,
-    clock: Arc<dyn Clock>,
-}
-
-/// The bounds of one cache.
-#[derive(Debug, Clone, Copy)]
-pub struct FactBounds {
-    pub max_entries: u64,
-    /// Nothing older could be served by any question.
-    pub keep_for: Duration,
-    /// For one lookup, waiting included.
-    pub deadline: Duration,
-    pub max_in_flight: usize,
-}
-
-impl<K, V> FactCache<K, V>
-where
-    K: Eq + Hash + Clone + Send + Sync + 'static,
-    V: Clone + Send + Sync + 'static,
-{
-    /// `ask` makes the call; `operation` names it in metrics.
-    pub fn new(
-        operation: &'static str,
-        bounds: FactBounds,
-        clock: Arc<dyn Clock>,
-        metrics: &Metrics,
-        ask: impl Fn(&K) -> Lookup<V> + Send + Sync + 'static,
-    ) -> Self {
-        let state = metrics.directory_breaker_state.with_label_values(&[operation]);
-        Self(Arc::new(Inner {
-            kept: Cache::builder().max_capacity(bounds.max_entries).time_to_live(bounds.keep_for).build(),
-            failed: Cache::builder().max_capacity(1_000).time_to_live(FAILED_FOR * 4).build(),
-            floors: Cache::builder().max_capacity(bounds.max_entries).time_to_live(bounds.keep_for).build(),
-            flights: Flights::new(),
-            ask: Box::new(ask),
-            places: Semaphore::new(bounds.max_in_flight),
-            deadline: bounds.deadline,
-            breaker: Breaker::new(operation, state),
-            clock,
-        }))
-    }
-
-    /// The fact about `key`, as old as `freshness` allows and newer than `newer_than`.
-    pub fn get(
-        &self,
-        key: &K,
-        freshness: Freshness,
-        newer_than: Option<Monotonic>,
-        now: Now,
-    ) -> Answer<Fact<V>> {
-        let floor = newer_than.max(self.0.floors.get(key));
-        let kept = self.0.kept.get(key).filter(|kept| floor.is_none_or(|floor| kept.sent.monotonic > floor));
-        let age = kept.as_ref().map(|kept| now.monotonic.since(kept.sent.monotonic));
-        match (kept, age) {
-            (Some(kept), Some(age)) if age <= freshness.fresh_for.min(freshness.max_staleness) => {
-                Answer::Ready(Ok(kept))
-            }
-            (Some(kept), Some(age)) if age <= freshness.max_staleness => {
-                if self.failure(key, now).is_none() {
-                    drop(self.0.flights.join(key, || self.lookup(key), |flight| drop(tokio::spawn(flight))));
-                }
-                Answer::Ready(Ok(kept))
-            }
-            (kept, age) => {
-                let longest = freshness.max_staleness + freshness.stale_if_error;
-                let kept = kept.filter(|_| age.is_some_and(|age| age <= longest));
-                if let Some(error) = self.failure(key, now) {
-                    return Answer::Ready(stands_in(kept, error));
-                }
-                let (cache, key) = (self.clone(), key.clone());
-                Answer::pending(async move { cache.wait(&key, floor, kept).await })
-            }
-        }
-    }
-
-    /// Nothing sent until now about `key` counts any more.
-    pub fn forget(&self, key: &K, at: Now) {
-        self.0.floors.insert(key.clone(), at.monotonic);
-        self.0.kept.invalidate(key);
-    }
-
-    /// Asks for `key` anew, whatever is kept.
-    pub async fn refresh(&self, key: &K) -> Result<(), DirectoryError> {
-        let (flight, _) = self.0.flights.join(key, || self.lookup(key), |flight| drop(tokio::spawn(flight)));
-        flight.await.map(drop)
-    }
-
-    async fn wait(
-        &self,
-        key: &K,
-        floor: Option<Monotonic>,
-        kept: Option<Fact<V>>,
-    ) -> Result<Fact<V>, DirectoryError> {
-        for _ in 0..MAX_LANDINGS {
-            let (flight, _) =
-                self.0.flights.join(key, || self.lookup(key), |flight| drop(tokio::spawn(flight)));
-            match flight.await {
-                Ok(fact) if floor.is_none_or(|floor| fact.sent.monotonic > floor) => return Ok(fact),
-                // One that was under way when it was outranked: ask once more.
-                Ok(_) => {}
-                Err(error) => return stands_in(kept, error),
-            }
-        }
-        Err(DirectoryError::Timeout)
-    }
-
-    /// How the last lookup of `key` failed, if it did a moment ago.
-    fn failure(&self, key: &K, now: Now) -> Option<DirectoryError> {
-        let (at, error) = self.0.failed.get(key)?;
-        (now.monotonic.since(at) < FAILED_FOR).then_some(error)
-    }
-
-    fn lookup(&self, key: &K) -> impl Future<Output = Result<Fact<V>, DirectoryError>> + Send + 'static {
-        let (cache, key) = (self.clone(), key.clone());
-        async move {
-            let inner = &cache.0;
-            let sent = inner.clock.now();
-            let result = match tokio::time::timeout(inner.deadline, cache.call(&key)).await {
-                Ok(result) => result,
-                Err(_) => Err(DirectoryError::Timeout),
-            };
-            match result {
-                Ok(value) => {
-                    let fact = Fact { value, sent };
-                    inner.kept.insert(key, fact.clone());
-                    Ok(fact)
-                }
-                Err(error) => {
-                    inner.failed.insert(key, (inner.clock.now().monotonic, error.clone()));
-                    Err(error)
-                }
-            }
-        }
-    }
-
-    async fn call(&self, key: &K) -> Result<V, DirectoryError> {
-        let inner = &self.0;
-        let Ok(_place) = inner.places.acquire().await else { return Err(DirectoryError::Busy) };
-        let admission = inner
-            .breaker
-            .admit(inner.clock.now().monotonic)
-            .map_err(|retry_after| DirectoryError::CircuitOpen { retry_after })?;
-        // A call that is cut off by the deadline settles nothing by itself, so it has one a little shorter.
-        let call = tokio::time::timeout(inner.deadline.mul_f64(0.95), (inner.ask)(key)).await;
-        let result = call.unwrap_or(Err(DirectoryError::Timeout));
-        if let Some(outcome) = CallOutcome::of(&result) {
-            admission.settle(outcome, inner.clock.now().monotonic);
-        }
-        result
-    }
-}
-
-/// What is kept in place of what could not be had, while the far end fails.
-fn stands_in<V>(kept: Option<Fact<V>>, error: DirectoryError) -> Result<Fact<V>, DirectoryError> {
-    match kept {
-        Some(kept) if error.is_outage() => Ok(kept),
-        _ => Err(error),
-    }
+    fn soften(&self) {}
 }

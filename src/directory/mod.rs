@@ -2,11 +2,14 @@
 //!
 //! Must not decide anything, nor keep a verdict: only facts with their date pass through here.
 
+mod app_tokens;
 mod attempts;
 mod breaker;
 mod clock;
+mod fact_cache;
 mod facts;
 mod flight;
+mod floors;
 mod guard;
 mod ledger;
 mod marks;
@@ -29,10 +32,12 @@ use crate::identity::{CredentialDigest, KeySet, MemberRef, Monotonic, Now, Secre
 use crate::policy::{Freshness, Reason, Refusal};
 use crate::session::{ActiveSessions, Evidence, Revocation};
 
+pub use app_tokens::{AppTokens, Standing};
 pub use attempts::Attempts;
 pub use breaker::{Breaker, CallOutcome};
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use facts::{AppTokenSource, Fact, FactBounds, FactCache, NoFacts, OrganizationSource, RbacSource};
+pub use fact_cache::{Fact, FactBounds, FactCache};
+pub use facts::{AppTokenSource, NoFacts, OrganizationSource, RbacSource};
 pub use guard::Guard;
 pub use memory::Memory;
 pub use settings::{GuardSettings, MemorySettings, SharedSettings, UnknownTokenSettings};
@@ -85,6 +90,10 @@ pub enum Answer<T> {
 impl<T> Answer<T> {
     pub fn pending(future: impl Future<Output = Result<T, DirectoryError>> + Send + 'static) -> Self {
         Self::Pending(Box::pin(future))
+    }
+
+    pub fn is_pending(&self) -> bool {
+        matches!(self, Self::Pending(_))
     }
 
     /// The same answer with its value changed.

@@ -73,7 +73,7 @@ impl Account {
             peer: Arc::clone(peer),
             version: request.version(),
             unread_body,
-            asking: Asking::of(request.method(), request.headers()),
+            asking: Asking::of(request.method(), request.headers(), request.version()),
             began: Instant::now(),
             metrics: metrics.clone(),
             lines: lines.clone(),

@@ -2,7 +2,7 @@
 //!
 //! Must not change what is decided, only how a refusal is told.
 
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, Method, Version, header};
 
 use super::sign_in::TRAIL_COOKIE;
 
@@ -16,6 +16,8 @@ pub(super) enum Form {
     Page,
     /// Trailers alone, with a gRPC status.
     Grpc,
+    /// The same for a page that speaks gRPC.
+    GrpcWeb,
 }
 
 /// What of a request a refusal's answer depends on.
@@ -30,8 +32,8 @@ pub(super) struct Asking {
 
 impl Asking {
     /// Reads the shape of the request alone.
-    pub(super) fn of(method: &Method, headers: &HeaderMap) -> Self {
-        Self { form: form(method, headers), ..Self::default() }
+    pub(super) fn of(method: &Method, headers: &HeaderMap, version: Version) -> Self {
+        Self { form: form(method, headers, version), ..Self::default() }
     }
 
     /// The same for a request that came to `authority` and asked for `path` and `query`.
@@ -57,9 +59,17 @@ impl Asking {
     }
 }
 
-fn form(method: &Method, headers: &HeaderMap) -> Form {
+fn form(method: &Method, headers: &HeaderMap, version: Version) -> Form {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if text("content-type").starts_with("application/grpc") {
+    let of_kind = |kind: &str| {
+        text("content-type")
+            .strip_prefix(kind)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
+    };
+    if of_kind("application/grpc-web") || of_kind("application/grpc-web-text") {
+        return Form::GrpcWeb;
+    }
+    if version == Version::HTTP_2 && of_kind("application/grpc") {
         return Form::Grpc;
     }
     let wants_page = match text("sec-fetch-mode") {
@@ -79,9 +89,11 @@ fn accepts_html(accept: &str) -> bool {
     accept.split(',').any(|kind| kind.split(';').next().is_some_and(|kind| kind.trim() == "text/html"))
 }
 
-/// A window of its own, not a frame within another page: that would show a sign-in page nobody could trust.
+/// A window of its own that somebody looks at: not a frame within another page, which would show a sign-in page nobody
+/// could trust, nor a page fetched ahead.
 fn opens_a_document(headers: &HeaderMap) -> bool {
     headers.get("sec-fetch-dest").is_none_or(|place| place == "document")
+        && !headers.contains_key("sec-purpose")
 }
 
 /// The trail cookie's value.
@@ -116,9 +128,27 @@ mod tests {
             (Method::POST, &[("accept", HTML)], Form::Problem),
             (Method::GET, &[("accept", "*/*")], Form::Problem),
             (Method::GET, &[], Form::Problem),
-            (Method::POST, &[("content-type", "application/grpc+proto")], Form::Grpc),
+            (Method::POST, &[("content-type", "application/grpc+proto")], Form::Problem),
+            (Method::POST, &[("content-type", "application/grpc-web+proto")], Form::GrpcWeb),
         ] {
-            assert_eq!(super::form(&method, &headers(fields)), form, "{method} {fields:?}");
+            let found = super::form(&method, &headers(fields), Version::HTTP_11);
+            assert_eq!(found, form, "{method} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn grpc_is_told_by_its_type_and_its_protocol() {
+        for (kind, form) in [
+            ("application/grpc", Form::Grpc),
+            ("application/grpc+proto", Form::Grpc),
+            ("application/grpc;x", Form::Grpc),
+            ("application/grpcxyz", Form::Problem),
+        ] {
+            assert_eq!(
+                super::form(&Method::POST, &headers(&[("content-type", kind)]), Version::HTTP_2),
+                form,
+                "{kind}"
+            );
         }
     }
 
@@ -127,7 +157,7 @@ mod tests {
         let navigate = [("sec-fetch-mode", "navigate"), ("cookie", "a=b; portcullis_sign_in=x~y")];
         let back = |method: Method, extra: &[(&'static str, &'static str)]| {
             let headers = headers(&[&navigate[..], extra].concat());
-            let asking = Asking::of(&method, &headers);
+            let asking = Asking::of(&method, &headers, Version::HTTP_11);
             asking.coming_back(&method, &headers, true, "app.example.com:8443", ("/a/b", Some("x=%2F&y")))
         };
         let asking = back(Method::GET, &[]);
@@ -135,5 +165,6 @@ mod tests {
         assert_eq!(asking.trail.as_deref(), Some("x~y"));
         assert_eq!(back(Method::POST, &[]).return_to, None);
         assert_eq!(back(Method::GET, &[("sec-fetch-dest", "iframe")]).return_to, None);
+        assert_eq!(back(Method::GET, &[("sec-purpose", "prefetch;prerender")]).return_to, None);
     }
 }

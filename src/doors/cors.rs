@@ -7,43 +7,45 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
 use super::CorsSettings;
-use crate::policy::Reason;
 
 /// What of a refusal a page may read besides its body.
-const EXPOSED: [HeaderName; 3] =
-    [header::WWW_AUTHENTICATE, header::RETRY_AFTER, HeaderName::from_static("x-request-id")];
+const EXPOSED: [HeaderName; 5] = [
+    header::WWW_AUTHENTICATE,
+    header::RETRY_AFTER,
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("grpc-status"),
+    HeaderName::from_static("grpc-message"),
+];
 /// Headers and methods a preflight may ask for in one line; nobody's page needs more.
 const MAX_ASKED: usize = 2048;
 
-/// The answer to a preflight; nothing if the request is none.
+/// The answer to a preflight of a listed origin; nothing for any other request, which goes its usual way: an application on a
+/// public route may have an answer of its own.
 pub(super) fn preflight(
     settings: &CorsSettings,
     method: &Method,
     headers: &HeaderMap,
-) -> Option<Result<Response<Bytes>, Reason>> {
+) -> Option<Response<Bytes>> {
     let asked = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
     let origin = headers.get(header::ORIGIN)?;
-    if *method != Method::OPTIONS {
+    if *method != Method::OPTIONS || !allows(settings, origin) {
         return None;
-    }
-    if !allows(settings, origin) {
-        return Some(Err(Reason::ForeignOrigin));
     }
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let answer = response.headers_mut();
-    let methods = match settings.methods.as_slice() {
-        [] => Method::from_bytes(asked.as_bytes())
+    let methods = match &settings.methods {
+        None => Method::from_bytes(asked.as_bytes())
             .ok()
             .and_then(|method| HeaderValue::try_from(method.as_str()).ok()),
-        methods => listed(methods.iter().map(Method::as_str)),
+        Some(methods) => listed(methods.iter().map(Method::as_str)),
     };
-    let fields = match settings.headers.as_slice() {
-        [] => headers
+    let fields = match &settings.headers {
+        None => headers
             .get(header::ACCESS_CONTROL_REQUEST_HEADERS)
             .filter(|asked| is_list_of_names(asked))
             .cloned(),
-        names => listed(names.iter().map(HeaderName::as_str)),
+        Some(names) => listed(names.iter().map(HeaderName::as_str)),
     };
     for (name, value) in [
         (header::ACCESS_CONTROL_ALLOW_METHODS, methods),
@@ -59,12 +61,12 @@ pub(super) fn preflight(
         header::VARY,
         HeaderValue::from_static("access-control-request-method, access-control-request-headers"),
     );
-    Some(Ok(response))
+    Some(response)
 }
 
-/// Lets the page of a listed origin read the response. What an origin server said of its own stands.
+/// Lets the page of a listed origin read the response. Where the application said anything of its own, that stands whole.
 pub(super) fn share(settings: &CorsSettings, origin: Option<&HeaderValue>, response: &mut HeaderMap) {
-    if response.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
+    if response.keys().any(|name| name.as_str().starts_with("access-control-")) {
         return;
     }
     // Whoever stores it must not show it to a page of another origin.
@@ -102,8 +104,8 @@ mod tests {
         CorsSettings {
             origins: vec!["https://app.example.com".to_owned()],
             credentials: true,
-            methods: Vec::new(),
-            headers: Vec::new(),
+            methods: None,
+            headers: None,
             expose: vec![HeaderName::from_static("etag")],
             max_age: Duration::from_secs(600),
         }
@@ -119,14 +121,12 @@ mod tests {
 
     #[test]
     fn a_preflight_of_a_listed_origin_is_answered_and_no_other() {
-        let answer =
-            preflight(&settings(), &Method::OPTIONS, &ask("https://app.example.com")).unwrap().unwrap();
+        let answer = preflight(&settings(), &Method::OPTIONS, &ask("https://app.example.com")).unwrap();
         assert_eq!(answer.status(), 204);
         assert_eq!(answer.headers()[header::ACCESS_CONTROL_ALLOW_METHODS], "PUT");
         assert_eq!(answer.headers()[header::ACCESS_CONTROL_ALLOW_HEADERS], "content-type,x-a");
         for stranger in ["https://app.example.com.evil.net", "http://app.example.com", "null", ""] {
-            let answer = preflight(&settings(), &Method::OPTIONS, &ask(stranger));
-            assert_eq!(answer.unwrap().err(), Some(Reason::ForeignOrigin), "{stranger}");
+            assert!(preflight(&settings(), &Method::OPTIONS, &ask(stranger)).is_none(), "{stranger}");
         }
         assert!(preflight(&settings(), &Method::PUT, &ask("https://app.example.com")).is_none());
         let mut plain = ask("https://app.example.com");
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(ours[header::ACCESS_CONTROL_ALLOW_CREDENTIALS], "true");
         assert_eq!(
             ours[header::ACCESS_CONTROL_EXPOSE_HEADERS],
-            "www-authenticate, retry-after, x-request-id, etag"
+            "www-authenticate, retry-after, x-request-id, grpc-status, grpc-message, etag"
         );
         let strange = shared("https://evil.example", &[]);
         assert!(!strange.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN));

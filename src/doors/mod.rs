@@ -13,4 +13,5 @@ mod sign_in;
 
 pub use own::refused_at_the_door;
 pub use proxy::{FrameTracker, Origins, ProxyDoor};
+pub use refusal::try_page;
 pub use settings::{CorsSettings, ProxySettings, RefusalSettings, SignInSettings, SignOutSettings};

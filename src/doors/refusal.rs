@@ -67,7 +67,8 @@ impl Refusals {
         request_id: &RequestId,
     ) -> Response<Bytes> {
         let mut response = match asking.form {
-            Form::Grpc => grpc(refusal),
+            Form::Grpc => grpc(refusal, "application/grpc"),
+            Form::GrpcWeb => grpc(refusal, "application/grpc-web"),
             Form::Problem => self.problem(refusal, request_id),
             Form::Page => match way(self.settings.sign_in.as_ref(), refusal, asking, Timestamp::now()) {
                 Way::Go(detour) => redirect(&detour.location, &detour.cookie),
@@ -109,12 +110,19 @@ impl Refusals {
     /// A page for people. `circling` is where they were sent already, again and again.
     fn page(&self, refusal: &Refusal, request_id: &RequestId, circling: Option<&str>) -> Response<Bytes> {
         let reason = refusal.reason;
-        let message = if circling.is_some() {
-            "Signing in brought you back here without a session that counts, several times in a row. Your browser may \
-             not keep the cookie, or the sign-in page may be set up for another address."
-        } else {
-            detail(reason.remedy())
+        let message = match circling {
+            Some(_) => {
+                "You were sent to sign in several times within a minute, and came back without a session that counts. \
+                 The sign-in page may be set up for another address."
+            }
+            None => for_people(reason.remedy()),
         };
+        // Without a way back, such as after sending a form, there is still a way to the sign-in page.
+        let usual = self.settings.sign_in.as_ref().and_then(|sign_in| match reason.remedy() {
+            Remedy::SignIn if reason != Reason::CredentialKind => Some(sign_in.url.as_str()),
+            Remedy::StepUp => Some(sign_in.step_up_url.as_str()),
+            _ => None,
+        });
         let values = context! {
             status => reason.status().as_u16(),
             reason => reason.code(),
@@ -123,13 +131,14 @@ impl Refusals {
             message => message,
             request_id => request_id.as_str(),
             unmet => self.unmet(refusal).to_vec(),
-            sign_in => circling,
-            sign_in_label => "Try again",
+            sign_in => circling.or(usual),
+            sign_in_label => if circling.is_some() { "Try again" } else { "Sign in" },
         };
         let rendered = self.templates.get_template(TEMPLATE).and_then(|template| template.render(&values));
         let page = rendered.unwrap_or_else(|error| {
             tracing::warn!(%error, "the page of a refusal could not be made from its template");
-            format!("<!doctype html><title>{0}</title><h1>{0}</h1>", heading(reason))
+            let (heading, code) = (heading(reason), reason.code());
+            format!("<!doctype html><title>{heading}</title><h1>{heading}</h1><p>{code} {request_id}")
         });
         let mut response = Response::new(Bytes::from(page));
         *response.status_mut() = reason.status();
@@ -159,7 +168,7 @@ fn redirect(location: &str, cookie: &str) -> Response<Bytes> {
 }
 
 /// Trailers alone: the status stands in the head (gRPC over HTTP/2, Responses).
-fn grpc(refusal: &Refusal) -> Response<Bytes> {
+fn grpc(refusal: &Refusal, kind: &'static str) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     let code = match refusal.reason.status().as_u16() {
         400 => 3,
@@ -173,7 +182,7 @@ fn grpc(refusal: &Refusal) -> Response<Bytes> {
         _ => 14,
     };
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert("grpc-status", HeaderValue::from(code));
     let message = format!("{}: {}", refusal.reason.code(), refusal.reason.title());
     put(headers, HeaderName::from_static("grpc-message"), message);
@@ -238,6 +247,20 @@ fn detail(remedy: Remedy) -> &'static str {
     }
 }
 
+/// The same for a person in front of a browser.
+fn for_people(remedy: Remedy) -> &'static str {
+    match remedy {
+        Remedy::ChangeRequest => {
+            "Check the address. If a link brought you here, whoever made it may want to know."
+        }
+        Remedy::SignIn => "This page is for people who are signed in.",
+        Remedy::StepUp => "This page asks you to prove again who you are, or to prove it in one more way.",
+        Remedy::AskForAccess => "You are signed in, but this is not open to you. Ask whoever manages access.",
+        Remedy::Retry => "This is not your fault. Try again in a moment.",
+        Remedy::SlowDown => "Wait a moment before you try again.",
+    }
+}
+
 /// What a person reads first.
 fn heading(reason: Reason) -> &'static str {
     match (reason.remedy(), reason.status()) {
@@ -250,6 +273,28 @@ fn heading(reason: Reason) -> &'static str {
         (Remedy::ChangeRequest, StatusCode::FORBIDDEN) => "This is not open to you",
         (Remedy::ChangeRequest, _) => "This request cannot be answered",
     }
+}
+
+/// Whether a template makes a page of everything a refusal may hold; what is wrong with it if not.
+pub fn try_page(template: &str) -> Result<(), String> {
+    let tell = |error: minijinja::Error| {
+        let line = error.line().map_or_else(String::new, |line| format!(" in line {line}"));
+        format!("{}{line}", error.detail().map_or_else(|| error.kind().to_string(), str::to_owned))
+    };
+    let mut templates = Environment::new();
+    templates.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
+    templates.add_template(TEMPLATE, template).map_err(tell)?;
+    let template = templates.get_template(TEMPLATE).map_err(tell)?;
+    for (unmet, sign_in) in
+        [(Vec::new(), None), (vec!["role `x`".to_owned()], Some("https://login.example.com/"))]
+    {
+        let values = context! {
+            status => 403, reason => "role_missing", title => "a role is missing", heading => "x", message => "x",
+            request_id => "x", unmet => unmet, sign_in => sign_in, sign_in_label => "Sign in",
+        };
+        template.render(values).map_err(tell)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -284,7 +329,7 @@ mod tests {
     #[test]
     fn every_reason_becomes_an_answer_in_every_form_that_is_never_stored() {
         for reason in Reason::ALL {
-            for form in [Form::Problem, Form::Page, Form::Grpc] {
+            for form in [Form::Problem, Form::Page, Form::Grpc, Form::GrpcWeb] {
                 let response = told(&Refusal::from(*reason), &Method::GET, form);
                 let headers = response.headers();
                 assert_eq!(headers[header::CACHE_CONTROL], "no-store");
@@ -305,7 +350,7 @@ mod tests {
                         assert!(!page.contains("http:") && !page.contains("https:"), "it loads nothing");
                         assert_eq!(response.status(), reason.status());
                     }
-                    Form::Grpc => {
+                    Form::Grpc | Form::GrpcWeb => {
                         assert_eq!(response.status(), 200);
                         assert_ne!(headers["grpc-status"], "0");
                         assert!(response.body().is_empty());

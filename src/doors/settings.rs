@@ -88,10 +88,10 @@ pub struct CorsSettings {
     /// As browsers write them.
     pub origins: Vec<String>,
     pub credentials: bool,
-    /// Empty: whichever is asked for.
-    pub methods: Vec<Method>,
-    /// Empty: whichever are asked for.
-    pub headers: Vec<HeaderName>,
+    /// Nothing: whichever is asked for.
+    pub methods: Option<Vec<Method>>,
+    /// Nothing: whichever are asked for.
+    pub headers: Option<Vec<HeaderName>>,
     pub expose: Vec<HeaderName>,
     pub max_age: Duration,
 }

@@ -7,14 +7,20 @@ use jiff::Timestamp;
 
 use super::SignInSettings;
 use super::asking::Asking;
-use crate::policy::{Refusal, Remedy};
+use crate::policy::{Reason, Refusal, Remedy};
 
 /// Where a browser was sent, for a minute.
 pub(super) const TRAIL_COOKIE: &str = crate::identity::OWN_COOKIE;
 /// How long it is remembered, in seconds.
 const REMEMBERED_FOR: i64 = 60;
-/// Pages remembered at once: as many tabs may be on their way.
-const MAX_PAGES: usize = 12;
+/// Links and pages remembered at once: as many tabs may be on their way.
+const MAX_STEPS: usize = 24;
+/// One page opened with many queries may go there so many times as often as one link.
+const LINKS_OF_A_PAGE: usize = 4;
+/// And all pages together so many times.
+const PAGES: usize = 16;
+/// What stands for all pages together.
+const ALL: &str = "all";
 /// The longest link that is carried there and back.
 const MAX_LINK: usize = 4096;
 
@@ -47,6 +53,8 @@ pub(super) fn way(
     let remedy = refusal.reason.remedy();
     let (Some(settings), Some(return_to)) = (settings, &asking.return_to) else { return Way::Stay };
     let url = match remedy {
+        // A session is not what such a route takes.
+        _ if refusal.reason == Reason::CredentialKind => return Way::Stay,
         Remedy::SignIn => &settings.url,
         Remedy::StepUp => &settings.step_up_url,
         _ => return Way::Stay,
@@ -68,8 +76,17 @@ pub(super) fn way(
         }
     }
     let location = with_parameters(url, &parameters);
+    // The sign-in page itself, behind a route that asks for a session: there is nowhere to go.
+    let page = link.split('?').next().unwrap_or_default();
+    if [&settings.url, &settings.step_up_url].iter().any(|url| url.split('?').next() == Some(page)) {
+        return Way::Stay;
+    }
     let mut trail = Trail::read(asking.trail.as_deref(), now);
-    if trail.step(link) > settings.max_redirects {
+    // Told apart where a link is its page's only one.
+    let page = format!("{page}?*");
+    let too_often = [(link, 1), (page.as_str(), LINKS_OF_A_PAGE), (ALL, PAGES)]
+        .map(|(what, times)| trail.step(what) > settings.max_redirects.saturating_mul(times));
+    if too_often.contains(&true) {
         return Way::Circling { sign_in: location };
     }
     let secure = if return_to.starts_with("https://") { "; Secure" } else { "" };
@@ -95,10 +112,11 @@ impl Trail {
             let mut parts = entry.split('.');
             let (page, count, since) =
                 (parts.next()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-            let fresh = (0..REMEMBERED_FOR).contains(&(now - since));
+            let age = now.checked_sub(since);
+            let fresh = age.is_some_and(|age| (0..REMEMBERED_FOR).contains(&age));
             (fresh && page.len() == 12 && parts.next().is_none()).then(|| (page.to_owned(), count, since))
         });
-        Self { pages: pages.take(MAX_PAGES).collect(), now }
+        Self { pages: pages.take(MAX_STEPS).collect(), now }
     }
 
     /// One more time for `link`: which one it is.
@@ -110,7 +128,7 @@ impl Trail {
         let (count, since) =
             known.map_or((1, self.now), |(_, count, since): (_, usize, _)| (count.saturating_add(1), since));
         self.pages.insert(0, (page, count, since));
-        self.pages.truncate(MAX_PAGES);
+        self.pages.truncate(MAX_STEPS);
         count
     }
 
@@ -147,7 +165,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::policy::{Challenge, Reason};
+    use crate::policy::Challenge;
 
     const NOW: i64 = 1_800_000_000;
 
@@ -215,6 +233,21 @@ mod tests {
         }
         let fourth = way(Some(&settings()), &missing, &asking("https://app/a", trail.clone()), at(NOW + 4));
         assert!(matches!(fourth, Way::Circling { .. }));
+        // Another query each time is the same page in the end; so are many pages together.
+        let (mut turns, mut trail_of_many) = (0, None);
+        while let Some(detour) =
+            go(&missing, &asking(&format!("https://app/a?token={turns}"), trail_of_many), NOW)
+        {
+            trail_of_many = Some(cookie_value(&detour));
+            turns += 1;
+        }
+        assert_eq!(turns, 12);
+        let (mut turns, mut trail_of_many) = (0, None);
+        while let Some(detour) = go(&missing, &asking(&format!("https://app/{turns}"), trail_of_many), NOW) {
+            trail_of_many = Some(cookie_value(&detour));
+            turns += 1;
+        }
+        assert_eq!(turns, 48);
         // Another tab is another page, and a minute later all is forgotten.
         assert!(go(&missing, &asking("https://app/b", trail.clone()), NOW + 4).is_some());
         assert!(go(&missing, &asking("https://app/a", trail), NOW + 61).is_some());
@@ -223,7 +256,14 @@ mod tests {
     #[test]
     fn a_trail_somebody_made_up_is_no_trail_and_never_grows() {
         let missing = Refusal::from(Reason::CredentialMissing);
-        for trail in ["x", "~~~", "aaaaaaaaaaaa.9.9", "aaaaaaaaaaaa.99999999999999999999.1800000000"] {
+        for trail in [
+            "x",
+            "~~~",
+            "aaaaaaaaaaaa.9.9",
+            "aaaaaaaaaaaa.99999999999999999999.1800000000",
+            "aaaaaaaaaaaa.1.-9223372036854775808",
+            "aaaaaaaaaaaa.18446744073709551615.1800000000",
+        ] {
             assert!(go(&missing, &asking("https://app/a", Some(trail.to_owned())), NOW).is_some());
         }
         let mut trail = None;
@@ -231,7 +271,15 @@ mod tests {
             let detour = go(&missing, &asking(&format!("https://app/{page}"), trail), NOW).unwrap();
             trail = Some(cookie_value(&detour));
         }
-        assert!(trail.unwrap().len() < 400);
+        assert!(trail.unwrap().len() < 700);
+    }
+
+    #[test]
+    fn the_sign_in_page_never_leads_to_itself() {
+        let missing = Refusal::from(Reason::CredentialMissing);
+        for own in ["https://login.example.com/?next=x", "https://login.example.com/prove"] {
+            assert_eq!(way(Some(&settings()), &missing, &asking(own, None), at(NOW)), Way::Stay);
+        }
     }
 
     #[test]

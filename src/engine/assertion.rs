@@ -2,6 +2,7 @@
 //!
 //! Must not sign anything a permit does not say, nor with a key that is not published yet.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ use crate::policy::{Caller, IdentityAttribute};
 
 /// Assertions kept, one per caller, audience and key.
 const MAX_KEPT: u64 = 100_000;
+/// How far an origin's clock may be behind ours.
+const SKEW_SECONDS: i64 = 2;
 /// What an assertion tells besides who made it, for whom, of whom, and when.
 const CLAIMS: [(&str, IdentityAttribute); 12] = [
     ("kind", IdentityAttribute::Kind),
@@ -46,6 +49,8 @@ pub struct Assertions {
     /// The keys of the last, the present and the next period, made when a period begins.
     ring: ArcSwap<Ring>,
     kept: Cache<[u8; 32], Kept>,
+    /// Those before these settings, whose keys are published until then.
+    before: Option<(Arc<Self>, Timestamp)>,
 }
 
 #[derive(Clone)]
@@ -77,9 +82,21 @@ struct Key {
 
 impl Assertions {
     pub fn new(settings: AssertionSettings, now: Timestamp) -> Result<Self, KeyFailure> {
-        let seed = match &settings.seed {
-            Some(secret) => Zeroizing::new(secret.expose().as_bytes().to_vec()),
-            None => {
+        Self::succeeding(settings, now, None)
+    }
+
+    /// In place of `before`, whose keys stay known for as long as a verifier may keep the set, and whose made-up secret
+    /// stays if none is given.
+    pub fn succeeding(
+        settings: AssertionSettings,
+        now: Timestamp,
+        before: Option<&Arc<Self>>,
+    ) -> Result<Self, KeyFailure> {
+        let made_up = before.filter(|before| before.settings.seed.is_none());
+        let seed = match (&settings.seed, made_up) {
+            (Some(secret), _) => Zeroizing::new(secret.expose().as_bytes().to_vec()),
+            (None, Some(before)) => before.seed.clone(),
+            (None, None) => {
                 let mut bytes = Zeroizing::new(vec![0; 32]);
                 aws_lc_rs::rand::fill(&mut bytes).map_err(|_| KeyFailure)?;
                 bytes
@@ -87,7 +104,11 @@ impl Assertions {
         };
         let kept = Cache::builder().max_capacity(MAX_KEPT).time_to_live(settings.lifetime).build();
         let ring = ArcSwap::from_pointee(Ring { period: i64::MIN, keys: [None, None, None] });
-        let assertions = Self { settings, seed, ring, kept };
+        let before = before.map(|before| {
+            let until = now.saturating_add(before.settings.rotate_every).unwrap_or(now);
+            (Arc::clone(before), until)
+        });
+        let assertions = Self { settings, seed, ring, kept, before };
         let ring = assertions.ring_at(now);
         if ring.keys.iter().all(Option::is_some) { Ok(assertions) } else { Err(KeyFailure) }
     }
@@ -120,8 +141,8 @@ impl Assertions {
         // Never longer than the session or token it rests on.
         let expires = (now.as_second() + lifetime)
             .min(caller.subject.expires_at().as_second().max(now.as_second() + 1));
-        claims.insert("iat".to_owned(), json!(now.as_second()));
-        claims.insert("nbf".to_owned(), json!(now.as_second()));
+        // A little back: the origin's clock may be behind ours, and libraries refuse what is dated ahead.
+        claims.insert("iat".to_owned(), json!(now.as_second() - SKEW_SECONDS));
         claims.insert("exp".to_owned(), json!(expires));
         let value = key.sign(&Value::Object(claims))?;
         let half = now.saturating_add(self.settings.lifetime / 2).unwrap_or(now);
@@ -132,8 +153,15 @@ impl Assertions {
 
     /// The JWK set (RFC 7517): the last key, the present one, and the next, so that it is known before it signs.
     pub fn key_set(&self, now: Timestamp) -> Value {
-        let ring = self.ring_at(now);
-        json!({ "keys": ring.keys.iter().flatten().map(|key| key.to_jwk()).collect::<Vec<_>>() })
+        json!({ "keys": self.keys(now).values().map(|key| key.to_jwk()).collect::<Vec<_>>() })
+    }
+
+    /// By id, each once.
+    fn keys(&self, now: Timestamp) -> BTreeMap<String, Arc<Key>> {
+        let before = self.before.as_ref().filter(|(_, until)| now < *until);
+        let mut keys = before.map(|(before, _)| before.keys(now)).unwrap_or_default();
+        keys.extend(self.ring_at(now).keys.iter().flatten().map(|key| (key.id.clone(), Arc::clone(key))));
+        keys
     }
 
     /// How long the key set may be kept by whoever reads it.
@@ -198,7 +226,9 @@ impl Key {
             }
         };
         let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature));
-        HeaderValue::try_from(token).map_err(|_| KeyFailure)
+        let mut value = HeaderValue::try_from(token).map_err(|_| KeyFailure)?;
+        value.set_sensitive(true);
+        Ok(value)
     }
 
     fn to_jwk(&self) -> Value {

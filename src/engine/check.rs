@@ -19,7 +19,7 @@ use super::{AccessRequest, EngineSettings};
 use crate::directory::{
     AppTokenSource, Attempts, Clock, KeySource, OrganizationSource, RbacSource, SessionDirectory,
 };
-use crate::identity::{CredentialDigest, Introspection, Now, Principal, carries_session_jwt};
+use crate::identity::{CredentialDigest, Introspection, Now, Principal, carries_own_jwt};
 use crate::policy::{Access, Decision, Facts, Refusal, Route};
 use crate::session::{ActiveSessions, Evidence};
 use crate::telemetry::{LineWriter, Metrics};
@@ -140,15 +140,21 @@ impl Engine {
             Err(refusal) => Decision::Refuse(refusal),
         };
         let edits = match &decision {
-            Decision::Allow(permit) if permit.caller().is_some() => HeaderEdits::for_permit(
-                &snapshot.managed_names,
-                &snapshot.credentials,
-                permit,
-                snapshot.assertions.as_deref(),
-                course.by_bearer,
-                self.clock.now(),
-            ),
-            _ => Ok(self.edits_for_nobody(request, &snapshot)),
+            // Our own pages answer themselves, and a refusal goes nowhere.
+            Decision::Allow(permit) if permit.caller().is_some() && manner != Manner::Own => {
+                HeaderEdits::for_permit(
+                    &snapshot.managed_names,
+                    &snapshot.credentials,
+                    permit,
+                    snapshot.assertions.as_deref(),
+                    course.by_bearer,
+                    (manner == Manner::Enforced).then(|| self.clock.now()),
+                )
+            }
+            Decision::Allow(_) => Ok(self.edits_for_nobody(request, &snapshot)),
+            Decision::Refuse(_) => {
+                Ok(HeaderEdits::without_identity(&snapshot.managed_names, &snapshot.credentials, true))
+            }
         };
         let edits = edits.unwrap_or_else(|reason| {
             decision = Decision::Refuse(reason.into());
@@ -174,9 +180,11 @@ impl Engine {
         }
     }
 
-    /// Nobody is identified on a public route, but a session JWT in `Authorization` is ours all the same.
+    /// Nobody is identified on a public route, but a JWT of the project in `Authorization` is ours all the same, if any route
+    /// takes its kind.
     fn edits_for_nobody(&self, request: &AccessRequest<'_>, snapshot: &Snapshot) -> HeaderEdits {
-        let ours = carries_session_jwt(request.headers, &snapshot.credentials, &snapshot.jwt_rules);
+        let any_kind = snapshot.takes_access_tokens;
+        let ours = carries_own_jwt(request.headers, &snapshot.credentials, &snapshot.jwt_rules, any_kind);
         HeaderEdits::without_identity(&snapshot.managed_names, &snapshot.credentials, ours)
     }
 
@@ -214,8 +222,9 @@ impl Engine {
         course.route = Some(Arc::clone(&route));
         if course.principal.is_none() {
             let found = self.identify(request.headers, request.peer, snapshot).await?;
-            let Identified { principal, by_bearer, vouched } = found;
+            let Identified { principal, by_bearer, vouched, named } = found;
             course.by_bearer = by_bearer;
+            course.named = named;
             course.vouched = vouched;
             course.principal = Some(principal);
         }

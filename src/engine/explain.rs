@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use http::Method;
 use serde::Serialize;
 
 use super::check::{Engine, Manner, Verdict};
@@ -37,8 +38,38 @@ pub struct Report {
     /// What is asked, where there was nobody to hold it against.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked: Option<Asked>,
-    /// What would be injected into the request.
+    /// What would be injected into the request. A signed assertion is never made for this.
     pub headers: Vec<(String, String)>,
+    /// What there is to say of a request that is refused before any route is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+impl Report {
+    /// Of a request that no route is asked about.
+    pub fn at_the_door(
+        method: &Method,
+        host: &str,
+        path: &str,
+        reason: Reason,
+        detail: Option<String>,
+    ) -> Self {
+        Self {
+            method: method.to_string(),
+            host: host.to_owned(),
+            path: path.to_owned(),
+            decision: "refuse",
+            refusal: Some(ReportedRefusal::of(&reason.into())),
+            route: None,
+            considered: Vec::new(),
+            caller: None,
+            evidence_age_ms: None,
+            held: Vec::new(),
+            asked: None,
+            headers: Vec::new(),
+            detail,
+        }
+    }
 }
 
 /// Why it was refused, and what helps.
@@ -107,7 +138,8 @@ pub struct Asked {
 }
 
 impl Engine {
-    /// Decides as `check` does, for `given` if somebody is, and tells everything about it. Nothing is counted or recorded.
+    /// Decides as `check` does, for `given` if somebody is, and tells everything about it. No decision is counted or recorded,
+    /// and nothing is signed; what is looked up for it is looked up as ever.
     pub async fn explain(&self, request: &AccessRequest<'_>, given: Option<Principal>) -> Report {
         let verdict = self.decide_for(request, given, Manner::Explained).await;
         report(request, &verdict)
@@ -155,6 +187,7 @@ fn report(request: &AccessRequest<'_>, verdict: &Verdict) -> Report {
             Decision::Allow(_) => told(&verdict.edits),
             Decision::Refuse(_) => Vec::new(),
         },
+        detail: None,
     }
 }
 

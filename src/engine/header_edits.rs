@@ -110,7 +110,7 @@ impl HeaderEdits {
         }
     }
 
-    /// For a request that `permit` lets through. A value past its bound is no value to send, and what an origin does
+    /// For a request that `permit` lets through, signed at `now`; unsigned for one that is only explained. A value past its bound is no value to send, and what an origin does
     /// without it nobody knows: the caller is refused.
     pub fn for_permit(
         managed: &Arc<ManagedNames>,
@@ -118,7 +118,7 @@ impl HeaderEdits {
         permit: &Permit,
         assertions: Option<&Assertions>,
         by_bearer: bool,
-        now: Now,
+        now: Option<Now>,
     ) -> Result<Self, Reason> {
         let mut edits = Self::without_identity(managed, credentials, by_bearer);
         let Some(caller) = permit.caller() else { return Ok(edits) };
@@ -132,7 +132,12 @@ impl HeaderEdits {
             edits.inject.push((planned.name.clone(), value));
         }
         if let (Some(assertions), Some(audience)) = (assertions, &permit.route().audience) {
-            let value = assertions.assert(caller, audience, now.wall).map_err(|_| Reason::AssertionFailed)?;
+            let value = match now {
+                Some(now) => assertions.assert(caller, audience, now.wall),
+                // Whoever is told about a decision is not the origin: a signature would be good anywhere.
+                None => Ok(HeaderValue::from_static("(signed for the application)")),
+            };
+            let value = value.map_err(|_| Reason::AssertionFailed)?;
             if value.len() > managed.max_value_bytes {
                 return Err(Reason::IdentityOversized);
             }

@@ -12,13 +12,15 @@ use super::check::Engine;
 use super::record::{Course, ShadowDifference};
 use super::snapshot::Snapshot;
 use crate::directory::{DirectoryError, SessionQuery, Spelling};
-use crate::identity::{AppToken, Bound, MemberPrincipal, MemberRef, Now, Principal};
+use crate::identity::{AppToken, Bound, Introspection, MemberPrincipal, MemberRef, Now, Principal};
 use crate::policy::{
-    Access, CanonicalPath, Decision, Environment, Facts, HostName, Presented, Reason, Refusal, Requirement,
-    Route, asks_for_names, decide, judge,
+    Access, CanonicalPath, Decision, Environment, Facts, HostName, NamesNeeded, Presented, Reason, Refusal,
+    Requirement, Route, decide, judge, names_needed,
 };
 use crate::session::Evidence;
 
+/// Facts that are waited for before evidence is asked for again; after that they are at hand.
+const MAX_LOOKS: usize = 2;
 /// Clock difference between us and whoever dates credentials (section 4.3).
 const SKEW: Duration = Duration::from_secs(2);
 
@@ -95,8 +97,8 @@ impl Engine {
             query.now = now;
             evidence = self.evidence(&query).await?;
         }
+        evidence = self.with_facts(route, principal, evidence, &mut query, place, course).await?;
         let presented = Presented::Member(principal, &evidence);
-        self.look_up(route, presented, place, course).await;
         let decision = self.settle(route, presented, place, course);
         let now = self.clock.now();
 
@@ -114,11 +116,44 @@ impl Engine {
         query.now = now;
         course.evidence = Some(evidence);
         let evidence = self.evidence(&query).await?;
-        let presented = Presented::Member(principal, &evidence);
-        self.look_up(route, presented, place, course).await;
-        let decision = self.settle(route, presented, place, course);
+        let evidence = self.with_facts(route, principal, evidence, &mut query, place, course).await?;
+        let decision = self.settle(route, Presented::Member(principal, &evidence), place, course);
         course.evidence = Some(evidence);
         Ok(decision)
+    }
+
+    /// The evidence once the facts are there as well: whatever was waited for, it is no older than the route allows and
+    /// nothing that came meanwhile outranks it. And it is about whom a trusted peer named besides, if one did.
+    async fn with_facts(
+        &self,
+        route: &Route,
+        principal: &MemberPrincipal,
+        mut evidence: Evidence,
+        query: &mut SessionQuery,
+        place: Place<'_>,
+        course: &mut Course,
+    ) -> Result<Evidence, Refusal> {
+        if let Some(named) = course.named.clone() {
+            let named = SessionQuery {
+                member: named,
+                spelling: Spelling::AsWritten,
+                now: self.clock.now(),
+                ..query.clone()
+            };
+            let found = self.evidence(&named).await?;
+            if found.list().map(|list| &list.member) != Some(&principal.member) {
+                return Err(Reason::CredentialsDisagree.into());
+            }
+        }
+        for _ in 0..MAX_LOOKS {
+            let waited = self.look_up(route, Presented::Member(principal, &evidence), place, course).await;
+            if !waited {
+                break;
+            }
+            query.now = self.clock.now();
+            evidence = self.evidence(query).await?;
+        }
+        Ok(evidence)
     }
 
     async fn hold_app(
@@ -128,21 +163,35 @@ impl Engine {
         place: Place<'_>,
         course: &mut Course,
     ) -> Result<Decision, Refusal> {
-        // Nobody is asked about a token of a kind the route does not take.
+        let now = self.clock.now();
+        // Nobody is asked about a token of a kind that neither the route nor what is tried on it takes.
         let takes = match &route.access {
             Access::Public => false,
-            Access::Require(requirement) => {
-                requirement.any_part(&|part| matches!(part, Requirement::App { .. }))
-            }
+            Access::Require(requirement) => requirement.takes_apps(),
         };
-        if !takes {
-            return Err(Reason::CredentialKind.into());
+        if !takes && !route.shadow.as_ref().is_some_and(Requirement::takes_apps) {
+            let unasked = Introspection { active: false, scopes: None, fetched_at: now };
+            return Ok(self.settle(route, Presented::App(token, &unasked), place, course));
         }
-        let asked = self.sources.apps.introspect(token, route.freshness, self.clock.now());
-        let introspection = asked.wait().await.map_err(refused)?;
-        let presented = Presented::App(token, &introspection);
-        self.look_up(route, presented, place, course).await;
-        let decision = self.settle(route, presented, place, course);
+        let mut freshness = route.freshness;
+        if course.asked_again.is_some() {
+            // An open stream is not served what is only served while it is asked for again.
+            let settled = freshness.fresh_for.min(freshness.max_staleness);
+            freshness.stale_if_error += freshness.max_staleness - settled;
+            freshness.max_staleness = settled;
+        }
+        let ask = async || {
+            self.sources.apps.introspect(token, freshness, self.clock.now()).wait().await.map_err(refused)
+        };
+        let mut introspection = ask().await?;
+        let token = &introspection.narrow(token);
+        for _ in 0..MAX_LOOKS {
+            if !self.look_up(route, Presented::App(token, &introspection), place, course).await {
+                break;
+            }
+            introspection = ask().await?;
+        }
+        let decision = self.settle(route, Presented::App(token, &introspection), place, course);
         course.introspection = Some(introspection);
         Ok(decision)
     }
@@ -162,6 +211,13 @@ impl Engine {
         let now = self.clock.now();
         let environment = place.environment(route, &course.facts);
         let decision = decide(route, presented, environment, now);
+        course.found = match &decision {
+            Decision::Allow(permit) => permit.caller().and_then(|caller| {
+                let session = caller.subject.session()?;
+                Some((session.member.clone(), session.session_id.clone()))
+            }),
+            Decision::Refuse(_) => None,
+        };
         course.shadow = route.shadow.as_ref().map(|shadow| {
             let would = judge(shadow, presented, environment, now).err().map(|refusal| refusal.reason);
             let enforced = match &decision {
@@ -180,26 +236,57 @@ impl Engine {
         decision
     }
 
-    /// What the route asks about besides the session, as far as it can be had; what cannot stays unknown and refuses.
-    async fn look_up(&self, route: &Route, presented: Presented<'_>, place: Place<'_>, course: &mut Course) {
-        let Access::Require(requirement) = &route.access else { return };
-        let Some(member) = member_of(presented) else { return };
+    /// What the route asks about besides the session, as far as it can be had; what cannot stays unknown and refuses. True if
+    /// it had to be waited for.
+    async fn look_up(
+        &self,
+        route: &Route,
+        presented: Presented<'_>,
+        place: Place<'_>,
+        course: &mut Course,
+    ) -> bool {
+        let Access::Require(requirement) = &route.access else { return false };
         let requirements = || std::iter::once(requirement).chain(&route.shadow);
-        let asks_permission = |part: &Requirement| matches!(part, Requirement::Permission(_));
-        if requirements().any(|requirement| requirement.any_part(&asks_permission)) {
-            let now = self.clock.now();
-            let policy = self.sources.rbac.policy(now).wait().await;
-            let roles = self.sources.rbac.organization_roles(&member.organization_id, now).wait().await;
-            course.facts.policy = policy.inspect_err(|error| tell("policy", error)).ok();
-            course.facts.organization_roles =
-                roles.inspect_err(|error| tell("organization's policy", error)).ok();
+        let asks =
+            |test: fn(&Requirement) -> bool| requirements().any(|requirement| requirement.any_part(&test));
+        let permission = asks(|part| matches!(part, Requirement::Permission(_)));
+        let organization =
+            asks(|part| matches!(part, Requirement::Organization(_) | Requirement::OrganizationFrom(_)));
+        if !permission && !organization {
+            return false;
         }
-        let environment = place.environment(route, &course.facts);
-        if requirements().any(|requirement| asks_for_names(requirement, presented, &environment)) {
-            let names =
-                self.sources.organizations.names(&member.organization_id, self.clock.now()).wait().await;
-            course.facts.organization_names = names.inspect_err(|error| tell("organization", error)).ok();
+        let Some(member) = member_of(presented) else { return false };
+        let (id, now, mut waited) = (&member.organization_id, self.clock.now(), false);
+        if permission {
+            let policy = self.sources.rbac.policy(now);
+            let roles = self.sources.rbac.organization_roles(id, now);
+            waited |= policy.is_pending() || roles.is_pending();
+            // Together: neither needs the other.
+            let (policy, roles) = tokio::join!(policy.wait(), roles.wait());
+            course.facts.policy = known("policy", policy);
+            course.facts.organization_roles = known("organization's policy", roles);
         }
+        if organization {
+            let needs = |facts: &Facts| {
+                let environment = place.environment(route, facts);
+                let needs =
+                    requirements().map(|requirement| names_needed(requirement, presented, &environment));
+                needs.fold(NamesNeeded::default(), NamesNeeded::and)
+            };
+            if needs(&course.facts).own {
+                let names = self.sources.organizations.names(id, now);
+                waited |= names.is_pending();
+                course.facts.organization_names = known("organization", names.wait().await);
+            }
+            // Only a name that is the caller's own is asked about: nobody makes us look up what they made up.
+            if let Some(name) = needs(&course.facts).owner_of {
+                let owner = self.sources.organizations.resolve(&name, now);
+                waited |= owner.is_pending();
+                course.facts.owner =
+                    known("organization by name", owner.wait().await).map(|owner| (name, owner));
+            }
+        }
+        waited
     }
 }
 
@@ -229,8 +316,8 @@ fn member_of(presented: Presented<'_>) -> Option<MemberRef> {
     }
 }
 
-fn tell(what: &'static str, error: &DirectoryError) {
-    tracing::debug!(what, %error, "could not be looked up");
+fn known<T>(what: &'static str, found: Result<T, DirectoryError>) -> Option<T> {
+    found.inspect_err(|error| tracing::debug!(what, %error, "could not be looked up")).ok()
 }
 
 fn refused(error: DirectoryError) -> Refusal {

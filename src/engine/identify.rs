@@ -11,8 +11,8 @@ use super::snapshot::Snapshot;
 use crate::directory::{Answer, DirectoryError, TokenOwner, TokenQuery};
 use crate::identity::{
     Bound, Credential, CredentialDigest, CredentialSource, JwtError, JwtRules, JwtSubject, MemberPrincipal,
-    Principal, Secret, SessionId, SocketPeer, VerifiedJwt, find_credentials, payload_of, verify_ended_or_not,
-    verify_jwt,
+    MemberRef, Principal, Secret, SessionId, SocketPeer, VerifiedJwt, find_credentials, payload_of,
+    verify_ended_or_not, verify_jwt,
 };
 use crate::policy::{Reason, Refusal};
 use crate::session::{ActiveSessions, session_of_claims};
@@ -24,6 +24,9 @@ pub(super) struct Identified {
     pub(super) by_bearer: bool,
     /// What their token says of its session, where that counts.
     pub(super) vouched: Option<Arc<ActiveSessions>>,
+    /// The member whom a trusted peer named besides a session's own credential, as it spelled them: the directory must find
+    /// the same.
+    pub(super) named: Option<MemberRef>,
 }
 
 /// A verified token as it is remembered, with the key set and the rules that verified it.
@@ -60,6 +63,28 @@ enum Unfit {
     NotLookedAt,
 }
 
+impl Identified {
+    /// A second credential of the same caller. With a trusted identity and a session's own credential, the session is what
+    /// is judged, and the identity must turn out to be its member's.
+    fn join(&mut self, principal: Principal, vouched: Option<Arc<ActiveSessions>>) {
+        let any_session = |principal: &Principal| match principal {
+            Principal::Member(MemberPrincipal { bound: Bound::AnySession, member, .. }) => {
+                Some(member.clone())
+            }
+            _ => None,
+        };
+        match (any_session(&self.principal), any_session(&principal)) {
+            (Some(named), None) => {
+                self.named = Some(named);
+                self.principal = principal;
+                self.vouched = vouched;
+            }
+            (None, Some(named)) => self.named = Some(named),
+            _ => {}
+        }
+    }
+}
+
 impl Engine {
     /// The first candidate that verifies, unless a later one names another session.
     pub(super) async fn identify(
@@ -79,17 +104,20 @@ impl Engine {
                 Credential::SessionToken(token) => {
                     self.resolve(token, peer, may_wait).await.map(|principal| (principal, None))
                 }
-                Credential::TrustedIdentity(member) => Ok((any_session_of(member.clone()), None)),
+                Credential::TrustedIdentity(member) => Ok((Principal::any_session_of(member.clone()), None)),
             };
             let is_bearer = snapshot.credentials.get(*source) == Some(&CredentialSource::Bearer);
             match (verified, &mut winner) {
                 (Ok((principal, vouched)), None) => {
-                    winner = Some(Identified { principal, by_bearer: is_bearer, vouched });
+                    winner = Some(Identified { principal, by_bearer: is_bearer, vouched, named: None });
                 }
                 (Ok((principal, _)), Some(first)) if !principal.agrees_with(&first.principal) => {
                     return Err(Reason::CredentialsDisagree.into());
                 }
-                (Ok(_), Some(first)) => first.by_bearer |= is_bearer,
+                (Ok((principal, vouched)), Some(first)) => {
+                    first.by_bearer |= is_bearer;
+                    first.join(principal, vouched);
+                }
                 (Err(unfit), _) => reasons.extend(unfit.refusal()),
             }
         }
@@ -237,11 +265,6 @@ impl Unfit {
             Self::NotLookedAt => None,
         }
     }
-}
-
-/// A member whom somebody trusted vouches for.
-fn any_session_of(member: crate::identity::MemberRef) -> Principal {
-    Principal::Member(MemberPrincipal { member, bound: Bound::AnySession, issued_at: None, seen_at: None })
 }
 
 /// Among several unfit credentials: our trouble, then the most telling.

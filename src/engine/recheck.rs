@@ -13,7 +13,7 @@ use super::leases::{Holder, HolderId, Lease, Stream, moment_of};
 use super::record::{Asked, Course};
 use super::route::find_route;
 use super::{AccessRequest, Verdict};
-use crate::identity::{Monotonic, Now};
+use crate::identity::{Monotonic, Now, OrganizationId, Principal};
 use crate::policy::{Access, Decision, Reason, Refusal};
 use crate::session::{Revocation, RevocationTarget};
 use crate::telemetry::TraceContext;
@@ -35,17 +35,24 @@ impl Engine {
         Some(self.leases.open(stream, holder, verdict.ticket, due))
     }
 
-    /// Drops what is known about an organization or of an app's token that `target` touches, and asks again about every
-    /// stream that it does.
-    pub fn revisit(&self, target: &RevocationTarget) {
-        let revocation = Revocation { target: target.clone(), at: self.clock.now() };
-        self.sources.organizations.forget(&revocation);
-        self.sources.apps.forget(&revocation);
-        self.leases.revisit(target);
+    /// Drops what is known of an organization or an app's token that `revocation` names, and asks again about every stream
+    /// that it touches.
+    pub fn forget(&self, revocation: &Revocation) {
+        self.sources.organizations.forget(revocation);
+        self.sources.apps.forget(revocation);
+        self.leases.revisit(&revocation.target);
     }
 
-    /// Asks again about every stream.
-    pub fn revisit_all(&self) {
+    /// Something about an organization is different: what is known of it is asked for again, and its streams are.
+    pub fn soften_organization(&self, id: &OrganizationId) {
+        self.sources.organizations.soften(Some(id));
+        self.leases.revisit(&RevocationTarget::Organization(id.clone()));
+    }
+
+    /// Something is different, and it is not known what: everything is asked for again.
+    pub fn soften(&self) {
+        self.sources.organizations.soften(None);
+        self.sources.apps.soften();
         self.leases.revisit_all();
     }
 
@@ -94,7 +101,9 @@ impl Engine {
     }
 
     /// Asks again about the streams of one member.
-    async fn recheck(&self, holder: HolderId, streams: Vec<Arc<Stream>>) {
+    async fn recheck(&self, holder: HolderId, mut streams: Vec<Arc<Stream>>) {
+        // The member's own first: one answer does for all of them, and each app's token is a question of its own.
+        streams.sort_by_key(|stream| !matches!(stream.principal, Principal::Member(_)));
         for attempt in 1..=PATIENCE {
             let mut crowded = false;
             // One reading for all of them, so that the first one's answer is new enough for the rest.

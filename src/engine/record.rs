@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::AccessRequest;
 use super::check::Engine;
-use crate::identity::{Introspection, Now, Principal};
+use crate::identity::{Introspection, MemberRef, Now, Principal, SessionId};
 use crate::policy::{Decision, Facts, Reason, Refusal, Route};
 use crate::session::{ActiveSessions, Evidence};
 use crate::telemetry::{DecisionRecord, RequestId, ShadowRecord, TraceContext, milliseconds};
 
-/// How a shadow requirement would have decided, where it would have decided differently.
+/// How a shadow requirement would have decided, against how it was decided.
 pub(super) struct ShadowDifference {
     pub(super) result: &'static str,
     /// What it would have been refused for.
@@ -32,12 +32,22 @@ pub(super) struct Course {
     pub(super) shadow: Option<ShadowDifference>,
     pub(super) vouched: Option<Arc<ActiveSessions>>,
     pub(super) by_bearer: bool,
+    /// The member whom a trusted peer named besides.
+    pub(super) named: Option<MemberRef>,
+    /// The member the directory found, in its own spelling, and the session that answered.
+    pub(super) found: Option<(MemberRef, SessionId)>,
     /// When it was that an open stream's turn came to be asked about again: what was learnt before will not do unless
     /// it is fresh, and one answer will do for all streams of a member.
     pub(super) asked_again: Option<Now>,
 }
 
 impl Course {
+    /// Whose doing it is: as the directory spells them, if it found them.
+    fn member(&self) -> Option<&MemberRef> {
+        let found = self.found.as_ref().map(|(member, _)| member);
+        found.or_else(|| self.principal.as_ref().and_then(Principal::member))
+    }
+
     /// How old what the decision rested on was.
     fn evidence_age(&self, now: Now) -> Option<Duration> {
         let introspected = self.introspection.as_ref();
@@ -128,8 +138,9 @@ impl Engine {
         }
         let now = self.clock.now();
         let principal = course.principal.as_ref();
-        let session = principal.and_then(Principal::session_id);
-        let member = principal.and_then(Principal::member);
+        let session =
+            course.found.as_ref().map(|(_, id)| id).or_else(|| principal.and_then(Principal::session_id));
+        let member = course.member();
         let client_id = match principal {
             Some(Principal::Machine(token)) => Some(token.client_id.as_str()),
             Some(Principal::App(token)) => Some(token.client_id.as_str()),
@@ -166,7 +177,7 @@ impl Engine {
         if shadow.result == "same" || !self.records.is_on() {
             return;
         }
-        let member = course.principal.as_ref().and_then(Principal::member);
+        let member = course.member();
         let record = ShadowRecord {
             log: "shadow",
             ts: self.clock.now().wall,

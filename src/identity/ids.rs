@@ -85,6 +85,17 @@ pub struct MemberRef {
     pub member_id: MemberId,
 }
 
+impl MemberRef {
+    /// Reads `ORGANIZATION/MEMBER`.
+    pub fn parse(text: &str) -> Result<Self, InvalidIdentifier> {
+        let (organization, member) = text.split_once('/').ok_or(InvalidIdentifier)?;
+        Ok(Self {
+            organization_id: OrganizationId::parse(organization)?,
+            member_id: MemberId::parse(member)?,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

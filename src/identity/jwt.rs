@@ -113,18 +113,22 @@ impl VerifiedJwt {
     }
 }
 
-/// Whether `Authorization` is looked at and carries a session JWT that says it is of this project, genuine or not.
-pub fn carries_session_jwt(headers: &HeaderMap, sources: &[CredentialSource], rules: &JwtRules) -> bool {
+/// Whether `Authorization` is looked at and carries a JWT that says it is of this project, genuine or not: a session's, or
+/// with `any_kind` a machine's or an app's as well.
+pub fn carries_own_jwt(
+    headers: &HeaderMap,
+    sources: &[CredentialSource],
+    rules: &JwtRules,
+    any_kind: bool,
+) -> bool {
     let bearer = sources.iter().find(|source| **source == CredentialSource::Bearer);
-    let found = find_credentials(
-        headers,
-        bearer.map(std::slice::from_ref).unwrap_or_default(),
-        SocketPeer::default(),
-    );
+    let bearer = bearer.map(std::slice::from_ref).unwrap_or_default();
+    let found = find_credentials(headers, bearer, SocketPeer::default());
     found.candidates.iter().any(|(_, credential)| match credential {
         Credential::Jwt(token) => {
             let claims = token.split('.').nth(1).map(decode::<Claims>);
-            matches!(claims, Some(Ok(claims)) if rules.issuers.contains(&claims.iss) && claims.session.is_some())
+            matches!(claims, Some(Ok(claims))
+                if rules.issuers.contains(&claims.iss) && (any_kind || claims.session.is_some()))
         }
         Credential::SessionToken(_) | Credential::TrustedIdentity(_) => false,
     })

@@ -21,8 +21,7 @@ pub use credential::{
 pub use digest::CredentialDigest;
 pub use ids::{ClientId, InvalidIdentifier, MemberId, MemberRef, OrganizationId, ProjectId, SessionId};
 pub use jwt::{
-    JwtError, JwtRules, JwtSubject, VerifiedJwt, carries_session_jwt, payload_of, verify_ended_or_not,
-    verify_jwt,
+    JwtError, JwtRules, JwtSubject, VerifiedJwt, carries_own_jwt, payload_of, verify_ended_or_not, verify_jwt,
 };
 pub use keys::{InvalidKey, KeySet, VerificationKey};
 pub use now::{Monotonic, Now};

@@ -64,11 +64,30 @@ pub struct AppToken {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Introspection {
     pub active: bool,
+    /// The scopes it still has, if that was said.
+    pub scopes: Option<Scopes>,
     /// When it was asked, by both clocks.
     pub fetched_at: Now,
 }
 
+impl Introspection {
+    /// The token with the scopes it still has.
+    pub fn narrow(&self, token: &Arc<AppToken>) -> Arc<AppToken> {
+        match &self.scopes {
+            Some(left) if *left != token.scopes => {
+                Arc::new(AppToken { scopes: token.scopes.shared_with(left), ..(**token).clone() })
+            }
+            _ => Arc::clone(token),
+        }
+    }
+}
+
 impl Principal {
+    /// A member named by somebody, judged on any one active session.
+    pub fn any_session_of(member: MemberRef) -> Self {
+        Self::Member(MemberPrincipal { member, bound: Bound::AnySession, issued_at: None, seen_at: None })
+    }
+
     /// The member who calls or for whom an app does.
     pub fn member(&self) -> Option<&MemberRef> {
         match self {
@@ -86,13 +105,15 @@ impl Principal {
         }
     }
 
-    /// Whether two credentials of one request can be the same caller's.
+    /// Whether two credentials of one request are the same caller's, as far as that can be told from them alone.
     ///
-    /// A trusted identity names a member and no session, so any session of that member agrees with it.
+    /// A trusted identity names a member and no session, and may spell them otherwise: whether it is the session's member
+    /// is for the directory to say.
     pub fn agrees_with(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Member(one), Self::Member(other)) => match (&one.bound, &other.bound) {
-                (Bound::AnySession, _) | (_, Bound::AnySession) => one.member == other.member,
+                (Bound::AnySession, Bound::AnySession) => one.member == other.member,
+                (Bound::AnySession, _) | (_, Bound::AnySession) => true,
                 (one, other) => one == other,
             },
             (Self::Machine(one), Self::Machine(other)) => one.client_id == other.client_id,

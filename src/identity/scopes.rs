@@ -18,6 +18,16 @@ impl Scopes {
         self.0.iter().map(|scope| &**scope)
     }
 
+    /// Whether `required` is held as it stands.
+    pub fn contain(&self, required: &str) -> bool {
+        self.iter().any(|held| held == required)
+    }
+
+    /// Those that `others` hold as well.
+    pub fn shared_with(&self, others: &Self) -> Self {
+        Self(self.0.iter().filter(|scope| others.contain(scope)).cloned().collect())
+    }
+
     /// Whether `required` is held: itself, or `action:*` for `action:resource`. A lone `*` is a scope like any other.
     ///
     /// Source: `perform_authorization_check` of the official SDKs. A scope with more than one colon, over which they

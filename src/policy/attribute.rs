@@ -14,7 +14,7 @@ use crate::session::FactorKind;
 pub enum IdentityAttribute {
     /// `member`, `machine` or `app`.
     Kind,
-    /// The member's id, or the machine's client id: whoever acts.
+    /// The member's id, for whom an app acts as well, or the machine's client id.
     Subject,
     MemberId,
     OrganizationId,
@@ -114,7 +114,6 @@ impl AttributeFormat {
     pub fn write(&self, value: &Value) -> String {
         match (self, value) {
             (Self::Json, value) => ascii_json(value),
-            (Self::Joined(_), Value::String(text)) => encode_value(text),
             (Self::Joined(separator), Value::Array(parts)) => {
                 let parts: Vec<String> = parts.iter().map(|part| encode_part(part, *separator)).collect();
                 parts.join(separator.encode_utf8(&mut [0; 4]))

@@ -131,10 +131,8 @@ fn kind(requirement: &Requirement) -> Option<u8> {
 }
 
 fn excludes(one: &Requirement, other: &Requirement) -> bool {
-    if let (Some(one), Some(other)) = (kind(one), kind(other)) {
-        if one != other {
-            return true;
-        }
+    if kind(one).zip(kind(other)).is_some_and(|(one, other)| one != other) {
+        return true;
     }
     let has_no_organization = |requirement: &Requirement| matches!(requirement, Requirement::Machine { .. });
     let asks_organization = |requirement: &Requirement| {

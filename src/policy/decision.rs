@@ -9,7 +9,7 @@ use http::Method;
 
 use super::evaluate::{Case, SKEW, evaluate};
 use super::steps::{Step, refusal_of, unmet};
-use super::{Access, Environment, Reason, Requirement, Route, Subject, Truth};
+use super::{Access, Environment, NamesNeeded, Reason, Requirement, Route, Subject, Truth};
 use crate::identity::{AppToken, Bound, Introspection, MachineToken, MemberPrincipal, Now};
 use crate::session::{ActiveSessions, Evidence, MemberSession};
 
@@ -132,20 +132,25 @@ pub fn judge(
             Ok(Caller { subject, evidence_age: list.age(now.monotonic) })
         }
         Presented::Machine(token) => {
-            let subject = judge_token(requirement, Subject::Machine(Arc::clone(token)), environment, now)?;
+            let subject = Subject::Machine(Arc::clone(token));
+            if !takes(requirement, &subject) {
+                return Err(Reason::CredentialKind.into());
+            }
             let age = now.age_of(token.issued_at, SKEW).unwrap_or_default();
-            Ok(Caller { subject, evidence_age: age })
+            Ok(Caller { subject: judge_token(requirement, subject, environment, now)?, evidence_age: age })
         }
         Presented::App(token, introspection) => {
-            // Asked for first: what a route takes is no secret to somebody with a genuine token, and a revoked one of
-            // the wrong kind is of the wrong kind.
-            let now = now.no_earlier_than(introspection.fetched_at);
-            let subject = judge_token(requirement, Subject::App(Arc::clone(token)), environment, now)?;
+            let subject = Subject::App(Arc::clone(token));
+            if !takes(requirement, &subject) {
+                return Err(Reason::CredentialKind.into());
+            }
+            // Before anything of the route is told: a revoked token is nobody's.
             if !introspection.active {
                 return Err(Reason::TokenInactive.into());
             }
+            let now = now.no_earlier_than(introspection.fetched_at);
             let evidence_age = now.monotonic.since(introspection.fetched_at.monotonic);
-            Ok(Caller { subject, evidence_age })
+            Ok(Caller { subject: judge_token(requirement, subject, environment, now)?, evidence_age })
         }
     }
 }
@@ -158,11 +163,7 @@ fn judge_token(
     environment: Environment<'_>,
     now: Now,
 ) -> Result<Subject, Refusal> {
-    if !takes(requirement, &subject) {
-        return Err(Reason::CredentialKind.into());
-    }
-    let expired = now.age_of(subject.expires_at(), Duration::ZERO).is_some_and(|past| past >= SKEW);
-    if expired {
+    if subject.expires_at() <= now.wall {
         return Err(Reason::CredentialExpired.into());
     }
     let case = Case { subject: &subject, environment, now };
@@ -249,22 +250,24 @@ fn judge_session(
     Err(Refusal { challenge, unmet: unmet(requirement, case), ..Refusal::from(reason) })
 }
 
-/// Whether the names of the caller's organization must be looked up to hold `requirement` against what was presented.
-pub fn asks_for_names(
+/// What must be looked up about organizations to hold `requirement` against what was presented.
+pub fn names_needed(
     requirement: &Requirement,
     presented: Presented<'_>,
     environment: &Environment<'_>,
-) -> bool {
-    let ask = |subject: &Subject| super::evaluate::asks_for_names(requirement, subject, environment);
+) -> NamesNeeded {
+    let needed = |subject: &Subject| super::organization::names_needed(requirement, subject, environment);
     match presented {
-        Presented::Nothing | Presented::Machine(_) => false,
-        Presented::App(token, _) => ask(&Subject::App(Arc::clone(token))),
+        Presented::Nothing | Presented::Machine(_) => NamesNeeded::default(),
+        Presented::App(token, _) => needed(&Subject::App(Arc::clone(token))),
         Presented::Member(principal, evidence) => {
-            let Some(list) = evidence.list() else { return false };
-            let ask = |session| ask(&Subject::Member(Arc::new(session)));
+            let Some(list) = evidence.list() else { return NamesNeeded::default() };
+            let needed = |session| needed(&Subject::Member(Arc::new(session)));
             match &principal.bound {
-                Bound::Session(session_id) => list.find(session_id).is_some_and(ask),
-                Bound::AnySession => list.sessions().any(ask),
+                Bound::Session(session_id) => list.find(session_id).map(needed).unwrap_or_default(),
+                Bound::AnySession => {
+                    list.sessions().map(needed).fold(NamesNeeded::default(), NamesNeeded::and)
+                }
             }
         }
     }

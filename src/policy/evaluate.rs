@@ -4,12 +4,10 @@
 
 use std::time::Duration;
 
-use super::requirement::{
-    ClaimTest, FactorRequirement, OrganizationFrom, OrganizationNaming, OrganizationPlace,
-    PermissionRequirement,
-};
-use super::{Environment, HostName, Requirement, Subject, Truth};
-use crate::identity::{Now, OrganizationId, Scopes};
+use super::organization::{is_one_of, is_organization_of};
+use super::requirement::{ClaimTest, FactorRequirement, PermissionRequirement};
+use super::{Environment, Requirement, Subject, Truth};
+use crate::identity::Now;
 use crate::session::{Factor, FactorCategory, FactorKind, MemberSession};
 
 /// How far ahead of our clock a date may lie and still be believed (section 4.3).
@@ -35,11 +33,12 @@ pub(super) fn evaluate(requirement: &Requirement, case: Case<'_>) -> Truth {
         Requirement::Not(part) => !evaluate(part, case),
         Requirement::Named { requirement, .. } => evaluate(requirement, case),
         Requirement::Machine { scopes } => match case.subject {
-            Subject::Machine(token) => holds_all(&token.scopes, scopes).into(),
+            Subject::Machine(token) => scopes.iter().all(|scope| token.scopes.allow(scope)).into(),
             _ => Truth::False,
         },
         Requirement::App { scopes } => match case.subject {
-            Subject::App(token) => holds_all(&token.scopes, scopes).into(),
+            // The scopes of apps have no wildcard; the policy says what each grants.
+            Subject::App(token) => scopes.iter().all(|scope| token.scopes.contain(scope)).into(),
             _ => Truth::False,
         },
         Requirement::ClientIp(networks) => match case.environment.client_ip {
@@ -54,10 +53,11 @@ pub(super) fn evaluate(requirement: &Requirement, case: Case<'_>) -> Truth {
         Requirement::OrganizationFrom(from) => is_organization_of(from, case),
         of_session => match case.subject {
             Subject::Member(session) => holds(of_session, session, case.now),
-            // Neither a machine nor an app has a session; nothing can be true of it but that something is not so.
-            Subject::Machine(_) | Subject::App(_) => {
-                Truth::from(matches!(of_session, Requirement::Impersonated(false)))
-            }
+            // A machine has no session: nothing is true of one, and nobody acts as somebody else.
+            Subject::Machine(_) => matches!(of_session, Requirement::Impersonated(false)).into(),
+            // An app acts for a member whose session it came of is not told. It is no session itself.
+            Subject::App(_) if *of_session == Requirement::Authenticated => Truth::False,
+            Subject::App(_) => Truth::Unknown,
         },
     }
 }
@@ -103,10 +103,6 @@ fn holds(requirement: &Requirement, session: &MemberSession, now: Now) -> Truth 
     }
 }
 
-fn holds_all(held: &Scopes, wanted: &[std::sync::Arc<str>]) -> bool {
-    wanted.iter().all(|scope| held.allow(scope))
-}
-
 /// Tenancy first, then the project's roles and the organization's own; for an app, the scopes of the policy.
 fn is_permitted(wanted: &PermissionRequirement, case: Case<'_>) -> Truth {
     let Some(member) = case.subject.member() else { return Truth::False };
@@ -134,131 +130,6 @@ fn is_permitted(wanted: &PermissionRequirement, case: Case<'_>) -> Truth {
     }
 }
 
-/// Whether the caller's organization goes by one of `names`, by id or slug.
-fn is_one_of(names: &[std::sync::Arc<str>], case: Case<'_>) -> Truth {
-    let Some(member) = case.subject.member() else { return Truth::False };
-    let id = member.organization_id.as_str();
-    if names.iter().any(|name| &**name == id) {
-        return Truth::True;
-    }
-    // Organizations may choose their slug; what looks like an id is one and nothing else.
-    let mut slugs = names.iter().filter(|name| !looks_like_an_id(name)).peekable();
-    if slugs.peek().is_none() {
-        return Truth::False;
-    }
-    match slug_of(case) {
-        Some(slug) => slugs.any(|name| **name == *slug).into(),
-        None => Truth::Unknown,
-    }
-}
-
-/// The slug as the session tells it, or as it was looked up.
-fn slug_of<'a>(case: Case<'a>) -> Option<&'a str> {
-    let told = case.subject.session().and_then(|session| session.organization_slug.as_deref());
-    told.or_else(|| case.environment.facts.organization_names.as_ref()?.slug.as_deref())
-}
-
-fn looks_like_an_id(name: &str) -> bool {
-    name.get(..13).is_some_and(|start| start.eq_ignore_ascii_case("organization-"))
-}
-
-/// Whether the organization that the request names is the caller's own.
-fn is_organization_of(from: &OrganizationFrom, case: Case<'_>) -> Truth {
-    let Some(member) = case.subject.member() else { return Truth::False };
-    match from.named(&case.environment) {
-        Some(named) => named.is(&member.organization_id, from.by, slug_of(case), &case.environment),
-        // The request names none: that is known, and it is not the caller's.
-        None => Truth::False,
-    }
-}
-
-/// An organization's name out of a request.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct NamedOrganization<'a> {
-    name: &'a str,
-    /// Hosts have no case (RFC 4343).
-    ignore_case: bool,
-}
-
-impl OrganizationFrom {
-    /// The name in the request; nothing if there is none, or if two patterns of the route read it differently.
-    pub(super) fn named<'a>(&self, environment: &Environment<'a>) -> Option<NamedOrganization<'a>> {
-        match &self.place {
-            OrganizationPlace::HostLabel { before, after } => {
-                let label = label_between(environment.host, before, after)?;
-                Some(NamedOrganization { name: label, ignore_case: true })
-            }
-            OrganizationPlace::PathParameter(parameter) => {
-                // Whether the origin ignores case is of no account: what is captured is compared by letter.
-                let patterns = environment.patterns.iter();
-                let mut found =
-                    patterns.filter_map(|pattern| pattern.capture(environment.path, parameter, true));
-                let name = found.next()?;
-                found.all(|other| other == name).then_some(NamedOrganization { name, ignore_case: false })
-            }
-        }
-    }
-}
-
-/// The one label of the host that stands between the two parts.
-fn label_between<'a>(host: &'a HostName, before: &str, after: &str) -> Option<&'a str> {
-    let label = host.as_str().strip_prefix(before)?.strip_suffix(after)?;
-    (!label.is_empty() && !label.contains('.')).then_some(label)
-}
-
-impl NamedOrganization<'_> {
-    pub(super) fn name(&self) -> &str {
-        self.name
-    }
-
-    fn is(
-        self,
-        id: &OrganizationId,
-        by: OrganizationNaming,
-        slug: Option<&str>,
-        environment: &Environment<'_>,
-    ) -> Truth {
-        let same = |other: &str| {
-            if self.ignore_case { self.name.eq_ignore_ascii_case(other) } else { self.name == other }
-        };
-        if by.id && same(id.as_str()) {
-            return Truth::True;
-        }
-        if looks_like_an_id(self.name) {
-            return Truth::False;
-        }
-        let by_slug = match slug {
-            _ if !by.slug => Truth::False,
-            Some(slug) => same(slug).into(),
-            None => Truth::Unknown,
-        };
-        let by_external_id = match &environment.facts.organization_names {
-            _ if !by.external_id => Truth::False,
-            Some(names) => names.external_id.as_deref().is_some_and(same).into(),
-            None => Truth::Unknown,
-        };
-        by_slug.or(by_external_id)
-    }
-}
-
-/// Whether the names of the caller's organization must be looked up to answer `requirement`.
-pub(super) fn asks_for_names(
-    requirement: &Requirement,
-    subject: &Subject,
-    environment: &Environment<'_>,
-) -> bool {
-    let slug_is_told = subject.session().is_some_and(|session| session.organization_slug.is_some());
-    let Some(member) = subject.member() else { return false };
-    requirement.any_part(&|part| match part {
-        Requirement::Organization(names) => !slug_is_told && names.iter().any(|name| !looks_like_an_id(name)),
-        Requirement::OrganizationFrom(from) => from.named(environment).is_some_and(|named| {
-            let slug = subject.session().and_then(|session| session.organization_slug.as_deref());
-            named.is(&member.organization_id, from.by, slug, environment) == Truth::Unknown
-        }),
-        _ => false,
-    })
-}
-
 impl FactorRequirement {
     fn met_by(&self, factor: &Factor, now: Now) -> Truth {
         self.is_kind_of(factor).and(is_fresh(factor, self.max_age, now).into())
@@ -268,7 +139,12 @@ impl FactorRequirement {
     ///
     /// An exchanged factor was proven elsewhere and counts only where its delivery method is named.
     pub(super) fn is_kind_of(&self, factor: &Factor) -> Truth {
-        let kind = self.kind.as_ref().is_none_or(|kind| *kind == factor.kind);
+        let kind = match (&self.kind, &factor.kind) {
+            (Some(wanted), found) => (wanted == found).into(),
+            // A type nobody knows is met by its name alone (section 4.7).
+            (None, FactorKind::Other(_)) => Truth::Unknown,
+            (None, _) => Truth::True,
+        };
         let category = self.category.map_or(Truth::True, |wanted| has_category(factor, wanted));
         let delivery = match &self.delivery {
             Some(_) if !factor.delivery.is_told() => Truth::Unknown,
@@ -283,7 +159,7 @@ impl FactorRequirement {
             (Some(_), None) if factor.kind == FactorKind::Sso => Truth::Unknown,
             (Some(_), None) => Truth::False,
         };
-        Truth::from(kind).and(category).and(delivery).and(connection)
+        kind.and(category).and(delivery).and(connection)
     }
 }
 

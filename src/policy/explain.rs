@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::evaluate::{Case, SKEW, evaluate};
+use super::organization::Naming;
 use super::{Environment, Requirement, Span, Subject, Truth};
 use crate::identity::Now;
 use crate::session::{Factor, MemberSession};
@@ -59,10 +60,11 @@ fn observed(requirement: &Requirement, case: Case<'_>) -> String {
         }
         Requirement::Organization(_) => organization(case),
         Requirement::OrganizationFrom(from) => {
-            let named = from.named(&case.environment).map_or_else(
-                || "the request names no organization".to_owned(),
-                |named| format!("the request names `{}`", named.name()),
-            );
+            let named = match from.named(&case.environment) {
+                Naming::None => "the request names no organization".to_owned(),
+                Naming::One(named) => format!("the request names `{}`", named.name()),
+                Naming::Ambiguous => "the request can be read to name more than one organization".to_owned(),
+            };
             format!("{named}; {}", organization(case))
         }
         Requirement::Claim(wanted) => of_session(&|session| match session.claim(&wanted.pointer) {

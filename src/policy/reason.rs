@@ -151,7 +151,6 @@ impl Reason {
                 | Self::RequirementNotMet
                 | Self::RoleMissing
                 | Self::PermissionMissing
-                | Self::TokenInactive
                 | Self::OrganizationMismatch
                 | Self::ImpersonationMismatch
                 | Self::ClaimMismatch

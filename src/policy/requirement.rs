@@ -122,6 +122,15 @@ impl Requirement {
         test(self) || self.parts().iter().any(|part| part.any_part(test))
     }
 
+    /// Whether it asks for a connected app anywhere but under `not`.
+    pub fn takes_apps(&self) -> bool {
+        match self {
+            Self::App { .. } => true,
+            Self::Not(_) => false,
+            _ => self.parts().iter().any(Self::takes_apps),
+        }
+    }
+
     /// Every claim pointer the requirement asks about, in its parts too.
     pub fn claim_pointers(&self) -> Vec<Arc<str>> {
         match self {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::evaluate::{Case, evaluate, has_category};
+use super::organization::Naming;
 use super::requirement::FactorRequirement;
 use super::{Challenge, Reason, Requirement, Subject, Truth};
 use crate::identity::Now;
@@ -120,9 +121,13 @@ impl Step<'_> {
 
     pub(super) fn acr_value(&self) -> Option<String> {
         match self {
-            Step::Factor(wanted) => {
-                wanted.kind.as_ref().map(|kind| format!("urn:portcullis:factor:{}", kind.name()))
-            }
+            Step::Factor(wanted) => Some(match (&wanted.kind, wanted.category, &wanted.delivery) {
+                (Some(kind), _, _) => format!("urn:portcullis:factor:{}", kind.name()),
+                (None, Some(category), _) => format!("urn:portcullis:factor:{}", category.name()),
+                (None, None, Some(delivery)) => format!("urn:portcullis:delivery:{}", delivery.name()),
+                // Connections are those of single sign-on.
+                (None, None, None) => "urn:portcullis:factor:sso".to_owned(),
+            }),
             Step::Mfa(_) => Some("urn:portcullis:mfa".to_owned()),
             Step::SignInAnew(_) => None,
         }
@@ -185,16 +190,8 @@ fn forbidding(requirement: &Requirement, case: Case<'_>) -> Option<Reason> {
         (Requirement::All(parts), _) => of_parts(parts, Some(truth)),
         (Requirement::Any(parts), _) => of_parts(parts, None),
         (Requirement::Named { requirement, .. }, _) => forbidding(requirement, case),
-        (Requirement::Permission(_), subject) if truth == Truth::Unknown => {
-            let roles_are_told = subject.session().is_none_or(|session| session.roles.is_some());
-            Some(if roles_are_told { Reason::PolicyUnavailable } else { Reason::EvidenceUnknown })
-        }
-        (Requirement::OrganizationFrom(_) | Requirement::Organization(_), _)
-            if truth == Truth::Unknown && case.environment.facts.organization_names.is_none() =>
-        {
-            Some(Reason::OrganizationUnavailable)
-        }
-        _ if truth == Truth::Unknown => Some(Reason::EvidenceUnknown),
+        _ if truth == Truth::Unknown => unknown(requirement, case),
+        (Requirement::Not(_), _) => Some(Reason::RequirementNotMet),
         (Requirement::Machine { .. }, Subject::Machine(_)) | (Requirement::App { .. }, Subject::App(_)) => {
             Some(Reason::ScopeMissing)
         }
@@ -208,11 +205,35 @@ fn forbidding(requirement: &Requirement, case: Case<'_>) -> Option<Reason> {
         (Requirement::Organization(_) | Requirement::OrganizationFrom(_), _) => {
             Some(Reason::OrganizationMismatch)
         }
-        (Requirement::Not(_), _) => Some(Reason::RequirementNotMet),
         (_, Subject::Machine(_) | Subject::App(_)) => Some(Reason::CredentialKind),
         (Requirement::Role(_), _) => Some(Reason::RoleMissing),
         (Requirement::Impersonated(_), _) => Some(Reason::ImpersonationMismatch),
         (Requirement::Claim(_), _) => Some(Reason::ClaimMismatch),
         _ => Some(Reason::RequirementNotMet),
     }
+}
+
+/// Why it is not known whether `requirement` holds, down to the parts, those under `not` too: what could not be looked up
+/// is our trouble, what the session does not tell is not.
+fn unknown(requirement: &Requirement, case: Case<'_>) -> Option<Reason> {
+    if evaluate(requirement, case) != Truth::Unknown {
+        return None;
+    }
+    if !requirement.parts().is_empty() {
+        return requirement
+            .parts()
+            .iter()
+            .filter_map(|part| unknown(part, case))
+            .max_by_key(|reason| reason.rank());
+    }
+    let roles_are_told = case.subject.session().is_none_or(|session| session.roles.is_some());
+    Some(match requirement {
+        Requirement::Permission(_) if roles_are_told => Reason::PolicyUnavailable,
+        Requirement::OrganizationFrom(from) => match from.named(&case.environment) {
+            Naming::Ambiguous => Reason::PathAmbiguous,
+            Naming::None | Naming::One(_) => Reason::OrganizationUnavailable,
+        },
+        Requirement::Organization(_) => Reason::OrganizationUnavailable,
+        _ => Reason::EvidenceUnknown,
+    })
 }

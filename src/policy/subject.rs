@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{CanonicalPath, HostName, OrganizationNames, OrganizationRoles, PathPattern, RbacPolicy};
-use crate::identity::{AppToken, MachineToken, MemberRef};
+use crate::identity::{AppToken, MachineToken, MemberRef, OrganizationId};
 use crate::session::MemberSession;
 
 /// The one caller a requirement is held against.
@@ -61,6 +61,8 @@ pub struct Facts {
     pub policy: Option<Arc<RbacPolicy>>,
     pub organization_roles: Option<Arc<OrganizationRoles>>,
     pub organization_names: Option<Arc<OrganizationNames>>,
+    /// A name, and which organization the directory says it is of.
+    pub owner: Option<(String, Option<OrganizationId>)>,
 }
 
 /// What a requirement may look at besides the caller.

@@ -238,8 +238,9 @@ impl Revocations {
     /// Acts on a revocation that took effect at `at`: marks first, so that whoever asks again finds what is new.
     fn act(&self, target: &RevocationTarget, at: Now, source: Source) {
         let inner = &self.0;
-        inner.memory.forget(&Revocation { target: target.clone(), at });
-        inner.engine.revisit(target);
+        let revocation = Revocation { target: target.clone(), at };
+        inner.memory.forget(&revocation);
+        inner.engine.forget(&revocation);
         self.count(source);
         let (kind, id) = match target {
             // Whole, it would be all it takes to revoke another's session.
@@ -260,13 +261,13 @@ impl Revocations {
     /// Something about an organization is different: its members are looked at again as they come.
     fn soften_organization(&self, organization_id: &OrganizationId) {
         self.0.memory.soften_organization(organization_id);
-        self.0.engine.revisit(&RevocationTarget::Organization(organization_id.clone()));
+        self.0.engine.soften_organization(organization_id);
     }
 
     /// Something happened, and it is not known to whom: everything is looked at again, without a herd.
     fn soften(&self) {
         self.0.memory.soften();
-        self.0.engine.revisit_all();
+        self.0.engine.soften();
     }
 
     fn announce(&self, event: BusEvent, at: Now) {

@@ -10,9 +10,9 @@ use std::time::Duration;
 use prometheus::IntGauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_rustls::TlsAcceptor;
 
 use super::protocol::{Serve, serve_connection};
+use super::tls::ServerTls;
 use super::{Drain, ListenerSettings, Peer, TlsError, server_tls};
 use crate::telemetry::Metrics;
 
@@ -42,7 +42,7 @@ impl Drop for Place {
 pub struct Listener {
     socket: TcpListener,
     settings: ListenerSettings,
-    tls: Option<TlsAcceptor>,
+    tls: Option<ServerTls>,
     metrics: Metrics,
 }
 
@@ -50,7 +50,7 @@ impl Listener {
     pub async fn bind(settings: ListenerSettings, metrics: Metrics) -> Result<Self, BindError> {
         let tls = match settings.certificates.as_slice() {
             [] => None,
-            files => Some(TlsAcceptor::from(server_tls(files, settings.client_ca.as_deref())?)),
+            files => Some(server_tls(files, settings.client_ca.as_deref())?),
         };
         let address = settings.address;
         let socket =
@@ -107,7 +107,7 @@ impl Listener {
             address,
             listener: Arc::clone(&self.settings.name),
             secure: self.tls.is_some(),
-            certificate_names: Vec::new(),
+            certificate: None,
             _place: place,
         };
         let (tls, limits, metrics) = (self.tls.clone(), self.settings.limits.clone(), self.metrics.clone());

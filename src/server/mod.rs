@@ -3,6 +3,7 @@
 //! Must not know what is served, nor let a client hold a place without a bound in time.
 
 mod activity;
+mod client_certificate;
 mod drain;
 mod listener;
 mod protocol;
@@ -14,4 +15,4 @@ pub use drain::Drain;
 pub use listener::{BindError, Listener};
 pub use protocol::{Peer, Serve};
 pub use settings::{CertificateFiles, ListenerSettings, ServerLimits};
-pub use tls::{TlsError, server_tls};
+pub use tls::{ServerTls, TlsError, server_tls};

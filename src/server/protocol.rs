@@ -20,9 +20,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::activity::{Activity, Counted};
+use super::client_certificate::ClientCertificate;
 use super::listener::Place;
 use super::stream::ClientStream;
-use super::tls::names_of;
+use super::tls::ServerTls;
 use super::{Drain, ServerLimits};
 
 /// Whoever is at the other end of a connection.
@@ -33,10 +34,16 @@ pub struct Peer {
     pub listener: Arc<str>,
     /// Whether the connection came under TLS.
     pub secure: bool,
-    /// The names in its client certificate, which was verified; none if it showed none.
-    pub certificate_names: Vec<String>,
+    pub(super) certificate: Option<Arc<ClientCertificate>>,
     /// Its place among the connections of the listener: held by whoever holds the peer, tunnels included.
     pub(super) _place: Arc<Place>,
+}
+
+impl Peer {
+    /// The names in its client certificate, which was verified and is valid; none if it showed none.
+    pub fn certificate_names(&self) -> &[String] {
+        self.certificate.as_deref().map(ClientCertificate::names).unwrap_or_default()
+    }
 }
 
 /// What answers the requests of a listener.
@@ -58,7 +65,7 @@ pub trait Serve: Clone + Send + Sync + 'static {
 /// The error is the label of a connection that ended before it was one.
 pub(super) async fn serve_connection<S: Serve>(
     stream: TcpStream,
-    tls: Option<TlsAcceptor>,
+    tls: Option<ServerTls>,
     mut peer: Peer,
     limits: &ServerLimits,
     service: S,
@@ -69,12 +76,13 @@ pub(super) async fn serve_connection<S: Serve>(
     let activity = Arc::new(Activity::new());
     let begin = async {
         match tls {
-            Some(acceptor) => {
-                let stream = acceptor.accept(stream).await.map_err(|_| "handshake")?;
+            Some(tls) => {
+                let stream = TlsAcceptor::from(tls.config).accept(stream).await.map_err(|_| "handshake")?;
                 let session = stream.get_ref().1;
                 let is_http2 = session.alpn_protocol() == Some(b"h2");
-                let certificate = session.peer_certificates().and_then(|chain| chain.first());
-                peer.certificate_names = certificate.map(names_of).unwrap_or_default();
+                let shown = session.peer_certificates().zip(tls.verifier);
+                peer.certificate =
+                    shown.and_then(|(chain, verifier)| ClientCertificate::new(chain, verifier)).map(Arc::new);
                 Ok((ClientStream::tls(stream, limits.write_timeout, Arc::clone(&activity)), is_http2))
             }
             None => {

@@ -9,8 +9,10 @@ use rustls::client::verify_server_name;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
-    ClientHello, ParsedCertificate, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier,
+    ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert, VerifierBuilderError,
+    WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, version};
@@ -28,46 +30,57 @@ pub enum TlsError {
     Pair { path: PathBuf, error: rustls::Error },
     #[error("`{}` holds no authority that client certificates could be verified with: {error}", path.display())]
     ClientAuthorities { path: PathBuf, error: VerifierBuilderError },
+    #[error("`{}` holds a certificate that cannot be an authority: {error}", path.display())]
+    Authority { path: PathBuf, error: rustls::Error },
     #[error("TLS cannot be set up: {0}")]
     Setup(rustls::Error),
 }
 
+/// The TLS of one listener.
+#[derive(Clone)]
+pub struct ServerTls {
+    pub(super) config: Arc<ServerConfig>,
+    /// What client certificates are verified with, where they are asked for.
+    pub(super) verifier: Option<Arc<dyn ClientCertVerifier>>,
+}
+
 /// Builds the configuration of one listener. The first certificate answers where no name fits. With `client_ca` a client
 /// may show a certificate, and one that does not verify ends the handshake.
-pub fn server_tls(
-    files: &[CertificateFiles],
-    client_ca: Option<&Path>,
-) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server_tls(files: &[CertificateFiles], client_ca: Option<&Path>) -> Result<ServerTls, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let certificates = files.iter().map(load).collect::<Result<Vec<_>, _>>()?;
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])
         .map_err(TlsError::Setup)?;
-    let builder = match client_ca {
-        None => builder.with_no_client_auth(),
+    let verifier = match client_ca {
+        None => None,
         Some(path) => {
             let unusable = |error| TlsError::ClientAuthorities { path: path.to_owned(), error };
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(authorities(path)?), provider);
-            builder.with_client_cert_verifier(verifier.allow_unauthenticated().build().map_err(unusable)?)
+            let roots = Arc::new(authorities(path)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+            Some(verifier.allow_unauthenticated().build().map_err(unusable)?)
         }
     };
+    let builder = match &verifier {
+        None => builder.with_no_client_auth(),
+        Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
+    };
     let mut config = builder.with_cert_resolver(Arc::new(ByServerName(certificates)));
+    if verifier.is_some() {
+        // A session taken up again shows no certificate: it would carry on with one that may be over by then.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
-
-/// The names in a verified client certificate: DNS names and URIs (RFC 5280 section 4.2.1.6).
-pub(super) fn names_of(certificate: &CertificateDer<'_>) -> Vec<String> {
-    let Ok(parsed) = webpki::EndEntityCert::try_from(certificate) else { return Vec::new() };
-    parsed.valid_dns_names().chain(parsed.valid_uri_names()).map(str::to_owned).collect()
+    Ok(ServerTls { config: Arc::new(config), verifier })
 }
 
 fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
     let unreadable = |error| TlsError::Read { path: path.to_owned(), error };
+    let unusable = |error| TlsError::Authority { path: path.to_owned(), error };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
-        roots.add(certificate.map_err(unreadable)?).map_err(TlsError::Setup)?;
+        roots.add(certificate.map_err(unreadable)?).map_err(unusable)?;
     }
     Ok(roots)
 }

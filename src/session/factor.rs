@@ -177,6 +177,11 @@ const DELIVERIES: [&str; 24] = [
 ];
 
 impl DeliveryMethod {
+    /// Every method known by name, for hints.
+    pub fn known_names() -> impl Iterator<Item = &'static str> {
+        DELIVERIES.iter().copied()
+    }
+
     pub fn new(name: &str) -> Self {
         let known = DELIVERIES.iter().find(|known| **known == name);
         Self(known.map_or_else(|| Name::Other(Arc::from(name)), |known| Name::Known(known)))

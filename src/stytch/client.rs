@@ -108,7 +108,8 @@ impl StytchClient {
         &self.project_id
     }
 
-    /// A good answer's body; nothing for a 404 in the API's own shape.
+    /// A good answer's body; nothing where the API says there is no such organization. Every other 404 is a fault (section
+    /// 4.4).
     pub(super) async fn get_or_missing(
         &self,
         operation: Operation,
@@ -122,7 +123,7 @@ impl StytchClient {
             return Ok(Some(answer.body));
         }
         let error = ApiError::read(&answer.body);
-        if answer.status == StatusCode::NOT_FOUND && error.is_told() {
+        if answer.status == StatusCode::NOT_FOUND && error.is_any(&["organization_not_found"]) {
             return Ok(None);
         }
         Err(self.fault(operation, &answer, &error, sent).await)

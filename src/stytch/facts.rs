@@ -1,39 +1,41 @@
-//! RBAC policies, organizations' names and the state of apps' tokens, asked of the API and kept.
+//! RBAC policies and organizations, asked of the API and kept; and what introspection says of apps' tokens.
 //!
 //! Must not decide what a policy allows, nor take an answer about another organization or app than asked about.
 
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-use bytes::Bytes;
-use http::Method;
-use moka::sync::Cache;
 
 use super::client::StytchClient;
 use super::exchange::Operation;
 use super::policy_wire::{read_introspection, read_organization, read_organization_roles, read_policy};
 use super::settings::{AppCredentials, RbacSettings};
 use crate::directory::{
-    Answer, AppTokenSource, DirectoryError, FactBounds, FactCache, OrganizationSource, RbacSource,
+    Answer, Clock, DirectoryError, FactBounds, FactCache, OrganizationSource, RbacSource, Standing,
 };
-use crate::identity::{AppToken, Introspection, MemberId, Monotonic, Now, OrganizationId};
+use crate::identity::{AppToken, Now, OrganizationId};
 use crate::policy::{Freshness, OrganizationNames, OrganizationRoles, RbacPolicy};
 use crate::session::{Revocation, RevocationTarget};
 use crate::telemetry::Metrics;
+use bytes::Bytes;
+use http::Method;
 
 const MAX_ORGANIZATIONS: u64 = 20_000;
-const MAX_APP_TOKENS: u64 = 50_000;
 const MAX_IN_FLIGHT: usize = 16;
+const NAMES_BRIDGED: Duration = Duration::from_secs(300);
 
 /// Policies and organizations. Cheap to clone.
 #[derive(Clone)]
 pub struct ProjectFacts {
-    policy: FactCache<(), Arc<RbacPolicy>>,
-    roles: FactCache<OrganizationId, Arc<OrganizationRoles>>,
-    names: FactCache<OrganizationId, Arc<OrganizationNames>>,
+    policy: FactCache<(), (), Arc<RbacPolicy>>,
+    roles: FactCache<OrganizationId, OrganizationId, Arc<OrganizationRoles>>,
+    names: FactCache<OrganizationId, OrganizationId, Arc<OrganizationNames>>,
+    /// Which organization a name is of, as the API resolves it.
+    owners: FactCache<Arc<str>, Arc<str>, Option<OrganizationId>>,
     freshness: Freshness,
+    /// Names decide whose data is shown: they are bridged for no longer than sessions usually are.
+    names_freshness: Freshness,
+    clock: Arc<dyn Clock>,
     /// Whether anybody ever asked for the policy: one that nobody needs is not fetched.
     wanted: Arc<AtomicBool>,
 }
@@ -77,26 +79,41 @@ impl ProjectFacts {
             Box::pin(async move {
                 let path = format!("/v1/b2b/organizations/{}", encode(id.as_str()));
                 match client.fetch(Operation::Organization, &path).await? {
-                    Some(body) => read_organization(&body, &id).map(Arc::new),
+                    Some(body) => match read_organization(&body)? {
+                        (found, names) if found == id => Ok(Arc::new(names)),
+                        _ => Err(DirectoryError::Mismatched),
+                    },
                     None => Ok(Arc::default()),
                 }
             }) as _
         };
+        let asking = client.clone();
+        let owners = move |name: &Arc<str>| {
+            let (client, path) = (asking.clone(), format!("/v1/b2b/organizations/{}", encode(name)));
+            Box::pin(async move {
+                let body = client.fetch(Operation::Organization, &path).await?;
+                body.map(|body| read_organization(&body).map(|(id, _)| id)).transpose()
+            }) as _
+        };
+        let names_freshness = Freshness { stale_if_error: settings.keep_for.min(NAMES_BRIDGED), ..freshness };
         Self {
             policy,
             roles: FactCache::new("organization_policy", bounds(MAX_ORGANIZATIONS), clock(), metrics, roles),
             names: FactCache::new("organization", bounds(MAX_ORGANIZATIONS), clock(), metrics, names),
+            owners: FactCache::new("organization", bounds(MAX_ORGANIZATIONS), clock(), metrics, owners),
             freshness,
+            names_freshness,
+            clock: clock(),
             wanted: Arc::default(),
         }
     }
 
-    /// Fetches the policy now and from then on, as long as somebody asks for it; ends only with the runtime.
+    /// Fetches the policy now if it is `wanted`, and from then on once somebody asked for it; ends only with the runtime.
     pub async fn keep_fresh(self, wanted: bool) {
         self.wanted.fetch_or(wanted, Ordering::Relaxed);
         loop {
             let failed = self.wanted.load(Ordering::Relaxed)
-                && self.policy.refresh(&()).await.inspect_err(|error| {
+                && self.policy.refresh(&(), &()).await.inspect_err(|error| {
                     tracing::warn!(%error, "the RBAC policy could not be fetched; the last good one is kept");
                 }).is_err();
             let pause = if failed { Duration::from_secs(5) } else { self.freshness.fresh_for };
@@ -108,103 +125,46 @@ impl ProjectFacts {
 impl RbacSource for ProjectFacts {
     fn policy(&self, now: Now) -> Answer<Arc<RbacPolicy>> {
         self.wanted.store(true, Ordering::Relaxed);
-        self.policy.get(&(), self.freshness, None, now).map(|fact| fact.value)
+        self.policy.get(&(), &(), self.freshness, now).map(|fact| fact.value)
     }
 
     fn organization_roles(&self, id: &OrganizationId, now: Now) -> Answer<Arc<OrganizationRoles>> {
-        self.roles.get(id, self.freshness, None, now).map(|fact| fact.value)
+        self.roles.get(id, id, self.freshness, now).map(|fact| fact.value)
     }
 }
 
 impl OrganizationSource for ProjectFacts {
     fn names(&self, id: &OrganizationId, now: Now) -> Answer<Arc<OrganizationNames>> {
-        self.names.get(id, self.freshness, None, now).map(|fact| fact.value)
+        self.names.get(id, id, self.names_freshness, now).map(|fact| fact.value)
+    }
+
+    fn resolve(&self, name: &str, now: Now) -> Answer<Option<OrganizationId>> {
+        let name = Arc::from(name);
+        self.owners.get(&name, &name, self.names_freshness, now).map(|fact| fact.value)
     }
 
     fn forget(&self, revocation: &Revocation) {
         if let RevocationTarget::Organization(id) = &revocation.target {
             self.names.forget(id, revocation.at);
             self.roles.forget(id, revocation.at);
+            // Which names were its is not known any more.
+            self.owners.soften(None, revocation.at);
         }
     }
-}
 
-/// Whether apps' tokens still count. Cheap to clone.
-#[derive(Clone)]
-pub struct AppTokens {
-    tokens: FactCache<ByDigest, bool>,
-    members: Cache<MemberId, Monotonic>,
-    organizations: Cache<OrganizationId, Monotonic>,
-}
-
-/// A token known by its digest.
-#[derive(Clone)]
-struct ByDigest(Arc<AppToken>);
-
-impl PartialEq for ByDigest {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.digest == other.0.digest
-    }
-}
-
-impl Eq for ByDigest {}
-
-impl Hash for ByDigest {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.digest.hash(state);
-    }
-}
-
-impl AppTokens {
-    /// `apps` are those whose tokens can only be asked about with a secret. `horizon` is the oldest answer any route takes.
-    pub fn new(
-        client: &StytchClient,
-        apps: Arc<[AppCredentials]>,
-        horizon: Duration,
-        deadline: Duration,
-        metrics: &Metrics,
-    ) -> Self {
-        let keep_for = horizon + Duration::from_secs(60);
-        let bounds =
-            FactBounds { max_entries: MAX_APP_TOKENS, keep_for, deadline, max_in_flight: MAX_IN_FLIGHT };
-        let asking = client.clone();
-        let ask = move |key: &ByDigest| {
-            let (client, token, apps) = (asking.clone(), Arc::clone(&key.0), Arc::clone(&apps));
-            Box::pin(async move {
-                let answer = client.introspect(&token, &apps).await?;
-                read_introspection(&answer, &token)
-            }) as _
-        };
-        let marks = || keep_for + Duration::from_secs(60);
-        Self {
-            tokens: FactCache::new("introspect", bounds, Arc::clone(client.clock()), metrics, ask),
-            members: Cache::builder().max_capacity(MAX_APP_TOKENS).time_to_live(marks()).build(),
-            organizations: Cache::builder().max_capacity(MAX_ORGANIZATIONS).time_to_live(marks()).build(),
-        }
-    }
-}
-
-impl AppTokenSource for AppTokens {
-    fn introspect(&self, token: &Arc<AppToken>, freshness: Freshness, now: Now) -> Answer<Introspection> {
-        let floor = self.members.get(&token.member.member_id);
-        let floor = floor.max(self.organizations.get(&token.member.organization_id));
-        let known = self.tokens.get(&ByDigest(Arc::clone(token)), freshness, floor, now);
-        known.map(|fact| Introspection { active: fact.value, fetched_at: fact.sent })
-    }
-
-    fn forget(&self, revocation: &Revocation) {
-        let at = revocation.at.monotonic;
-        match &revocation.target {
-            RevocationTarget::Member(id) => self.members.insert(id.clone(), at),
-            RevocationTarget::Organization(id) => self.organizations.insert(id.clone(), at),
-            // An app's token is of no session.
-            RevocationTarget::Session(_) => {}
+    fn soften(&self, organization: Option<&OrganizationId>) {
+        let now = self.clock.now();
+        self.names.soften(organization, now);
+        self.roles.soften(organization, now);
+        self.owners.soften(None, now);
+        if organization.is_none() {
+            self.policy.soften(None, now);
         }
     }
 }
 
 impl StytchClient {
-    /// A good answer's body; nothing for a 404 in the API's own shape.
+    /// A good answer's body; nothing where the API says there is no such organization.
     async fn fetch(&self, operation: Operation, path: &str) -> Result<Option<Bytes>, DirectoryError> {
         self.get_or_missing(operation, Method::GET, path, None).await
     }
@@ -212,7 +172,11 @@ impl StytchClient {
     /// What the API says of an app's token (RFC 7662).
     ///
     /// Source: `introspect_token_network` of the official SDKs, `POST /v1/public/{project_id}/oauth2/introspect`.
-    async fn introspect(&self, token: &AppToken, apps: &[AppCredentials]) -> Result<Bytes, DirectoryError> {
+    pub async fn introspect(
+        &self,
+        token: &AppToken,
+        apps: &[AppCredentials],
+    ) -> Result<Standing, DirectoryError> {
         let mut form = format!(
             "token={}&client_id={}&token_type_hint=access_token",
             encode(token.token.expose()),
@@ -224,7 +188,7 @@ impl StytchClient {
         let path = format!("/v1/public/{}/oauth2/introspect", encode(self.project_id().as_str()));
         let body = Some(Bytes::from(form));
         let answer = self.get_or_missing(Operation::Introspect, Method::POST, &path, body).await?;
-        answer.ok_or(DirectoryError::Refused { status: 404 })
+        read_introspection(&answer.ok_or(DirectoryError::Refused { status: 404 })?, token)
     }
 }
 

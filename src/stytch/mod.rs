@@ -14,10 +14,10 @@ mod wire;
 mod written;
 
 pub use client::{Revoked, StytchClient};
-pub use facts::{AppTokens, ProjectFacts};
+pub use facts::ProjectFacts;
 pub use keys::{Keys, keys_from_json};
 pub use policy_wire::{read_organization_roles, read_policy};
 pub use settings::{AppCredentials, RbacSettings, StytchSettings};
 pub use webhook::{Signature, WebhookError, WebhookEvent, WebhookSecret, read_webhook_event, verify_webhook};
 pub use wire::{read_session_list, read_token_owner};
-pub use written::{WrittenCase, WrittenFacts, WrittenList};
+pub use written::{WrittenCase, WrittenFacts, WrittenList, WrittenPolicy};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::directory::DirectoryError;
-use crate::identity::{AppToken, OrganizationId};
+use crate::directory::{DirectoryError, Standing};
+use crate::identity::{AppToken, OrganizationId, Scopes};
 use crate::policy::{Grants, OrganizationNames, OrganizationRoles, Permission, RbacPolicy};
 
 #[derive(Deserialize)]
@@ -53,6 +53,8 @@ struct WireResource {
 
 #[derive(Deserialize)]
 struct RolesAnswer {
+    /// Null for none; an answer without the key is no answer.
+    #[serde(deserialize_with = "Option::deserialize")]
     org_policy: Option<WireRoles>,
 }
 
@@ -80,6 +82,7 @@ struct IntrospectionAnswer {
     sub: Option<String>,
     client_id: Option<String>,
     token_type: Option<String>,
+    scope: Option<String>,
     #[serde(rename = "https://stytch.com/organization")]
     organization: Option<IntrospectedOrganization>,
 }
@@ -109,25 +112,23 @@ pub fn read_organization_roles(body: &[u8]) -> Result<OrganizationRoles, Directo
     Ok(OrganizationRoles(grants(answer.org_policy.map(|policy| policy.roles).unwrap_or_default())))
 }
 
-/// Reads `GET /v1/b2b/organizations/{organization_id}`, which must be about the organization asked for.
-pub(super) fn read_organization(
-    body: &[u8],
-    asked: &OrganizationId,
-) -> Result<OrganizationNames, DirectoryError> {
+/// Reads `GET /v1/b2b/organizations/{organization_id}`: which organization it is about, and its names.
+pub(super) fn read_organization(body: &[u8]) -> Result<(OrganizationId, OrganizationNames), DirectoryError> {
     let answer: OrganizationAnswer = serde_json::from_slice(body).map_err(malformed)?;
     let found = answer.organization;
-    if found.organization_id != asked.as_str() {
-        return Err(DirectoryError::Mismatched);
-    }
+    let id = OrganizationId::parse(&found.organization_id)
+        .map_err(|_| DirectoryError::Malformed("an organization has no usable organization_id".to_owned()))?;
     let told = |name: Option<String>| name.filter(|name| !name.is_empty()).map(Arc::from);
-    Ok(OrganizationNames {
+    let names = OrganizationNames {
         slug: told(found.organization_slug),
         external_id: told(found.organization_external_id),
-    })
+    };
+    Ok((id, names))
 }
 
-/// Whether the token is active, and still the one that was verified: of this member, organization and app.
-pub(super) fn read_introspection(body: &[u8], token: &AppToken) -> Result<bool, DirectoryError> {
+/// Whether the token is active, with its scopes if they are told; it must still be the one that was verified: of this
+/// member, organization and app.
+pub(super) fn read_introspection(body: &[u8], token: &AppToken) -> Result<Standing, DirectoryError> {
     let answer: IntrospectionAnswer = serde_json::from_slice(body).map_err(malformed)?;
     let same = answer.sub.as_deref().is_none_or(|sub| sub == token.member.member_id.as_str())
         && answer.client_id.as_deref().is_none_or(|id| id == token.client_id.as_str())
@@ -138,7 +139,8 @@ pub(super) fn read_introspection(body: &[u8], token: &AppToken) -> Result<bool, 
         return Err(DirectoryError::Mismatched);
     }
     // A refresh token is nothing to call with, whatever else is true of it.
-    Ok(answer.active && answer.token_type.as_deref() != Some("refresh_token"))
+    let active = answer.active && answer.token_type.as_deref() != Some("refresh_token");
+    Ok((active, answer.scope.as_deref().map(Scopes::parse)))
 }
 
 fn grants(roles: Vec<WireRole>) -> Grants {

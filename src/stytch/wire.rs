@@ -65,11 +65,6 @@ impl ApiError {
         serde_json::from_slice(body).unwrap_or_default()
     }
 
-    /// Whether it is in the API's own shape.
-    pub(super) fn is_told(&self) -> bool {
-        self.error_type.is_some()
-    }
-
     pub(super) fn is_any(&self, kinds: &[&str]) -> bool {
         self.error_type.as_deref().is_some_and(|kind| kinds.contains(&kind))
     }

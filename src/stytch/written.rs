@@ -55,8 +55,10 @@ impl SessionDirectory for WrittenList {
 #[derive(Debug, Clone, Default)]
 pub struct WrittenFacts {
     pub policy: Option<Arc<RbacPolicy>>,
-    pub organization_roles: Arc<OrganizationRoles>,
+    pub organization_roles: Option<Arc<OrganizationRoles>>,
     pub organization_names: Option<Arc<OrganizationNames>>,
+    /// Whose roles and names those are.
+    pub organization: Option<OrganizationId>,
     /// Whether apps' tokens are revoked.
     pub revoked: bool,
 }
@@ -67,7 +69,7 @@ impl RbacSource for WrittenFacts {
     }
 
     fn organization_roles(&self, _id: &OrganizationId, _now: Now) -> Answer<Arc<OrganizationRoles>> {
-        Answer::Ready(Ok(Arc::clone(&self.organization_roles)))
+        Answer::Ready(self.organization_roles.clone().ok_or(DirectoryError::Unreachable))
     }
 }
 
@@ -76,15 +78,50 @@ impl OrganizationSource for WrittenFacts {
         Answer::Ready(self.organization_names.clone().ok_or(DirectoryError::Unreachable))
     }
 
+    /// What is written is about one organization: its names are its own.
+    fn resolve(&self, name: &str, _now: Now) -> Answer<Option<OrganizationId>> {
+        let names = self.organization_names.as_deref();
+        let is_own = names.is_some_and(|names| {
+            [&names.slug, &names.external_id].into_iter().flatten().any(|known| &**known == name)
+        });
+        Answer::Ready(Ok(self.organization.clone().filter(|_| is_own)))
+    }
+
     fn forget(&self, _revocation: &Revocation) {}
+
+    fn soften(&self, _organization: Option<&OrganizationId>) {}
 }
 
 impl AppTokenSource for WrittenFacts {
     fn introspect(&self, _token: &Arc<AppToken>, _freshness: Freshness, now: Now) -> Answer<Introspection> {
-        Answer::Ready(Ok(Introspection { active: !self.revoked, fetched_at: now }))
+        Answer::Ready(Ok(Introspection { active: !self.revoked, scopes: None, fetched_at: now }))
     }
 
     fn forget(&self, _revocation: &Revocation) {}
+
+    fn soften(&self) {}
+}
+
+/// A project's policy that was written down, before a source of everything else.
+pub struct WrittenPolicy {
+    policy: Arc<RbacPolicy>,
+    below: Arc<dyn RbacSource>,
+}
+
+impl WrittenPolicy {
+    pub fn new(policy: Arc<RbacPolicy>, below: Arc<dyn RbacSource>) -> Self {
+        Self { policy, below }
+    }
+}
+
+impl RbacSource for WrittenPolicy {
+    fn policy(&self, _now: Now) -> Answer<Arc<RbacPolicy>> {
+        Answer::Ready(Ok(Arc::clone(&self.policy)))
+    }
+
+    fn organization_roles(&self, id: &OrganizationId, now: Now) -> Answer<Arc<OrganizationRoles>> {
+        self.below.organization_roles(id, now)
+    }
 }
 
 /// Everything of one case of `portcullis test`: the case that is on.
@@ -150,7 +187,13 @@ impl OrganizationSource for WrittenCase {
         self.lock().1.names(id, now)
     }
 
+    fn resolve(&self, name: &str, now: Now) -> Answer<Option<OrganizationId>> {
+        self.lock().1.resolve(name, now)
+    }
+
     fn forget(&self, _revocation: &Revocation) {}
+
+    fn soften(&self, _organization: Option<&OrganizationId>) {}
 }
 
 impl AppTokenSource for WrittenCase {
@@ -159,4 +202,6 @@ impl AppTokenSource for WrittenCase {
     }
 
     fn forget(&self, _revocation: &Revocation) {}
+
+    fn soften(&self) {}
 }

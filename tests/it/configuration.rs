@@ -162,6 +162,7 @@ fn mistakes_around_the_directory_and_the_gateways_own_ends_are_found() {
 
 #[test]
 fn mistakes_are_found_wherever_they_are() {
+    let required = |text: &str| GOOD.replace("require: authenticated", &format!("require: {text}"));
     let cases = [
         ("", "C005"),
         ("stytch: [", "C001"),
@@ -185,12 +186,94 @@ fn mistakes_are_found_wherever_they_are() {
         (&GOOD.replace("http://127.0.0.1:3000", "http://127.0.0.1:3000/path"), "C004"),
         (&format!("{GOOD}  - {{ name: everything, match: {{ path: /x }}, public: true }}\n"), "C007"),
         (&format!("{GOOD}  - {{ name: hidden, match: {{ path: /** }}, public: true }}\n"), "C007"),
+        (&required("{ permission: { resource: x } }"), "C005"),
+        (&required("{ permission: { resource: x, action: y, organization: acme } }"), "C004"),
+        (&required("{ organization: [acme, 123] }"), "C003"),
+        (&required("{ organization_from: { host: app.example.com } }"), "C004"),
+        (&required("{ organization_from: { host: '{org}' } }"), "C004"),
+        (&required("{ organization_from: { host: '{org}.x', path_param: org } }"), "C007"),
+        (&required("{ organization_from: { path_param: org } }"), "C004"),
+        (&required("{ organization_from: { host: '{org}.x', by: [name] } }"), "C004"),
+        (&required("{ machine: [a] }"), "C003"),
+        (&required("{ machine: { scopes: ['a b'] } }"), "C003"),
+        (&required("{ app: { scope: openid } }"), "C002"),
+        (&required("{ client_ip: 10.0.0.1/8 }"), "C004"),
+        (&required("{ client_ip: [] }"), "C003"),
+        (&required("{ client_ip: '::ffff:10.0.0.1' }"), "C004"),
+        (&required("{ use: nothing }"), "C006"),
+        (&required("{ shadow: authenticated }"), "C004"),
+        (&required("{ not: { shadow: authenticated } }"), "C004"),
+        (&required("{ factor: { category: tertiary } }"), "C004"),
+        (&required("{ factor: { delivery_method: smss } }"), "C004"),
+        (&required("{ claim: { pointer: /a~b, exists: true } }"), "C004"),
+        (&format!("{GOOD}requirements: {{ a: {{ use: b }}, b: {{ use: a }} }}\n"), "C007"),
+        (&format!("{GOOD}identity: {{ preset: [none, authelia] }}\n"), "C007"),
+        (&format!("{GOOD}identity: {{ preset: autelia }}\n"), "C004"),
+        (&format!("{GOOD}identity: {{ header_prefix: content- }}\n"), "C004"),
+        (&format!("{GOOD}identity: {{ headers: [ {{ name: set-cookie, from: roles }} ] }}\n"), "C004"),
+        (&format!("{GOOD}identity: {{ headers: [ {{ name: x-a, from: role }} ] }}\n"), "C004"),
+        (&format!("{GOOD}identity: {{ headers: [ {{ name: x-a, from: roles, claim: /x }} ] }}\n"), "C007"),
         (
             &format!(
-                "{GOOD}  - {{ name: api, match: {{ path: /api/** }}, public: true }}\n  - {{ name: dead, match: {{ path: /api/*/admin }}, public: true }}\n"
+                "{GOOD}identity: {{ headers: [ {{ name: x-a, from: roles }}, {{ name: X-A, from: email }} ] }}\n"
             ),
             "C007",
         ),
+        (
+            &format!("{GOOD}identity: {{ headers: [ {{ name: x-a, from: roles, separator: ab }} ] }}\n"),
+            "C004",
+        ),
+        (&format!("{GOOD}identity: {{ assertion: {{ algorithm: RS256 }} }}\n"), "C004"),
+        (&format!("{GOOD}identity: {{ assertion: {{ lifetime: 2h }} }}\n"), "C004"),
+        (&format!("{GOOD}identity: {{ assertion: {{ lifetime: 60s, rotate_every: 90s }} }}\n"), "C004"),
+        (&format!("{GOOD}identity: {{ assertion: {{ secret: {{ value: short }} }} }}\n"), "C004"),
+        (&format!("{GOOD}identity: {{ assertion: {{ header: x-auth-roles }} }}\n"), "C007"),
+        (&format!("{GOOD}identity: {{ assertion: {{ audience: \"\" }} }}\n"), "C004"),
+        (&format!("{GOOD}sign_in: {{ return_param: next }}\n"), "C005"),
+        (&format!("{GOOD}sign_in: {{ url: login }}\n"), "C004"),
+        (&format!("{GOOD}sign_in: {{ url: \"https://l/?next=x\" }}\n"), "C007"),
+        (&format!("{GOOD}sign_in: {{ url: \"https://l/\", return_param: reason }}\n"), "C007"),
+        (&format!("{GOOD}sign_in: {{ url: \"https://l/\", scheme: ftp }}\n"), "C004"),
+        (&format!("{GOOD}cors: {{}}\n"), "C005"),
+        (&format!("{GOOD}cors: {{ origins: [https://a.example/] }}\n"), "C004"),
+        (&format!("{GOOD}cors: {{ origins: [https://a.example], methods: [get] }}\n"), "C004"),
+        (&format!("{GOOD}cors: {{ origins: [https://a.example], headers: [\"*\"] }}\n"), "C004"),
+        (&format!("{GOOD}refusals: {{ page: no-such-file }}\n"), "C004"),
+        (&format!("{GOOD}refusals: {{ type_prefix: \"a b\" }}\n"), "C004"),
+        (
+            &format!(
+                "{GOOD}credentials: [ {{ trusted_identity: {{ organization_header: x-o, member_header: x-m }} }} ]\n"
+            ),
+            "C005",
+        ),
+        (
+            &format!(
+                "{GOOD}credentials: [ {{ trusted_identity: {{ organization_header: x-o, member_header: x-m, peers: [10.0.0.0/8] }} }} ]\n"
+            ),
+            "C004",
+        ),
+        (
+            &format!(
+                "{GOOD}credentials: [ {{ trusted_identity: {{ organization_header: x-o, member_header: x-o, peers: [10.0.0.1] }} }} ]\n"
+            ),
+            "C007",
+        ),
+        (
+            &format!(
+                "{GOOD}credentials: [ {{ trusted_identity: {{ organization_header: x-o, member_header: authorization, peers: [10.0.0.1] }} }} ]\n"
+            ),
+            "C004",
+        ),
+        (
+            &format!(
+                "{GOOD}credentials: [ {{ trusted_identity: {{ organization_header: x-o, member_header: x-m, client_certificate: [a] }} }} ]\n"
+            ),
+            "C007",
+        ),
+        (&GOOD.replace("require: authenticated", "require: authenticated\n    audience: x"), "C007"),
+        (&GOOD.replace("require: authenticated", "public: true\n    shadow: authenticated"), "C007"),
+        (&required("{ all: [authenticated, { shadow: mfa }] }\n    shadow: mfa"), "C007"),
+        (&GOOD.replace("/**", "'/a/{b}{c}'"), "C004"),
         (&format!("{GOOD}sessions: {{ fresh_for: 0s, stale_while_revalidate: 0s }}\n"), "C004"),
         (&format!("{GOOD}identity: {{ header_prefix: X_Auth }}\n"), "C004"),
         (&format!("{GOOD}log: {{ level: loud=maybe }}\n"), "C004"),
@@ -203,6 +286,20 @@ fn mistakes_are_found_wherever_they_are() {
         assert!(told.iter().any(|(found, _, _)| found == code), "{code} expected for:\n{text}\n{told:#?}");
     }
     assert!(mistakes(GOOD).is_empty());
+}
+
+/// Requirements that use each other can grow without end; neither reading nor deciding does.
+#[test]
+fn requirements_that_use_each_other_stay_small() {
+    let chain: String = (1..2_000).map(|n| format!("  a{n}: {{ use: a{} }}\n", n - 1)).collect();
+    let doubling: String =
+        (1..40).map(|n| format!("  a{n}: {{ all: [{{ use: a{0} }}, {{ use: a{0} }}] }}\n", n - 1)).collect();
+    for named in [chain, doubling] {
+        let began = std::time::Instant::now();
+        let told = mistakes(&format!("requirements:\n  a0: authenticated\n{named}{GOOD}"));
+        assert!(told.iter().any(|(code, _, _)| code == "C004"), "{told:?}");
+        assert!(began.elapsed() < std::time::Duration::from_secs(20));
+    }
 }
 
 #[test]

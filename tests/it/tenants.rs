@@ -75,7 +75,13 @@ async fn names_are_looked_up_only_where_they_are_needed_and_of_the_callers_own_o
     for _ in 0..5 {
         assert_eq!(world.came_to("acme.app.example.com", "/", "VIEWER").await, "200");
     }
-    assert_eq!(world.calls("organization").await, 0, "the session tells its slug");
+    assert_eq!(
+        world.calls("organization").await,
+        1,
+        "the session tells its slug; whose it is was asked once"
+    );
+    assert_eq!(world.came_to("any.example", "/slugs/acme", "VIEWER").await, "200");
+    assert_eq!(world.calls("organization").await, 1, "where only slugs count there is nothing to ask");
     for _ in 0..5 {
         assert_eq!(world.came_to("acme-external.app.example.com", "/", "VIEWER").await, "200");
     }
@@ -83,7 +89,23 @@ async fn names_are_looked_up_only_where_they_are_needed_and_of_the_callers_own_o
     for number in 0..20 {
         world.came_to(&format!("made-up-{number}.app.example.com"), "/", "VIEWER").await;
     }
-    assert_eq!(world.calls("organization").await, 1);
+    assert_eq!(world.calls("organization").await, 3, "its names once, and whose the external id is");
+}
+
+/// One tenant's slug that is another's external id: the directory says whose it is, and nobody else passes.
+#[tokio::test]
+async fn a_slug_that_is_anothers_external_id_opens_nothing() {
+    let world = World::with(TENANTS, &[]).await;
+    // In the directory of the stand-in the first that fits answers; Globex calls itself what Acme is known by.
+    let id = &world.persona("OTHER_ORG").organization_id;
+    world.control("PATCH", &format!("organizations/{id}"), json!({ "slug": "acme-external" })).await;
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(world.came_to("acme-external.app.example.com", "/", "VIEWER").await, "200");
+    let session = &world.persona("OTHER_ORG").session_id;
+    let minted = world.control("POST", &format!("sessions/{session}/jwt"), json!({})).await;
+    let ask = Ask::get("/").header("host", "acme-external.app.example.com");
+    let answer = world.send(ask.bearer(minted["session_jwt"].as_str().unwrap())).await;
+    assert_eq!(answer.reason(), "organization_mismatch");
 }
 
 #[tokio::test]
@@ -96,7 +118,7 @@ async fn an_organization_that_cannot_be_looked_up_is_our_trouble_and_refuses() {
         world.came_to("acme-external.app.example.com", "/", "VIEWER").await,
         "organization_unavailable"
     );
-    assert_eq!(world.came_to("acme.app.example.com", "/", "VIEWER").await, "200", "which needs no look");
+    assert_eq!(world.came_to("any.example", "/slugs/acme", "VIEWER").await, "200", "which needs no look");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Checking what the origin is told about its caller, and who may name one.
+//! Checking what the origin is told about its caller.
 //!
 //! Must not let a header be injected that the gateway or the protocol has another use for.
 
@@ -7,14 +7,12 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::checker::Checker;
-use super::leaves::network;
+use super::leaves::is_pointer;
 use crate::config::diagnostics::Code;
-use crate::config::lint::wide_warning;
 use crate::config::load::did_you_mean;
-use crate::config::raw::{RawAssertion, RawIdentity, RawIdentityHeader, RawTrustedIdentity};
+use crate::config::raw::{RawAssertion, RawIdentity, RawIdentityHeader};
 use crate::config::tree::Path;
 use crate::engine::{AssertionSettings, HeaderSettings, IdentityHeader};
-use crate::identity::{TrustedIdentity, TrustedPeers};
 use crate::policy::{AttributeFormat, IdentityAttribute};
 
 /// The names of oauth2-proxy in front of an application: user, e-mail, groups, preferred user name.
@@ -38,32 +36,98 @@ const AUTHELIA: [(&str, IdentityAttribute); 4] = [
     ("remote-name", IdentityAttribute::Email),
     ("remote-email", IdentityAttribute::Email),
 ];
-/// Fields that mean something to the protocol, to the gateway, or to browsers; none of them can tell who is calling.
-const RESERVED: [&str; 23] = [
-    "host",
+/// Fields that mean something to the protocol, to the gateway, to browsers or to applications already; none of them can tell
+/// who is calling.
+const RESERVED: [&str; 56] = [
+    "accept",
+    "accept-charset",
+    "accept-encoding",
+    "accept-language",
+    "accept-ranges",
+    "age",
+    "allow",
+    "alt-svc",
+    "authorization",
+    "cache-control",
     "connection",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "content-length",
+    "content-location",
+    "content-range",
+    "content-type",
+    "cookie",
+    "date",
+    "etag",
+    "expect",
+    "expires",
+    "forwarded",
+    "from",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
     "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
+    "last-modified",
+    "link",
+    "location",
+    "max-forwards",
+    "origin",
+    "pragma",
+    "range",
+    "referer",
+    "refresh",
+    "retry-after",
+    "server",
+    "set-cookie",
     "te",
     "trailer",
     "transfer-encoding",
     "upgrade",
-    "content-length",
-    "content-type",
-    "content-encoding",
-    "expect",
-    "cookie",
-    "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-proto",
-    "x-forwarded-host",
+    "user-agent",
+    "vary",
+    "via",
+    "warning",
+    "www-authenticate",
     "x-request-id",
     "traceparent",
     "tracestate",
-    "origin",
 ];
+/// What the names of whole families of such fields begin with.
+const RESERVED_PREFIXES: [&str; 9] = [
+    "access-control-",
+    "content-",
+    "cross-origin-",
+    "if-",
+    "proxy-",
+    "sec-",
+    "x-http-method",
+    "x-original-",
+    "x-rewrite-",
+];
+/// Fields of the gateway about the connection, among those that other proxies name users in.
+const OF_THE_CONNECTION: [&str; 10] = [
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-server",
+    "x-real-ip",
+    "x-client-ip",
+    "true-client-ip",
+    "x-cluster-client-ip",
+];
+
+fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
+        || OF_THE_CONNECTION.contains(&name)
+        || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || name == "x-method-override"
+}
 
 impl Checker<'_> {
     pub(super) fn identity(&mut self, raw: Option<&RawIdentity>, path: &Path) -> HeaderSettings {
@@ -122,6 +186,21 @@ impl Checker<'_> {
             written.push(header.name.clone());
             replace(&mut headers, header);
         }
+        let presets = raw.preset.as_ref().map_or(&usual[..], |preset| preset.texts());
+        let none = presets.iter().any(|preset| preset == "none");
+        if presets.is_empty() || (none && presets.len() > 1) {
+            let message = "a preset of nothing is `none`, alone";
+            self.note(Code::Conflict, &path.key("preset"), message, None);
+        }
+        // Whatever the names are, an app must not pass for the member it acts for.
+        let tells_kind = headers.iter().any(|header| header.attribute == IdentityAttribute::Kind);
+        if let Ok(name) = HeaderName::try_from(format!("{prefix}kind"))
+            && !none
+            && !tells_kind
+        {
+            let format = AttributeFormat::Joined(',');
+            headers.push(IdentityHeader { name, attribute: IdentityAttribute::Kind, format });
+        }
         let max_value_bytes = self.count(raw.max_value_bytes, 8192, &path.key("max_value_bytes"));
         let assertion =
             raw.assertion.as_ref().map(|raw| self.assertion(raw, &prefix, &path.key("assertion")));
@@ -139,6 +218,16 @@ impl Checker<'_> {
         let well_formed = prefix.len() > 2
             && prefix.ends_with('-')
             && prefix.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        let takes = |name: &&&str| name.starts_with(prefix) || prefix.starts_with(**name);
+        let taken = RESERVED
+            .iter()
+            .chain(&OF_THE_CONNECTION)
+            .find(|name| name.starts_with(prefix))
+            .or_else(|| RESERVED_PREFIXES.iter().find(takes));
+        if let Some(taken) = taken.filter(|_| well_formed) {
+            let message = format!("everything under `{prefix}` would be removed, `{taken}` too");
+            self.note(Code::InvalidValue, path, message, Some("such as `x-auth-`"));
+        }
         if !well_formed {
             let hint = "lower-case letters, digits and `-`, ending in `-`, such as `x-auth-`";
             self.note(Code::InvalidValue, path, format!("`{prefix}` cannot begin header names"), Some(hint));
@@ -147,10 +236,10 @@ impl Checker<'_> {
     }
 
     /// The name of a header of ours: no protocol's, and of letters that no application folds into another.
-    fn header_name(&mut self, text: &str, path: &Path) -> Option<HeaderName> {
+    pub(super) fn header_name(&mut self, text: &str, path: &Path) -> Option<HeaderName> {
         let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         let name = HeaderName::try_from(text.to_ascii_lowercase()).ok().filter(|_| plain);
-        let free = name.filter(|name| !RESERVED.contains(&name.as_str()));
+        let free = name.filter(|name| !is_reserved(name.as_str()));
         if free.is_none() {
             let hint = "letters, digits and `-`, and none that HTTP or the gateway has another use for";
             self.note(
@@ -188,9 +277,7 @@ impl Checker<'_> {
                 );
                 None
             }),
-            (None, Some(pointer)) if pointer.starts_with('/') => {
-                Some(IdentityAttribute::Claim(pointer.into()))
-            }
+            (None, Some(pointer)) if is_pointer(pointer) => Some(IdentityAttribute::Claim(pointer.into())),
             (None, Some(pointer)) => {
                 let message = format!("`{pointer}` is no pointer into the custom claims");
                 self.note(
@@ -267,6 +354,9 @@ impl Checker<'_> {
             let hint = "`openssl rand -base64 32` makes one";
             self.note(Code::InvalidValue, &path.key("secret"), message, Some(hint));
         }
+        if raw.audience.as_deref() == Some("") {
+            self.note(Code::InvalidValue, &path.key("audience"), "an assertion for nobody", None);
+        }
         let issuer = raw.issuer.clone().unwrap_or_else(|| "portcullis".to_owned());
         if issuer.is_empty() || issuer.len() > 256 || issuer.chars().any(char::is_control) {
             self.note(Code::InvalidValue, &path.key("issuer"), "this is no name of an issuer", None);
@@ -279,74 +369,6 @@ impl Checker<'_> {
             rotate_every,
             seed,
         }
-    }
-
-    pub(super) fn trusted_identity(
-        &mut self,
-        raw: &RawTrustedIdentity,
-        path: &Path,
-    ) -> Option<TrustedIdentity> {
-        let mut named = |text: &Option<String>, key: &str| match text {
-            Some(text) => self.header_name(text, &path.key(key)),
-            None => {
-                self.note(
-                    Code::Missing,
-                    path,
-                    format!("a trusted identity needs `{key}`"),
-                    Some("such as `x-member`"),
-                );
-                None
-            }
-        };
-        let organization_header = named(&raw.organization_header, "organization_header");
-        let member_header = named(&raw.member_header, "member_header");
-        if organization_header.is_some() && organization_header == member_header {
-            let message = "the organization and the member come in two headers";
-            self.note(Code::Conflict, &path.key("member_header"), message, None);
-        }
-        let wide = raw.allow_wide == Some(true);
-        let mut networks = Vec::new();
-        for (index, text) in raw.peers.iter().flatten().enumerate() {
-            let path = path.key("peers").index(index);
-            match network(text) {
-                Some(network) if !wide && network.prefix_len() != network.max_prefix_len() => {
-                    let message =
-                        format!("`{text}` is more than one address, and any of them could name anybody");
-                    let hint = "list addresses, use `client_certificate`, or say `allow_wide: true`";
-                    self.note(Code::InvalidValue, &path, message, Some(hint));
-                }
-                Some(network) => {
-                    if network.prefix_len() <= 1 {
-                        self.push(wide_warning(path.clone(), text));
-                    }
-                    networks.push(network);
-                }
-                None => {
-                    let message = format!("`{text}` is no address");
-                    self.note(Code::InvalidValue, &path, message, Some("such as `10.0.0.7`"));
-                }
-            }
-        }
-        let certificate_names = raw.client_certificate.clone().unwrap_or_default();
-        if networks.is_empty() && certificate_names.is_empty() && raw.peers.as_ref().is_none_or(Vec::is_empty)
-        {
-            let message = "nobody is trusted to name a member";
-            let hint = "add `client_certificate: [NAME]` or `peers: [ADDRESS]`";
-            self.note(Code::Missing, path, message, Some(hint));
-        }
-        if certificate_names.iter().any(String::is_empty) {
-            self.note(
-                Code::InvalidValue,
-                &path.key("client_certificate"),
-                "a certificate's name is not empty",
-                None,
-            );
-        }
-        Some(TrustedIdentity {
-            organization_header: organization_header?,
-            member_header: member_header?,
-            from: TrustedPeers { networks, certificate_names },
-        })
     }
 }
 

@@ -100,7 +100,7 @@ impl Checker<'_> {
             match network(text) {
                 Some(network) => networks.push(network),
                 None => {
-                    let hint = "such as `10.0.0.0/8` or `192.0.2.7`";
+                    let hint = "such as `10.0.0.0/8` or `192.0.2.7`, with nothing behind the prefix";
                     self.note(
                         Code::InvalidValue,
                         place,
@@ -178,7 +178,7 @@ impl Checker<'_> {
     fn claim(&mut self, fields: &Map<String, Value>, path: &Path) -> Option<Requirement> {
         self.known_keys(fields, &["pointer", "equals", "one_of", "exists"], path);
         let pointer = fields.get("pointer").and_then(Value::as_str).unwrap_or_default();
-        if !pointer.starts_with('/') {
+        if !is_pointer(pointer) {
             let hint = "such as `pointer: /plan` (RFC 6901)";
             self.note(Code::InvalidValue, path, "a claim needs a `pointer` that begins with `/`", Some(hint));
             return None;
@@ -226,6 +226,14 @@ impl Checker<'_> {
                 );
             }
         }
+        if let Some(name) =
+            delivery.as_deref().filter(|name| !DeliveryMethod::known_names().any(|known| known == *name))
+            && let Some(hint) = did_you_mean(name, DeliveryMethod::known_names())
+        {
+            // A method of the future may be meant; a slip of the pen is likelier.
+            let message = format!("unknown delivery method `{name}`");
+            self.note(Code::InvalidValue, &path.key("delivery_method"), message, Some(&hint));
+        }
         Some(Requirement::Factor(FactorRequirement {
             kind,
             category,
@@ -248,21 +256,19 @@ impl Checker<'_> {
     }
 
     fn organization(&mut self, names: &Value, path: &Path) -> Option<Requirement> {
-        let names = match names {
-            Value::String(name) => vec![name.as_str()],
-            Value::Array(names) => names.iter().filter_map(Value::as_str).collect(),
-            _ => Vec::new(),
-        };
-        if names.is_empty() || names.iter().any(|name| name.is_empty()) {
+        let names =
+            texts(names).filter(|names| !names.is_empty() && names.iter().all(|name| !name.is_empty()));
+        let Some(names) = names else {
+            let hint = "such as `[acme, globex]`; a name of digits is quoted";
             self.note(
                 Code::WrongType,
                 path,
-                "`organization` takes ids or slugs",
-                Some(example("organization")),
+                "`organization` takes ids or slugs, written as texts",
+                Some(hint),
             );
             return None;
-        }
-        Some(Requirement::Organization(names.into_iter().map(Arc::from).collect()))
+        };
+        Some(Requirement::Organization(names.iter().map(|name| Arc::from(name.as_str())).collect()))
     }
 
     fn max_age(&mut self, fields: &Map<String, Value>, key: &str, path: &Path) -> Option<Duration> {
@@ -300,6 +306,12 @@ impl Checker<'_> {
     }
 }
 
+/// A pointer that leads somewhere below the root (RFC 6901 section 3).
+pub(super) fn is_pointer(text: &str) -> bool {
+    let escapes = text.split('~').skip(1);
+    text.starts_with('/') && escapes.into_iter().all(|rest| rest.starts_with(['0', '1']))
+}
+
 /// A text, or a list of texts.
 fn texts(value: &Value) -> Option<Vec<String>> {
     match value {
@@ -314,7 +326,8 @@ pub(super) fn network(text: &str) -> Option<IpNet> {
         text.parse().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from))?;
     // Peers are compared by their plain address: what is written as mapped would never match.
     let mapped = matches!(network, IpNet::V6(network) if network.addr().to_ipv4_mapped().is_some());
-    (!mapped).then_some(network.trunc())
+    // What has bits behind its prefix was meant to be something else.
+    (!mapped && network == network.trunc()).then_some(network)
 }
 
 /// `before{name}after` of a host, where the name is a label, or part of one, of its own.
@@ -348,6 +361,7 @@ fn example(form: &str) -> &'static str {
         "app" => "write `app: { scopes: [openid] }`",
         "client_ip" => "write `client_ip: [10.0.0.0/8]`",
         "use" => "write `use:` and the name of a requirement",
+        "shadow" => "write `shadow:` and one requirement",
         "not" => "write `not:` and one requirement",
         _ => "write a list of requirements",
     }

@@ -12,13 +12,14 @@ mod refusals;
 mod requirement;
 mod routes;
 mod sessions;
+mod trusted;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::diagnostics::Problem;
+use super::diagnostics::{Code, Problem};
 use super::raw::RawConfig;
 use super::tree::Path;
 use crate::admin::AdminSettings;
@@ -102,10 +103,35 @@ pub(super) fn check(
     let recheck_every = checker.recheck(raw.streams.as_ref(), &root.key("streams"));
     let mut stytch = stytch?;
 
-    for source in &credentials {
+    for (index, source) in credentials.iter().enumerate() {
         if let CredentialSource::TrustedIdentity(trusted) = source {
+            let asked_for = listeners.iter().any(|listener| listener.client_ca.is_some());
+            if !trusted.from.certificate_names.is_empty() && !asked_for {
+                let path =
+                    root.key("credentials").index(index).key("trusted_identity").key("client_certificate");
+                let message = "no listener asks for client certificates, so nobody can be known by one";
+                let hint = Some("add `client_ca_file` to `tls` of a listener");
+                checker.note(Code::Conflict, &path, message, hint);
+            }
             headers.also_managed.extend([trusted.organization_header.clone(), trusted.member_header.clone()]);
         }
+    }
+    if headers.assertion.is_none() {
+        let named = raw.routes.iter().flatten().position(|route| route.audience.is_some());
+        if let Some(index) = named {
+            let message = "no assertion is made, so it is for nobody";
+            let path = root.key("routes").index(index).key("audience");
+            checker.note(Code::Conflict, &path, message, Some("add `identity.assertion`"));
+        }
+    }
+    if let Some(sign_in) = &refusals.sign_in
+        && sign_in.https.is_none()
+        && sign_in.url.starts_with("https://")
+        && listeners.iter().any(|listener| listener.certificates.is_empty())
+    {
+        let message = "on a listener without TLS the way back is `http`, whoever ended TLS before it";
+        let hint = Some("say `scheme: https`, or `scheme: http` if that is so");
+        checker.note(Code::ClearReturn, &root.key("sign_in").key("url"), message, hint);
     }
     if headers.assertion.is_some() {
         let usual = raw.identity.as_ref().and_then(|raw| raw.assertion.as_ref()?.audience.as_deref());

@@ -8,10 +8,14 @@ use http::{HeaderName, Method, Uri};
 
 use super::checker::Checker;
 use super::own::origin_as_sent;
+use super::routes::METHODS;
 use crate::config::diagnostics::Code;
+use crate::config::load::did_you_mean;
+use crate::config::mask::without_credentials;
 use crate::config::raw::{RawCors, RawRefusals, RawSignIn};
 use crate::config::tree::Path;
 use crate::doors::{CorsSettings, RefusalSettings, SignInSettings};
+use crate::policy::HostName;
 
 impl Checker<'_> {
     pub(super) fn refusals(
@@ -68,7 +72,10 @@ impl Checker<'_> {
         };
         for (text, key) in [(Some(url), "url"), (raw.step_up_url.as_ref(), "step_up_url")] {
             if text.is_some_and(|text| !is_page(text)) {
-                let message = format!("`{}` is not the address of a page", text.map_or("", |text| text));
+                let message = format!(
+                    "`{}` is not the address of a page",
+                    without_credentials(text.map_or("", |text| text))
+                );
                 let hint = "scheme, host and path, such as `https://login.example.com/sign-in`";
                 self.note(Code::InvalidValue, &path.key(key), message, Some(hint));
             }
@@ -82,6 +89,13 @@ impl Checker<'_> {
         if return_param.is_empty() || !return_param.bytes().all(plain) {
             let message = format!("`{return_param}` cannot name a parameter");
             self.note(Code::InvalidValue, &path.key("return_param"), message, Some("such as `next`"));
+        }
+        let step_up_url = raw.step_up_url.as_ref().unwrap_or(url);
+        let own = [return_param.as_str(), "reason", "acr_values", "max_age"];
+        let taken = own.iter().find(|name| has_parameter(url, name) || has_parameter(step_up_url, name));
+        if let Some(taken) = taken.copied().or_else(|| own.get(1..)?.contains(&own[0]).then_some(own[0])) {
+            let message = format!("the parameter `{taken}` would be there twice");
+            self.note(Code::Conflict, &path.key("return_param"), message, Some("give it another name"));
         }
         let https = match raw.scheme.as_deref() {
             None => None,
@@ -103,6 +117,43 @@ impl Checker<'_> {
         })
     }
 
+    fn header_names(&mut self, texts: &[String], path: &Path) -> Vec<HeaderName> {
+        let mut read = Vec::new();
+        for (index, text) in texts.iter().enumerate() {
+            match HeaderName::try_from(text.to_ascii_lowercase()) {
+                // With credentials a star is a name like any other, and no header has it.
+                Ok(name) if text != "*" => read.push(name),
+                _ => self.note(
+                    Code::InvalidValue,
+                    &path.index(index),
+                    format!("`{text}` is no header name"),
+                    None,
+                ),
+            }
+        }
+        read
+    }
+
+    fn method_names(&mut self, texts: &[String], path: &Path) -> Vec<Method> {
+        let mut read = Vec::new();
+        for (index, text) in texts.iter().enumerate() {
+            let upper = text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
+            match Method::from_bytes(text.as_bytes()) {
+                Ok(method) if upper => read.push(method),
+                _ => {
+                    let hint = did_you_mean(&text.to_ascii_uppercase(), METHODS.into_iter());
+                    self.note_with(
+                        Code::InvalidValue,
+                        &path.index(index),
+                        format!("`{text}` is not a method"),
+                        hint,
+                    );
+                }
+            }
+        }
+        read
+    }
+
     fn cors(&mut self, raw: &RawCors, path: &Path) -> CorsSettings {
         let mut origins = Vec::new();
         for (index, origin) in raw.origins.iter().flatten().enumerate() {
@@ -117,32 +168,9 @@ impl Checker<'_> {
             let hint = Some("such as `origins: [https://app.example.com]`");
             self.note(Code::Missing, path, "`cors` without `origins` allows nobody", hint);
         }
-        let mut names = |texts: &Option<Vec<String>>, key: &str| -> Vec<HeaderName> {
-            let mut read = Vec::new();
-            for (index, text) in texts.iter().flatten().enumerate() {
-                match HeaderName::try_from(text.to_ascii_lowercase()) {
-                    Ok(name) => read.push(name),
-                    Err(_) => {
-                        let path = path.key(key).index(index);
-                        self.note(Code::InvalidValue, &path, format!("`{text}` is no header name"), None);
-                    }
-                }
-            }
-            read
-        };
-        let (headers, expose) = (names(&raw.headers, "headers"), names(&raw.expose, "expose"));
-        let mut methods = Vec::new();
-        for (index, text) in raw.methods.iter().flatten().enumerate() {
-            match Method::from_bytes(text.as_bytes()) {
-                Ok(method) if text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') => {
-                    methods.push(method);
-                }
-                _ => {
-                    let path = path.key("methods").index(index);
-                    self.note(Code::InvalidValue, &path, format!("`{text}` is not a method"), None);
-                }
-            }
-        }
+        let headers = raw.headers.as_ref().map(|texts| self.header_names(texts, &path.key("headers")));
+        let expose = self.header_names(raw.expose.as_deref().unwrap_or_default(), &path.key("expose"));
+        let methods = raw.methods.as_ref().map(|texts| self.method_names(texts, &path.key("methods")));
         let max_age = self.duration(raw.max_age.as_deref(), Duration::from_secs(600), &path.key("max_age"));
         CorsSettings {
             origins,
@@ -164,6 +192,15 @@ fn is_loopback(url: &str) -> bool {
 /// `http` or `https`, a host, no fragment; a query is kept.
 fn is_page(text: &str) -> bool {
     let uri = text.parse::<Uri>().ok();
-    let named = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some();
-    uri.as_ref().is_some_and(named) && !text.contains(['#', '\\', '"', '<', '>']) && !text.contains('@')
+    let named = |uri: &Uri| {
+        let host = uri.authority().is_some_and(|authority| HostName::parse(authority.as_str()).is_ok());
+        matches!(uri.scheme_str(), Some("http" | "https")) && host
+    };
+    uri.as_ref().is_some_and(named) && !text.contains(['#', '\\', '"', '<', '>'])
+}
+
+/// Whether the URL has the parameter already.
+fn has_parameter(url: &str, name: &str) -> bool {
+    let query = url.split_once('?').map(|(_, query)| query).unwrap_or_default();
+    query.split('&').any(|pair| pair.split('=').next() == Some(name))
 }

@@ -33,8 +33,10 @@ const FORMS: [&str; 18] = [
     "any",
     "not",
 ];
-/// How deep `all`, `any` and `not` may nest.
+/// How deep `all`, `any`, `not` and `use` may nest.
 const MAX_DEPTH: usize = 16;
+/// How many requirements a route's may be made of, those it uses included: all of them are looked at on every request.
+const MAX_PARTS: usize = 256;
 
 /// A requirement as it is enforced, and as it would be with what is only tried.
 #[derive(Debug, Clone)]
@@ -42,17 +44,39 @@ pub(super) struct Tried {
     /// Nothing where all of it is only tried.
     pub(super) enforced: Option<Requirement>,
     pub(super) shadowed: Requirement,
+    /// Whether the two differ.
+    pub(super) tries: bool,
+    /// How many requirements it is made of, those it uses included, and how deep they nest.
+    parts: usize,
+    depth: usize,
 }
 
 impl Tried {
     fn plain(requirement: Requirement) -> Self {
-        Self { enforced: Some(requirement.clone()), shadowed: requirement }
+        Self { enforced: Some(requirement.clone()), shadowed: requirement, tries: false, parts: 1, depth: 1 }
+    }
+
+    /// This in something else.
+    fn within(self, wrap: impl Fn(Requirement) -> Requirement) -> Self {
+        Self {
+            enforced: self.enforced.map(&wrap),
+            shadowed: wrap(self.shadowed),
+            parts: self.parts + 1,
+            depth: self.depth + 1,
+            ..self
+        }
     }
 
     fn join(parts: Vec<Self>, join: fn(Vec<Requirement>) -> Requirement) -> Self {
         let enforced: Vec<Requirement> = parts.iter().filter_map(|part| part.enforced.clone()).collect();
-        let shadowed = join(parts.into_iter().map(|part| part.shadowed).collect());
-        Self { enforced: (!enforced.is_empty()).then(|| join(enforced)), shadowed }
+        let nothing = enforced.is_empty() && !parts.is_empty();
+        Self {
+            enforced: (!nothing).then(|| join(enforced)),
+            tries: parts.iter().any(|part| part.tries),
+            parts: parts.iter().map(|part| part.parts).sum::<usize>() + 1,
+            depth: parts.iter().map(|part| part.depth).max().unwrap_or_default() + 1,
+            shadowed: join(parts.into_iter().map(|part| part.shadowed).collect()),
+        }
     }
 }
 
@@ -94,12 +118,16 @@ impl Checker<'_> {
         }
         let written = self.named.written.get(name)?.clone();
         let path = Path::default().key("requirements").key(name);
+        if self.named.under_way.len() > MAX_DEPTH {
+            self.note(Code::InvalidValue, &path, "requirements use each other too deep", None);
+            return None;
+        }
         if self.named.under_way.iter().any(|other| other == name) {
             self.note(Code::Conflict, &path, format!("the requirement `{name}` uses itself"), None);
             return None;
         }
         self.named.under_way.push(name.to_owned());
-        let read = self.nested(&written, &path, 0);
+        let read = self.bounded(&written, &path);
         self.named.under_way.pop();
         self.named.read.insert(name.to_owned(), read.clone());
         read
@@ -107,7 +135,20 @@ impl Checker<'_> {
 
     /// A requirement, or nothing if it was noted as wrong.
     pub(super) fn requirement(&mut self, value: &Value, path: &Path) -> Option<Tried> {
-        self.nested(value, path, 0)
+        self.bounded(value, path)
+    }
+
+    fn bounded(&mut self, value: &Value, path: &Path) -> Option<Tried> {
+        let read = self.nested(value, path, 0)?;
+        if read.parts > MAX_PARTS || read.depth > MAX_DEPTH {
+            let message = format!(
+                "this is {} requirements, {} deep, with those it uses; {MAX_PARTS} and {MAX_DEPTH} are the most",
+                read.parts, read.depth
+            );
+            self.note(Code::InvalidValue, path, message, None);
+            return None;
+        }
+        Some(read)
     }
 
     fn nested(&mut self, value: &Value, path: &Path, depth: usize) -> Option<Tried> {
@@ -151,7 +192,7 @@ impl Checker<'_> {
             ("use", Some(Value::String(name))) => self.use_named(name, &place),
             ("shadow", Some(part)) => {
                 let part = self.nested(part, &place, depth + 1)?;
-                Some(Tried { enforced: None, shadowed: part.shadowed })
+                Some(Tried { enforced: None, tries: true, ..part })
             }
             ("all" | "any", Some(Value::Array(parts))) => {
                 if parts.is_empty() {
@@ -166,18 +207,14 @@ impl Checker<'_> {
                 Some(Tried::join(parts, if form == "all" { Requirement::All } else { Requirement::Any }))
             }
             ("not", Some(part)) => {
-                let Tried { enforced, shadowed } = self.nested(part, &place, depth + 1)?;
-                if enforced.as_ref() != Some(&shadowed) {
+                let part = self.nested(part, &place, depth + 1)?;
+                if part.tries {
                     let hint = "write `shadow: { not: … }`";
-                    self.note(
-                        Code::InvalidValue,
-                        &place,
-                        "the opposite of what is only tried says nothing",
-                        Some(hint),
-                    );
+                    let message = "the opposite of what is only tried says nothing";
+                    self.note(Code::InvalidValue, &place, message, Some(hint));
                     return None;
                 }
-                Some(Tried::plain(Requirement::Not(Box::new(shadowed))))
+                Some(part.within(|part| Requirement::Not(Box::new(part))))
             }
             (known, details) if FORMS.contains(&known) => {
                 let read = self.leaf(known, details, &place)?;
@@ -202,9 +239,10 @@ impl Checker<'_> {
             return None;
         }
         self.named.used.insert(name.to_owned());
-        let Tried { enforced, shadowed } = self.named_requirement(name)?;
-        let named =
-            |requirement| Requirement::Named { name: Arc::from(name), requirement: Arc::new(requirement) };
-        Some(Tried { enforced: enforced.map(named), shadowed: named(shadowed) })
+        let read = self.named_requirement(name)?;
+        Some(read.within(|requirement| Requirement::Named {
+            name: Arc::from(name),
+            requirement: Arc::new(requirement),
+        }))
     }
 }

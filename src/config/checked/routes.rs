@@ -19,7 +19,7 @@ use crate::policy::{
     RouteMatch,
 };
 
-const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"];
+pub(super) const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"];
 
 impl Checker<'_> {
     pub(super) fn routes(
@@ -102,6 +102,13 @@ impl Checker<'_> {
             self.note(Code::Conflict, &path.key("shadow"), message, Some(hint));
         }
         let shadow = tried.or(shadow);
+        if raw.audience.as_deref() == Some("") {
+            self.note(Code::InvalidValue, &path.key("audience"), "an assertion for nobody", None);
+        }
+        if raw.audience.is_some() && matches!(access, Access::Public) {
+            let message = "nobody is identified on a public route, so there is nothing to assert";
+            self.note(Code::Conflict, &path.key("audience"), message, None);
+        }
         if let Access::Require(requirement) = &access {
             for requirement in std::iter::once(requirement).chain(&shadow) {
                 self.path_parameters(requirement, &matches, path);
@@ -179,14 +186,15 @@ impl Checker<'_> {
         match (raw.public, &raw.require) {
             (Some(true), None) => Some((Access::Public, None)),
             (None | Some(false), Some(value)) => {
-                let Tried { enforced, shadowed } = self.requirement(value, &path.key("require"))?;
+                let Tried { enforced, shadowed, tries, .. } =
+                    self.requirement(value, &path.key("require"))?;
                 let Some(enforced) = enforced else {
                     let message = "all of this is only tried, so the route would let anybody through";
                     let hint = "write `all: [authenticated, { shadow: … }]`";
                     self.note(Code::InvalidValue, &path.key("require"), message, Some(hint));
                     return None;
                 };
-                let tried = (enforced != shadowed).then_some(shadowed);
+                let tried = tries.then_some(shadowed);
                 Some((Access::Require(enforced), tried))
             }
             (Some(true), Some(_)) => {

@@ -82,8 +82,14 @@ pub(in crate::config) enum RequirementForm {
     Claim(ClaimForm),
     /// Whether somebody may be acting as the member.
     Impersonated(bool),
+    /// Any machine.
+    #[serde(rename = "machine")]
+    MachineWord,
     /// A machine, by its access token.
     Machine(ScopesForm),
+    /// Any connected app.
+    #[serde(rename = "app")]
+    AppWord,
     /// A connected app, by its access token, as long as it is not revoked.
     App(ScopesForm),
     /// The client's address lies in one of these networks.
@@ -141,7 +147,7 @@ pub(in crate::config) struct OrganizationFromForm {
     /// A `{name}` of the route's path, such as `org` of `/orgs/{org}/**`. Compared by letter.
     path_param: Option<String>,
     /// What the name may be: `id`, `slug`, `external_id`. Default: any of the three.
-    by: Option<Vec<String>>,
+    by: Option<OneOrMany>,
 }
 
 /// Scopes.
@@ -150,7 +156,7 @@ pub(in crate::config) struct OrganizationFromForm {
 #[expect(dead_code, reason = "read by the schema generator only")]
 pub(in crate::config) struct ScopesForm {
     /// All of which the token must hold. Default: none.
-    scopes: Option<Vec<String>>,
+    scopes: Option<OneOrMany>,
 }
 
 /// A custom claim: exactly one of `equals`, `one_of` and `exists`.

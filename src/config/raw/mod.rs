@@ -102,7 +102,7 @@ pub(super) struct RawOps {
     pub(super) address: Option<String>,
 }
 
-/// The admin API: `POST /admin/revoke`.
+/// The admin API: `POST /admin/revoke`, `POST /admin/explain`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawAdmin {

@@ -84,7 +84,7 @@ impl OwnRequest<'_> {
             headers: &self.head.headers,
             peer: SocketPeer {
                 address: Some(self.peer.address.ip()),
-                certificate_names: &self.peer.certificate_names,
+                certificate_names: self.peer.certificate_names(),
             },
             request_id: self.request_id,
             trace: self.trace,

@@ -116,13 +116,9 @@ impl Inner {
             let asking = std::mem::take(&mut account.asking);
             account.asking = asking.coming_back(method, headers, https, &intake.authority, target);
         }
-        match settings.cors.as_ref().and_then(|cors| preflight(cors, method, headers)) {
-            Some(Ok(answer)) => {
-                account.status = Some(answer.status());
-                return self.finish(answer, account);
-            }
-            Some(Err(reason)) => return self.refuse_unread(request, reason, account).await,
-            None => {}
+        if let Some(answer) = settings.cors.as_ref().and_then(|cors| preflight(cors, method, headers)) {
+            account.status = Some(answer.status());
+            return self.finish(answer, account);
         }
         if let Some(page) = OwnPage::at(&intake.path) {
             return self.own_page(page, request, &intake, peer, account).await;
@@ -133,7 +129,10 @@ impl Inner {
             host: &intake.host,
             path: &intake.path,
             headers: request.headers(),
-            peer: SocketPeer { address: Some(peer.address.ip()), certificate_names: &peer.certificate_names },
+            peer: SocketPeer {
+                address: Some(peer.address.ip()),
+                certificate_names: peer.certificate_names(),
+            },
             request_id: &account.request_id,
             trace: &account.trace,
         };

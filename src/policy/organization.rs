@@ -1,0 +1,210 @@
+//! Whether a caller's organization is the one that is asked for, by a list or by the request itself.
+//!
+//! Must not take a name for an organization's that the directory might give to another.
+
+use std::sync::Arc;
+
+use super::evaluate::Case;
+use super::requirement::{OrganizationFrom, OrganizationPlace};
+use super::{CanonicalPath, Environment, HostName, Requirement, Subject, Truth};
+use crate::identity::OrganizationId;
+
+/// Whether the caller's organization goes by one of `names`, by id or slug.
+pub(super) fn is_one_of(names: &[Arc<str>], case: Case<'_>) -> Truth {
+    let Some(member) = case.subject.member() else { return Truth::False };
+    let id = member.organization_id.as_str();
+    if names.iter().any(|name| &**name == id) {
+        return Truth::True;
+    }
+    // Organizations may choose their slug; what looks like an id is one and nothing else.
+    let mut slugs = names.iter().filter(|name| !looks_like_an_id(name)).peekable();
+    if slugs.peek().is_none() {
+        return Truth::False;
+    }
+    match slug_of(case.subject, &case.environment) {
+        Some(slug) => slugs.any(|name| **name == *slug).into(),
+        None => Truth::Unknown,
+    }
+}
+
+/// Whether the organization that the request names is the caller's own.
+pub(super) fn is_organization_of(from: &OrganizationFrom, case: Case<'_>) -> Truth {
+    let Some(member) = case.subject.member() else { return Truth::False };
+    match from.named(&case.environment) {
+        Naming::One(named) => named.is_of(&member.organization_id, from, case.subject, &case.environment),
+        // The request names none: that is known, and it is not the caller's.
+        Naming::None => Truth::False,
+        Naming::Ambiguous => Truth::Unknown,
+    }
+}
+
+/// The slug as the session tells it, or as it was looked up.
+fn slug_of<'a>(subject: &'a Subject, environment: &Environment<'a>) -> Option<&'a str> {
+    let told = subject.session().and_then(|session| session.organization_slug.as_deref());
+    told.or_else(|| environment.facts.organization_names.as_ref()?.slug.as_deref())
+}
+
+fn looks_like_an_id(name: &str) -> bool {
+    name.get(..13).is_some_and(|start| start.eq_ignore_ascii_case("organization-"))
+}
+
+/// What a request says of its organization.
+pub(super) enum Naming<'a> {
+    None,
+    One(NamedOrganization<'a>),
+    /// Two patterns of the route, or two readings of the path, name different ones.
+    Ambiguous,
+}
+
+/// An organization's name out of a request.
+pub(super) struct NamedOrganization<'a> {
+    name: &'a str,
+    /// Hosts have no case (RFC 4343).
+    ignore_case: bool,
+}
+
+impl OrganizationFrom {
+    /// The name in the request.
+    pub(super) fn named<'a>(&self, environment: &Environment<'a>) -> Naming<'a> {
+        match &self.place {
+            OrganizationPlace::HostLabel { before, after } => {
+                match label_between(environment.host, before, after) {
+                    Some(label) => Naming::One(NamedOrganization { name: label, ignore_case: true }),
+                    None => Naming::None,
+                }
+            }
+            OrganizationPlace::PathParameter(parameter) => {
+                // Whether the origin ignores case is of no account here: what is captured is compared by letter.
+                let capture = |path: &'a CanonicalPath| {
+                    environment
+                        .patterns
+                        .iter()
+                        .filter_map(move |pattern| pattern.capture(path, parameter, true))
+                };
+                let mut found = capture(environment.path);
+                let Some(name) = found.next() else { return Naming::None };
+                let other_readings = environment.path.other_readings().unwrap_or_default();
+                let same_elsewhere = other_readings.iter().all(|reading| {
+                    environment
+                        .patterns
+                        .iter()
+                        .filter_map(|pattern| pattern.capture(reading, parameter, true))
+                        .all(|other| other == name)
+                });
+                if found.all(|other| other == name) && same_elsewhere {
+                    Naming::One(NamedOrganization { name, ignore_case: false })
+                } else {
+                    Naming::Ambiguous
+                }
+            }
+        }
+    }
+}
+
+/// The one label of the host that stands between the two parts.
+fn label_between<'a>(host: &'a HostName, before: &str, after: &str) -> Option<&'a str> {
+    let label = host.as_str().strip_prefix(before)?.strip_suffix(after)?;
+    (!label.is_empty() && !label.contains('.')).then_some(label)
+}
+
+impl NamedOrganization<'_> {
+    pub(super) fn name(&self) -> &str {
+        self.name
+    }
+
+    /// Whether it is the organization `id` that goes by the name.
+    ///
+    /// Slugs and external ids are chosen by different people. Where either would do, one organization's slug could be
+    /// another's external id, so the directory must say whose the name is.
+    fn is_of(
+        &self,
+        id: &OrganizationId,
+        from: &OrganizationFrom,
+        subject: &Subject,
+        environment: &Environment<'_>,
+    ) -> Truth {
+        if from.by.id && self.same(id.as_str()) {
+            return Truth::True;
+        }
+        if looks_like_an_id(self.name) {
+            return Truth::False;
+        }
+        let by_slug = match slug_of(subject, environment) {
+            _ if !from.by.slug => Truth::False,
+            Some(slug) => self.same(slug).into(),
+            None => Truth::Unknown,
+        };
+        let by_external_id = match &environment.facts.organization_names {
+            _ if !from.by.external_id => Truth::False,
+            // By letter, in hosts too: two external ids may differ in case alone.
+            Some(names) => (names.external_id.as_deref() == Some(self.name)).into(),
+            None => Truth::Unknown,
+        };
+        let is_own = by_slug.or(by_external_id);
+        let either_would_do = from.by.slug && from.by.external_id;
+        if !(is_own.is_true() && either_would_do) {
+            return is_own;
+        }
+        match &environment.facts.owner {
+            Some((name, owner)) if name == self.name => (owner.as_ref() == Some(id)).into(),
+            _ => Truth::Unknown,
+        }
+    }
+
+    fn same(&self, other: &str) -> bool {
+        if self.ignore_case { self.name.eq_ignore_ascii_case(other) } else { self.name == other }
+    }
+}
+
+/// What must be looked up about organizations.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NamesNeeded {
+    /// The names of the caller's own.
+    pub own: bool,
+    /// Whose this name is, which is one of the caller's own.
+    pub owner_of: Option<String>,
+}
+
+impl NamesNeeded {
+    pub fn and(self, other: Self) -> Self {
+        Self { own: self.own || other.own, owner_of: self.owner_of.or(other.owner_of) }
+    }
+}
+
+/// What must be looked up to answer `requirement`.
+pub(super) fn names_needed(
+    requirement: &Requirement,
+    subject: &Subject,
+    environment: &Environment<'_>,
+) -> NamesNeeded {
+    let own = match requirement {
+        Requirement::Organization(names) => {
+            slug_of(subject, environment).is_none() && names.iter().any(|name| !looks_like_an_id(name))
+        }
+        Requirement::OrganizationFrom(from) => return needed_to_compare(from, subject, environment),
+        _ => false,
+    };
+    let of_parts = requirement.parts().iter().map(|part| names_needed(part, subject, environment));
+    of_parts.fold(NamesNeeded { own, owner_of: None }, NamesNeeded::and)
+}
+
+fn needed_to_compare(
+    from: &OrganizationFrom,
+    subject: &Subject,
+    environment: &Environment<'_>,
+) -> NamesNeeded {
+    let (Some(member), Naming::One(named)) = (subject.member(), from.named(environment)) else {
+        return NamesNeeded::default();
+    };
+    if named.is_of(&member.organization_id, from, subject, environment) != Truth::Unknown {
+        return NamesNeeded::default();
+    }
+    let is_slug = from.by.slug && slug_of(subject, environment).is_some_and(|slug| named.same(slug));
+    let names = environment.facts.organization_names.as_deref();
+    let is_external =
+        from.by.external_id && names.is_some_and(|names| names.external_id.as_deref() == Some(named.name));
+    NamesNeeded {
+        own: !is_slug && names.is_none(),
+        owner_of: (is_slug || is_external).then(|| named.name.to_owned()),
+    }
+}
