@@ -29,6 +29,7 @@ mod peers;
 mod policy_tools;
 mod protocols;
 mod redis_troubles;
+mod requirements;
 mod rules;
 mod shared_tier;
 mod streams;
