@@ -1,4 +1,4 @@
-//! The decision without IO: `Engine::check` over a directory that answers from memory.
+//! The decision without IO: `Engine::check` over a directory that answers from memory, and the policy alone.
 //!
 //! Must not open a socket; what a request costs on the wire is `gateway.rs`.
 
@@ -16,6 +16,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
 use jiff::Timestamp;
+use portcullis::config::{LoadOptions, SecretPolicy, load};
 use portcullis::directory::{
     Answer, Attempts, Clock, DirectoryError, KeySource, Memory, MemorySettings, NoFacts, SessionDirectory,
     SessionQuery, SystemClock, TokenOwner, TokenQuery, UnknownTokenSettings,
@@ -24,14 +25,16 @@ use portcullis::engine::{
     AccessRequest, Engine, EngineSettings, HeaderSettings, ManagedNames, Snapshot, Sources,
 };
 use portcullis::identity::{
-    CredentialSource, JwtRules, KeySet, SessionId, SocketPeer, VerificationKey, verify_jwt,
+    Bound, CredentialSource, JwtRules, KeySet, MemberId, MemberPrincipal, MemberRef, OrganizationId,
+    SessionId, SocketPeer, VerificationKey, verify_jwt,
 };
 use portcullis::policy::{
-    Access, CanonicalPath, Decision, FactorRequirement, Freshness, HostName, HostPattern, PathPattern,
-    Requirement, Route, RouteMatch, RouteTable,
+    Access, CanonicalPath, Decision, Environment, FactorRequirement, Facts, Freshness, Grants, HostName,
+    HostPattern, OrganizationNames, OrganizationRoles, PathPattern, Permission, Presented, RbacPolicy,
+    Requirement, Route, RouteMatch, RouteTable, decide,
 };
 use portcullis::session::{
-    ActiveSessions, DeliveryMethod, Evidence, Factor, FactorKind, MemberSession, Revocation,
+    ActiveSessions, Claim, DeliveryMethod, Evidence, Factor, FactorKind, MemberSession, Revocation,
 };
 use portcullis::telemetry::{LineWriter, Metrics, RequestId, TraceContext};
 
@@ -260,5 +263,131 @@ fn decisions(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, decisions);
+/// Two hundred routes over twelve hosts: exact paths, prefixes, globs and parameters, and on each the hardest requirement.
+fn two_hundred_routes() -> RouteTable {
+    let requirement = serde_json::json!({ "all": [
+        { "organization_from": { "path_param": "org" } },
+        { "permission": { "resource": "reports", "action": "export" } },
+        { "mfa": { "max_age": "15m" } },
+        { "session_age": { "max": "8h" } },
+        { "any": [
+            { "role": "owner" }, { "role": "auditor" },
+            { "factor": { "type": "sso", "connection_id": "saml-connection-1", "max_age": "5m" } },
+            { "all": [{ "role": "admin" }, { "factor": { "delivery_method": "authenticator_app", "max_age": "15m" } }] },
+        ] },
+        { "claim": { "pointer": "/plan/level", "one_of": ["gold", "platinum", "enterprise"] } },
+        { "client_ip": (0..16).map(|number| format!("10.{number}.0.0/16")).collect::<Vec<_>>() },
+        { "not": { "claim": { "pointer": "/suspended", "one_of": [true] } } },
+        { "not": { "factor": { "type": "imported" } } },
+        { "impersonated": false },
+    ] });
+    let route = |number: usize| {
+        let host = match number % 13 {
+            12 => "*.apps.example.com".to_owned(),
+            host => format!("app-{host}.example.com"),
+        };
+        let path = match number % 4 {
+            0 => format!("/service-{number}/orgs/{{org}}"),
+            1 => format!("/service-{number}/orgs/{{org}}/**"),
+            2 => format!("/*/service-{number}/{{org}}/**"),
+            _ => format!("/{{org}}/service-{number}/*.json"),
+        };
+        serde_json::json!({ "name": format!("route-{number}"), "match": { "host": host, "path": path }, "require": requirement })
+    };
+    let config = serde_json::json!({
+        "stytch": { "project_id": "project-test-1", "secret": { "value": "s" } },
+        "upstreams": { "app": { "url": "http://127.0.0.1:3000" } },
+        "routes": (0..200).map(route).collect::<Vec<_>>(),
+    });
+    let file = tempfile::Builder::new().suffix(".json").tempfile().unwrap();
+    std::fs::write(file.path(), config.to_string()).unwrap();
+    let options =
+        LoadOptions { file: file.path().to_owned(), overrides: Vec::new(), secrets: SecretPolicy::NotNeeded };
+    RouteTable::new(load(&options).map_err(|invalid| invalid.render(false)).unwrap().routes)
+}
+
+/// What stands between the caches and the answer: the route found, and its requirement held against the session.
+fn policy(criterion: &mut Criterion) {
+    let table = two_hundred_routes();
+    let now = SystemClock::start().now();
+    let member = MemberRef {
+        organization_id: OrganizationId::parse("organization-1").unwrap(),
+        member_id: MemberId::parse("member-1").unwrap(),
+    };
+    let factor = |kind, delivery: &str| Factor {
+        kind,
+        delivery: DeliveryMethod::new(delivery),
+        last_authenticated_at: Some(now.wall),
+        connection_id: None,
+        email: Some(Arc::from("member@example.com")),
+        impersonator: None,
+    };
+    let claim = |pointer: &str, value| Claim { pointer: Arc::from(pointer), value };
+    let session = |number: usize| MemberSession {
+        session_id: SessionId::parse(&format!("session-{number}")).unwrap(),
+        member: member.clone(),
+        organization_slug: Some(Arc::from("acme")),
+        started_at: Some(now.wall),
+        expires_at: now.wall + Duration::from_secs(36_000),
+        roles: Some(["stytch_member", "viewer", "billing", "admin"].map(Arc::from).to_vec()),
+        factors: vec![
+            factor(FactorKind::Password, "knowledge"),
+            factor(FactorKind::EmailOtp, "email"),
+            factor(FactorKind::Totp, "authenticator_app"),
+        ],
+        claims: vec![
+            claim("/plan/level", Some("enterprise".into())),
+            claim("/suspended", Some(false.into())),
+        ],
+    };
+    let sessions: Vec<_> = (0..3).map(session).collect();
+    let list = ActiveSessions::new(member.clone(), &sessions, now);
+    let evidence = Evidence::Sessions(Arc::new(list));
+    let bound = Bound::Session(SessionId::parse("session-1").unwrap());
+    let principal = MemberPrincipal { member: member.clone(), bound, issued_at: None, seen_at: None };
+    let permission = Permission {
+        resource_id: Arc::from("reports"),
+        actions: vec![Arc::from("read"), Arc::from("export")],
+    };
+    let grants =
+        Grants::new((0..50).map(|number| (Arc::from(format!("role-{number}")), vec![permission.clone()])));
+    let facts = Facts {
+        policy: Some(Arc::new(RbacPolicy { roles: grants, ..RbacPolicy::default() })),
+        organization_roles: Some(Arc::new(OrganizationRoles(Grants::new([(
+            Arc::from("admin"),
+            vec![permission],
+        )])))),
+        organization_names: Some(Arc::new(OrganizationNames {
+            slug: Some(Arc::from("acme")),
+            external_id: None,
+        })),
+        owner: Some(("acme".to_owned(), Some(member.organization_id.clone()))),
+    };
+    for (place, host, path) in [
+        ("an early route", "app-0.example.com", "/service-0/orgs/acme"),
+        ("a late route", "app-7.example.com", "/acme/service-163/quarter.json"),
+        ("the wildcard host", "portal.apps.example.com", "/v1/service-194/acme/reports/2026/11"),
+    ] {
+        let (host, path) = (HostName::parse(host).unwrap(), CanonicalPath::parse(path).unwrap());
+        let find = || table.find(black_box(&host), black_box(&path), &Method::GET);
+        let decision = || {
+            let route = find().unwrap();
+            let environment = Environment {
+                client_ip: Some([10, 15, 2, 3].into()),
+                host: &host,
+                path: &path,
+                patterns: &route.matches.paths,
+                facts: &facts,
+            };
+            decide(route, Presented::Member(&principal, &evidence), environment, now)
+        };
+        assert!(matches!(decision(), Decision::Allow(_)), "{:?}", decision());
+        criterion.bench_function(&format!("find among 200 routes, {place}"), |bencher| bencher.iter(find));
+        criterion.bench_function(&format!("find and decide, 200 routes, {place}"), |bencher| {
+            bencher.iter(decision);
+        });
+    }
+}
+
+criterion_group!(benches, policy, decisions);
 criterion_main!(benches);

@@ -18,6 +18,7 @@ mod requirement;
 mod route;
 mod steps;
 mod subject;
+mod table;
 mod truth;
 
 pub use attribute::{AttributeFormat, IdentityAttribute, encode_value};
@@ -26,7 +27,7 @@ pub use decision::{Caller, Challenge, Decision, Permit, Presented, Refusal, deci
 pub use explain::{Explanation, explain};
 pub use host::{HostName, HostPattern, InvalidHost};
 pub use organization::NamesNeeded;
-pub use path::{CanonicalPath, PathError};
+pub use path::{CanonicalPath, PathError, Segments};
 pub use pattern::{InvalidPattern, PathPattern};
 pub use rbac::{Grants, OrganizationNames, OrganizationRoles, Permission, RbacPolicy};
 pub use reason::{Reason, Remedy};
@@ -34,6 +35,7 @@ pub use requirement::{
     ClaimRequirement, ClaimTest, FactorRequirement, OrganizationFrom, OrganizationNaming, OrganizationPlace,
     PermissionRequirement, Requirement, Span,
 };
-pub use route::{Access, Freshness, Route, RouteMatch, RouteMiss, RouteTable, Standing};
+pub use route::{Access, Freshness, Route, RouteMatch};
 pub use subject::{Environment, Facts, Subject};
+pub use table::{RouteMiss, RouteTable, Standing};
 pub use truth::Truth;

@@ -93,8 +93,8 @@ impl CanonicalPath {
     }
 
     /// The segments after the leading slash; a trailing slash gives a last empty one.
-    pub fn segments(&self) -> impl Iterator<Item = &str> + Clone {
-        self.text.split('/').skip(1)
+    pub fn segments(&self) -> Segments<'_> {
+        Segments(self.text.get(1..))
     }
 
     fn decode(&mut self, raw: &[u8]) -> Result<(), PathError> {
@@ -174,6 +174,27 @@ impl CanonicalPath {
         }
         self.text = kept.iter().flat_map(|segment| ["/", segment]).collect();
         Ok(())
+    }
+}
+
+/// What is left of a path to be read, segment by segment. Patterns return to an earlier place by keeping a copy.
+#[derive(Debug, Clone, Copy)]
+pub struct Segments<'a>(Option<&'a str>);
+
+impl<'a> Iterator for Segments<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let text = self.0?;
+        // Segments are short: counting bytes is quicker than setting up a search.
+        match text.bytes().position(|byte| byte == b'/') {
+            Some(at) => {
+                let (segment, rest) = text.split_at_checked(at)?;
+                self.0 = rest.get(1..);
+                Some(segment)
+            }
+            None => self.0.take(),
+        }
     }
 }
 

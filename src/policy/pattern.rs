@@ -111,6 +111,17 @@ impl PathPattern {
         path.segments().nth(at)
     }
 
+    /// The segment that every path it covers begins with, if that is always the same.
+    pub(super) fn first_segment(&self) -> Option<&str> {
+        match &self.shape {
+            Shape::Exact(text) | Shape::Prefix(text) => text.split('/').nth(1),
+            Shape::Glob(segments) => match segments.first() {
+                Some(Segment::Literal(text)) => Some(text),
+                _ => None,
+            },
+        }
+    }
+
     pub(super) fn shape(&self) -> &Shape {
         &self.shape
     }
@@ -233,24 +244,25 @@ fn wild(pieces: &[String], text: &str) -> bool {
 
 /// Linear walk with one remembered `**`: the latest one is the only one worth returning to.
 fn glob(pattern: &[Segment], path: &CanonicalPath, ignore_case: bool) -> bool {
-    let segments: Vec<&str> = path.segments().collect();
-    let (mut at, mut seen) = (0, 0);
-    let mut retry: Option<(usize, usize)> = None;
-    while seen < segments.len() {
-        match (pattern.get(at), segments.get(seen)) {
-            (Some(Segment::Deep), _) => {
-                retry = Some((at, seen));
+    let (mut at, mut rest) = (0, path.segments());
+    let mut retry = None;
+    loop {
+        let mut ahead = rest;
+        let Some(segment) = ahead.next() else { break };
+        match pattern.get(at) {
+            Some(Segment::Deep) => {
+                retry = Some((at, rest));
                 at += 1;
             }
-            (Some(part), Some(segment)) if part.matches(segment, ignore_case) => {
+            Some(part) if part.matches(segment, ignore_case) => {
                 at += 1;
-                seen += 1;
+                rest = ahead;
             }
-            _ => match retry {
+            _ => match &mut retry {
                 Some((deep, from)) => {
-                    retry = Some((deep, from + 1));
-                    at = deep + 1;
-                    seen = from + 1;
+                    from.next();
+                    at = *deep + 1;
+                    rest = *from;
                 }
                 None => return false,
             },

@@ -12,6 +12,7 @@
 )]
 
 mod advisories;
+mod authorization;
 mod callers;
 mod cli;
 mod configuration;
@@ -26,6 +27,7 @@ mod operations;
 mod outage;
 mod own_pages;
 mod peers;
+mod policy_properties;
 mod policy_tools;
 mod protocols;
 mod redis_troubles;

@@ -1,35 +1,11 @@
-//! Real peers: Prometheus and curl, where they are installed. `PORTCULLIS_REQUIRE_PEERS=1` turns a skip into a failure.
+//! Real peers: Prometheus and curl, where they are installed.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{ANY, Ask, World, ask};
-
-/// Whether the program is there; says so if it is not.
-fn is_here(program: &str) -> bool {
-    let here =
-        Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-    if !here {
-        assert!(
-            std::env::var_os("PORTCULLIS_REQUIRE_PEERS").is_none(),
-            "`{program}` is required and not installed"
-        );
-        eprintln!("skipped: `{program}` is not installed");
-    }
-    here
-}
-
-/// Ended with the test, whatever comes of it.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
+use crate::support::{ANY, Ask, Running, World, ask, is_here};
 
 /// Must show 9.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

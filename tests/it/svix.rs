@@ -1,29 +1,12 @@
 //! Deliveries signed by Svix's official package, and the gateway's answer beside that package's own.
 
-use std::process::{Command, Stdio};
-
 use serde_json::{Value, json};
 
-use crate::support::{Ask, USUAL, World};
+use crate::support::{Ask, USUAL, World, ask_script, python};
 
 const SECRETS: [&str; 2] =
     ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"];
 const STRANGE: &str = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
-
-/// Where Python has the package; `SVIX_PYTHON` names another interpreter than `python3`.
-fn python() -> Option<String> {
-    let python = std::env::var("SVIX_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let quiet = |command: &mut Command| command.stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if quiet(Command::new(&python).args(["-c", "import svix"])).is_ok_and(|status| status.success()) {
-        return Some(python);
-    }
-    assert!(
-        std::env::var_os("PORTCULLIS_REQUIRE_PEERS").is_none(),
-        "the Python package `svix` is required and not installed for `{python}`"
-    );
-    eprintln!("skipped: the Python package `svix` is not installed for `{python}`");
-    None
-}
 
 /// One delivery and what must come of it.
 struct Delivery {
@@ -80,7 +63,7 @@ const DELIVERIES: [Delivery; 12] = [
 /// Must show 8.
 #[tokio::test]
 async fn deliveries_of_the_official_package_are_taken_as_it_would_take_them() {
-    let Some(python) = python() else { return };
+    let Some(python) = python("svix") else { return };
     let secrets = SECRETS.map(|secret| format!("{{ value: {secret} }}")).join(", ");
     let world = World::with(&format!("webhooks: {{ secrets: [ {secrets} ] }}\n{USUAL}"), &[]).await;
     let now = jiff::Timestamp::now().as_second();
@@ -98,7 +81,7 @@ async fn deliveries_of_the_official_package_are_taken_as_it_would_take_them() {
             })
         })
         .collect();
-    for (delivery, answer) in DELIVERIES.iter().zip(sign(&python, &asked)) {
+    for (delivery, answer) in DELIVERIES.iter().zip(ask_script(&python, "tests/sdk/svix_sign.py", &asked)) {
         let what = delivery.what;
         assert_eq!(answer["verifies"], delivery.taken, "{what}: the package's own verdict");
         let before =
@@ -116,17 +99,4 @@ async fn deliveries_of_the_official_package_are_taken_as_it_would_take_them() {
         assert_eq!(after - before, f64::from(u8::from(delivery.acted_on)), "{what}");
         println!("{what}: {}, acted on: {}", told.status, delivery.acted_on);
     }
-}
-
-fn sign(python: &str, deliveries: &[Value]) -> Vec<Value> {
-    let mut signing = Command::new(python)
-        .arg("tests/sdk/svix_sign.py")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    serde_json::to_writer(signing.stdin.take().unwrap(), deliveries).unwrap();
-    let signed = signing.wait_with_output().unwrap();
-    assert!(signed.status.success(), "the package could not sign");
-    serde_json::from_slice(&signed.stdout).unwrap()
 }

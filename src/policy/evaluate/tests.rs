@@ -1,9 +1,8 @@
-//! Every arm of evaluation, as a table, and what must hold for any requirement.
+//! Every arm of evaluation, as a table.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use proptest::prelude::*;
 
 use super::super::steps::refusal_of as refusal_of_case;
 use super::*;
@@ -287,69 +286,4 @@ fn several_steps_are_asked_at_once_with_the_strictest_age() {
     let challenge = challenge.unwrap();
     assert_eq!(challenge.max_age, Some(Duration::from_secs(60)));
     assert_eq!(challenge.acr_values, ["urn:portcullis:factor:totp", "urn:portcullis:factor:password"]);
-}
-
-fn any_requirement() -> impl Strategy<Value = Requirement> {
-    let leaf = prop_oneof![
-        Just(Requirement::Authenticated),
-        "[ab]".prop_map(|name| role(&name)),
-        (prop_oneof!["totp", "password", "sso"], proptest::option::of(0_u64..100))
-            .prop_map(|(kind, age)| wants(&kind, age)),
-        proptest::option::of(0_u64..100).prop_map(mfa),
-        any::<bool>().prop_map(Requirement::Impersonated),
-        (0_u64..1200).prop_map(|max| Requirement::SessionAge { max: Duration::from_secs(max) }),
-    ];
-    leaf.prop_recursive(3, 12, 3, |inner| {
-        prop_oneof![
-            proptest::collection::vec(inner.clone(), 0..3).prop_map(Requirement::All),
-            proptest::collection::vec(inner.clone(), 0..3).prop_map(Requirement::Any),
-            inner.prop_map(not),
-        ]
-    })
-}
-
-fn any_session() -> impl Strategy<Value = MemberSession> {
-    let kind = prop_oneof!["totp", "password", "sso", "impersonated", "retina"];
-    let factors = proptest::collection::vec((kind, proptest::option::of(-5_i64..120)), 0..4);
-    (proptest::option::of(proptest::collection::vec("[ab]", 0..2)), factors, any::<bool>()).prop_map(
-        |(roles, factors, broken)| {
-            let mut factors: Vec<Factor> =
-                factors.into_iter().map(|(kind, ago)| factor(&kind, "x", ago)).collect();
-            if broken {
-                factors.push(unreadable());
-            }
-            MemberSession {
-                claims: Vec::new(),
-                roles: roles.map(|roles| roles.iter().map(|role| Arc::from(role.as_str())).collect()),
-                ..session(&[], factors)
-            }
-        },
-    )
-}
-
-proptest! {
-    #[test]
-    fn a_requirement_more_under_all_never_allows_more(
-        one in any_requirement(), more in any_requirement(), session in any_session()
-    ) {
-        let alone = evaluate(&one, &session, now());
-        let both = evaluate(&Requirement::All(vec![one, more]), &session, now());
-        prop_assert!(alone.is_true() || !both.is_true());
-    }
-
-    #[test]
-    fn an_unreadable_factor_never_turns_a_refusal_into_an_allow(one in any_requirement(), session in any_session()) {
-        let before = evaluate(&one, &session, now());
-        let mut damaged = session;
-        damaged.factors.push(unreadable());
-        prop_assert!(before.is_true() || !evaluate(&one, &damaged, now()).is_true());
-    }
-
-    #[test]
-    fn a_challenge_that_is_met_leads_to_an_allow(one in any_requirement(), session in any_session()) {
-        if !evaluate(&one, &session, now()).is_true() {
-            let (reason, challenge) = refusal_of(&one, &session, now());
-            prop_assert_eq!(challenge.is_some(), reason.remedy() == crate::policy::Remedy::StepUp);
-        }
-    }
 }

@@ -1,6 +1,11 @@
 //! Each sentence of the routing rules, one test.
 
+use std::time::Duration;
+
+use proptest::prelude::*;
+
 use super::*;
+use crate::policy::{Access, Freshness, RouteMatch};
 
 fn route(name: &str, host: &str, path: &str, methods: &[Method]) -> Route {
     let host = if host.is_empty() { HostPattern::Unnamed } else { HostPattern::parse(host).unwrap() };
@@ -147,4 +152,73 @@ fn case_is_ignored_for_an_origin_that_ignores_it() {
     rest.case_insensitive = true;
     let table = RouteTable::new([admin, rest]);
     assert_eq!(find_in(&table, "h", "/ADMIN/users", &Method::GET).unwrap(), "admin");
+}
+
+#[test]
+fn two_routes_of_one_place_share_it_though_only_one_minds_case() {
+    let mut write = route("write", "", "/admin", &[Method::POST]);
+    write.case_insensitive = true;
+    let table = RouteTable::new([route("read", "", "/admin", &[Method::GET]), write]);
+    assert_eq!(find_in(&table, "h", "/admin", &Method::POST).unwrap(), "write");
+    assert_eq!(find_in(&table, "h", "/admin", &Method::GET).unwrap(), "read");
+}
+
+fn any_route() -> impl Strategy<Value = (String, String, bool, Vec<Method>)> {
+    let host = prop_oneof!["", r"\*", r"[ab]\.x", r"\*\.x", r"\*\.[ab]\.x"];
+    let path = prop_oneof![r"(/[ab]){1,3}", r"(/[ab]){0,2}/\*\*", r"(/[ab*]){1,3}(/\*\*)?", r"/\*\*/[ab]"];
+    let methods = prop_oneof![
+        Just(Vec::new()),
+        Just(vec![Method::GET]),
+        Just(vec![Method::POST]),
+        Just(vec![Method::GET, Method::PUT]),
+    ];
+    (host, path, any::<bool>(), methods)
+}
+
+proptest! {
+    #[test]
+    fn the_route_that_is_found_is_the_first_of_all_that_match(
+        routes in proptest::collection::vec(any_route(), 0..12), host in r"([ab]\.){0,2}[xy]", path in "(/[abAB]){1,4}"
+    ) {
+        let routes = routes.iter().enumerate().map(|(number, (host, path, ignores_case, methods))| Route {
+            case_insensitive: *ignores_case,
+            ..route(&number.to_string(), host, path, methods)
+        });
+        let table = RouteTable::new(routes);
+        let (host, path) = (HostName::parse(&host).unwrap(), CanonicalPath::parse(&path).unwrap());
+        for method in [Method::GET, Method::HEAD, Method::DELETE] {
+            let found = table.find(&host, &path, &method);
+            if matches!(found, Err(RouteMiss::Misdirected)) {
+                prop_assert!(table.iter().all(|(pattern, ..)| !pattern.is_named() || !pattern.matches(&host)));
+                continue;
+            }
+            let stands = |wanted| {
+                table.standings(&host, &path, &method).find_map(|(standing, _, _, route)| {
+                    (standing == wanted).then(|| route.name.to_string())
+                })
+            };
+            let first = match found {
+                Ok(route) => (Some(route.name.to_string()), None),
+                Err(RouteMiss::MethodNotAllowed { route, .. }) => (None, Some(route.to_string())),
+                Err(_) => (None, None),
+            };
+            let refused = if first.0.is_some() { None } else { stands(Standing::OtherMethod) };
+            prop_assert_eq!(first, (stands(Standing::Answers), refused));
+        }
+    }
+
+    #[test]
+    fn routes_of_one_rank_are_tried_as_written(
+        paths in proptest::collection::vec(prop_oneof![Just("/a/*/c"), Just("/a/{x}/c"), Just("/a/{y}/c")], 1..8)
+    ) {
+        let routes: Vec<_> =
+            paths.iter().enumerate().map(|(number, path)| route(&number.to_string(), "", path, &[])).collect();
+        let table = RouteTable::new(routes);
+        let tried: Vec<String> = table.iter().map(|(_, _, route)| route.name.to_string()).collect();
+        let rank = |name: &String| PathPattern::parse(paths[name.parse::<usize>().unwrap()]).unwrap().rank();
+        for pair in tried.windows(2) {
+            let as_written = pair[0].parse::<usize>().unwrap() < pair[1].parse::<usize>().unwrap();
+            prop_assert!(rank(&pair[0]) < rank(&pair[1]) || as_written);
+        }
+    }
 }
