@@ -12,6 +12,7 @@
 )]
 
 mod advisories;
+mod assertions;
 mod authorization;
 mod callers;
 mod cli;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use client::{Answer, Ask, ask, raw, raw_patiently, try_ask};
 pub(crate) use origin::{Origin, Reply};
-pub(crate) use peers::{Running, ask_script, is_here, python};
+pub(crate) use peers::{Running, ask_script, is_here, node, python};
 use portcullis::app::Gateway;
 use portcullis::config::{Config, LoadOptions, SecretPolicy, load};
 use portcullis::emulator::{EchoOrigin, Emulator, EmulatorSettings, Persona};

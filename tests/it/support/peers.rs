@@ -27,6 +27,14 @@ pub(crate) fn python(package: &str) -> Option<String> {
         .then_some(python)
 }
 
+/// The folder whose `node_modules` has the package, as `PORTCULLIS_NODE_PACKAGES` names it.
+pub(crate) fn node(package: &str) -> Option<String> {
+    let folder = std::env::var("PORTCULLIS_NODE_PACKAGES").unwrap_or_else(|_| ".".to_owned());
+    let resolve = format!("require('node:module').createRequire('{folder}/').resolve('{package}')");
+    found(&format!("the Node package {package}"), Command::new("node").args(["-e", &resolve]))
+        .then_some(folder)
+}
+
 fn found(what: &str, trial: &mut Command) -> bool {
     let found =
         trial.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
