@@ -59,8 +59,9 @@ pub(super) fn preflight(
     answer.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer.append(
         header::VARY,
-        HeaderValue::from_static("access-control-request-method, access-control-request-headers"),
+        HeaderValue::from_static("origin, access-control-request-method, access-control-request-headers"),
     );
+    admit(settings, origin, answer);
     Some(response)
 }
 
@@ -72,12 +73,16 @@ pub(super) fn share(settings: &CorsSettings, origin: Option<&HeaderValue>, respo
     // Whoever stores it must not show it to a page of another origin.
     response.append(header::VARY, HeaderValue::from_static("origin"));
     let Some(origin) = origin.filter(|origin| allows(settings, origin)) else { return };
+    admit(settings, origin, response);
+    if let Some(exposed) = listed(EXPOSED.iter().chain(&settings.expose).map(HeaderName::as_str)) {
+        response.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+    }
+}
+
+fn admit(settings: &CorsSettings, origin: &HeaderValue, response: &mut HeaderMap) {
     response.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     if settings.credentials {
         response.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-    }
-    if let Some(exposed) = listed(EXPOSED.iter().chain(&settings.expose).map(HeaderName::as_str)) {
-        response.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
     }
 }
 
@@ -123,6 +128,7 @@ mod tests {
     fn a_preflight_of_a_listed_origin_is_answered_and_no_other() {
         let answer = preflight(&settings(), &Method::OPTIONS, &ask("https://app.example.com")).unwrap();
         assert_eq!(answer.status(), 204);
+        assert_eq!(answer.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "https://app.example.com");
         assert_eq!(answer.headers()[header::ACCESS_CONTROL_ALLOW_METHODS], "PUT");
         assert_eq!(answer.headers()[header::ACCESS_CONTROL_ALLOW_HEADERS], "content-type,x-a");
         for stranger in ["https://app.example.com.evil.net", "http://app.example.com", "null", ""] {
