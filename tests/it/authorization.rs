@@ -2,21 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use jiff::Timestamp;
-use portcullis::identity::{
-    AppToken, Bound, ClientId, CredentialDigest, Introspection, MachineToken, MemberId, MemberPrincipal,
-    MemberRef, Monotonic, Now, OrganizationId, Scopes, Secret, SessionId,
-};
+use portcullis::identity::SessionId;
 use portcullis::policy::{
-    CanonicalPath, Environment, Facts, HostName, PermissionRequirement, Presented, Reason, Requirement, judge,
+    CanonicalPath, Environment, Facts, HostName, PermissionRequirement, Reason, Requirement,
 };
-use portcullis::session::{ActiveSessions, Evidence, MemberSession};
+use portcullis::session::MemberSession;
 use portcullis::stytch::{read_organization_roles, read_policy};
 use serde_json::{Value, json};
 
-use crate::support::{ask_script, python};
+use crate::support::{Showing, ask_script, at, member, python};
 
 /// Small, so that names meet: near misses, wildcards in every place, and names that look like others.
 const ROLES: [&str; 5] = ["stytch_admin", "editor", "Editor", "*", ""];
@@ -76,11 +71,6 @@ fn texts(case: &Value, name: &str) -> Vec<Arc<str>> {
 
 /// What the gateway makes of it: the policies read off the wire, the requirement judged as on a route.
 fn ours(case: &Value) -> &'static str {
-    let now = Now {
-        wall: Timestamp::from_second(1_800_000_000).unwrap(),
-        monotonic: Monotonic::at(Duration::from_secs(1_000)),
-    };
-    let (issued_at, expires_at) = (now.wall, now.wall + Duration::from_secs(3_600));
     let held = texts(case, "held");
     let policy = json!({ "status_code": 200, "request_id": "r", "policy": case["policy"] });
     let own = json!({ "status_code": 200, "request_id": "r", "org_policy": case["organization_policy"] });
@@ -96,50 +86,29 @@ fn ours(case: &Value) -> &'static str {
         action: Arc::from(text(case, "/check/action")),
         organization: Some(Arc::from(text(case, "/check/organization_id"))),
     });
-    let member = MemberRef {
-        organization_id: OrganizationId::parse(text(case, "/organization_id")).unwrap(),
-        member_id: MemberId::parse("member-1").unwrap(),
-    };
-    let client_id = ClientId::parse("client-1").unwrap();
-    let scopes = Scopes::parse(&held.join(" "));
-    let judged = match text(case, "/what") {
+    let organization = text(case, "/organization_id");
+    let scopes = held.join(" ");
+    let (showing, wanted) = match text(case, "/what") {
         "member" => {
             let session = MemberSession {
                 session_id: SessionId::parse("session-1").unwrap(),
-                member: member.clone(),
+                member: member(organization),
                 organization_slug: None,
-                started_at: Some(issued_at),
-                expires_at,
+                started_at: Some(at(60)),
+                expires_at: at(-3_600),
                 roles: Some(held),
                 factors: Vec::new(),
                 claims: Vec::new(),
             };
-            let list = ActiveSessions::new(member.clone(), &[session], now);
-            let evidence = Evidence::Sessions(Arc::new(list));
-            let principal =
-                MemberPrincipal { member, bound: Bound::AnySession, issued_at: None, seen_at: None };
-            judge(&wanted, Presented::Member(&principal, &evidence), environment, now)
+            (Showing::Session(session), wanted)
         }
         "app" => {
-            let token = Arc::new(AppToken {
-                client_id,
-                member,
-                scopes,
-                issued_at,
-                expires_at,
-                token: Secret::new("token".into()),
-                digest: CredentialDigest::of("token"),
-            });
-            let introspection = Introspection { active: true, scopes: None, fetched_at: now };
-            let wanted = Requirement::All(vec![Requirement::App { scopes: Vec::new() }, wanted]);
-            judge(&wanted, Presented::App(&token, &introspection), environment, now)
+            let app = Requirement::App { scopes: Vec::new() };
+            (Showing::app(organization, &scopes, true), Requirement::All(vec![app, wanted]))
         }
-        _ => {
-            let token = Arc::new(MachineToken { client_id, scopes, issued_at, expires_at });
-            let wanted = Requirement::Machine { scopes: texts(case, "required") };
-            judge(&wanted, Presented::Machine(&token), environment, now)
-        }
+        _ => (Showing::machine(&scopes), Requirement::Machine { scopes: texts(case, "required") }),
     };
+    let judged = showing.judge(&wanted, environment);
     match judged.map_err(|refusal| refusal.reason) {
         Ok(_) => "allowed",
         Err(Reason::PermissionMissing | Reason::ScopeMissing) => "denied",

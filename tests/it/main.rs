@@ -14,6 +14,7 @@
 mod advisories;
 mod assertions;
 mod authorization;
+mod browser;
 mod callers;
 mod cli;
 mod client_certificates;

@@ -3,32 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use portcullis::identity::{
-    AppToken, Bound, ClientId, CredentialDigest, Introspection, MachineToken, MemberId, MemberPrincipal,
-    MemberRef, Monotonic, Now, OrganizationId, Scopes, Secret, SessionId,
-};
+use portcullis::identity::{OrganizationId, SessionId};
 use portcullis::policy::{
     CanonicalPath, ClaimRequirement, ClaimTest, Environment, FactorRequirement, Facts, Grants, HostName,
     OrganizationFrom, OrganizationNames, OrganizationNaming, OrganizationPlace, OrganizationRoles,
-    PathPattern, Permission, PermissionRequirement, Presented, RbacPolicy, Reason, Refusal, Remedy,
-    Requirement, judge,
+    PathPattern, Permission, PermissionRequirement, RbacPolicy, Reason, Refusal, Remedy, Requirement,
 };
-use portcullis::session::{
-    ActiveSessions, Claim, DeliveryMethod, Evidence, Factor, FactorCategory, FactorKind, MemberSession,
-};
+use portcullis::session::{Claim, DeliveryMethod, Factor, FactorCategory, FactorKind, MemberSession};
 use proptest::prelude::*;
 use serde_json::json;
 
-const NOW: i64 = 1_800_000_000;
-
-fn at(ago: i64) -> Timestamp {
-    Timestamp::from_second(NOW - ago).unwrap()
-}
-
-fn now() -> Now {
-    Now { wall: at(0), monotonic: Monotonic::at(Duration::from_secs(1_000)) }
-}
+use crate::support::{Showing, at, member};
 
 fn name(text: &str) -> Arc<str> {
     Arc::from(text)
@@ -51,13 +36,6 @@ enum CallerKind {
     App,
 }
 
-fn member() -> MemberRef {
-    MemberRef {
-        organization_id: OrganizationId::parse("organization-1").unwrap(),
-        member_id: MemberId::parse("member-1").unwrap(),
-    }
-}
-
 impl Situation {
     fn judge(&self, requirement: &Requirement) -> Result<(), Refusal> {
         let (host, path) =
@@ -70,36 +48,12 @@ impl Situation {
             patterns: &patterns,
             facts: &self.facts,
         };
-        let client_id = ClientId::parse("client-1").unwrap();
-        let scopes = Scopes::parse("a");
-        let (issued_at, expires_at) = (at(60), at(-3_600));
-        let judged = match self.caller {
-            CallerKind::Member => {
-                let list = ActiveSessions::new(member(), std::slice::from_ref(&self.session), now());
-                let evidence = Evidence::Sessions(Arc::new(list));
-                let bound = Bound::Session(self.session.session_id.clone());
-                let principal = MemberPrincipal { member: member(), bound, issued_at: None, seen_at: None };
-                judge(requirement, Presented::Member(&principal, &evidence), environment, now())
-            }
-            CallerKind::Machine => {
-                let token = Arc::new(MachineToken { client_id, scopes, issued_at, expires_at });
-                judge(requirement, Presented::Machine(&token), environment, now())
-            }
-            CallerKind::App => {
-                let token = Arc::new(AppToken {
-                    client_id,
-                    member: member(),
-                    scopes,
-                    issued_at,
-                    expires_at,
-                    token: Secret::new("token".into()),
-                    digest: CredentialDigest::of("token"),
-                });
-                let introspection = Introspection { active: true, scopes: None, fetched_at: now() };
-                judge(requirement, Presented::App(&token, &introspection), environment, now())
-            }
+        let showing = match self.caller {
+            CallerKind::Member => Showing::Session(self.session.clone()),
+            CallerKind::Machine => Showing::machine("a"),
+            CallerKind::App => Showing::app("organization-1", "a", true),
         };
-        judged.map(|_| ())
+        showing.judge(requirement, environment)
     }
 
     fn allows(&self, requirement: &Requirement) -> bool {
@@ -210,7 +164,7 @@ fn any_session() -> impl Strategy<Value = MemberSession> {
     )
         .prop_map(|(roles, factors, claims, slug, started)| MemberSession {
             session_id: SessionId::parse("session-1").unwrap(),
-            member: member(),
+            member: member("organization-1"),
             organization_slug: slug.map(|slug| name(&slug)),
             started_at: started.map(at),
             expires_at: at(-3_600),

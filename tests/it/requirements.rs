@@ -2,25 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use jiff::Timestamp;
 use portcullis::config::{LoadOptions, SecretPolicy, load};
-use portcullis::identity::{
-    AppToken, Bound, ClientId, CredentialDigest, Introspection, MachineToken, MemberId, MemberPrincipal,
-    MemberRef, Monotonic, Now, OrganizationId, Scopes, Secret, SessionId,
-};
+use portcullis::identity::{OrganizationId, SessionId};
 use portcullis::policy::{
     Access, CanonicalPath, Environment, Facts, Grants, HostName, OrganizationNames, OrganizationRoles,
-    PathPattern, Permission, Presented, RbacPolicy, Requirement, Subject, Truth, explain, judge,
+    PathPattern, Permission, RbacPolicy, Requirement, Truth, explain,
 };
-use portcullis::session::{
-    ActiveSessions, Claim, DeliveryMethod, Evidence, Factor, FactorKind, MemberSession,
-};
+use portcullis::session::{Claim, DeliveryMethod, Factor, FactorKind, MemberSession};
 use serde::Deserialize;
 use serde_json::Value;
 
-const NOW: i64 = 1_800_000_000;
+use crate::support::{Showing, at, member, now};
 
 #[derive(Deserialize)]
 struct Group {
@@ -73,14 +66,6 @@ impl Default for Shown {
     }
 }
 
-fn at(ago: i64) -> Timestamp {
-    Timestamp::from_second(NOW - ago).unwrap()
-}
-
-fn now() -> Now {
-    Now { wall: at(0), monotonic: Monotonic::at(Duration::from_secs(1_000)) }
-}
-
 /// `type/delivery#connection@ago`.
 fn factor(text: &str) -> Factor {
     if text == "unreadable" {
@@ -103,13 +88,6 @@ fn factor(text: &str) -> Factor {
 }
 
 impl Shown {
-    fn member(&self) -> MemberRef {
-        MemberRef {
-            organization_id: OrganizationId::parse(&self.organization).unwrap(),
-            member_id: MemberId::parse("member-1").unwrap(),
-        }
-    }
-
     fn session(&self, pointers: &[Arc<str>]) -> MemberSession {
         let claim = |pointer: &Arc<str>| Claim {
             pointer: Arc::clone(pointer),
@@ -117,7 +95,7 @@ impl Shown {
         };
         MemberSession {
             session_id: SessionId::parse("session-1").unwrap(),
-            member: self.member(),
+            member: member(&self.organization),
             organization_slug: self.slug.as_deref().map(Arc::from),
             started_at: self.started.map(at),
             expires_at: at(-3_600),
@@ -205,36 +183,15 @@ fn came_to(requirement: &Requirement, shown: &Shown) -> (Truth, Option<&'static 
     let patterns = [PathPattern::parse("/orgs/{org}/**").unwrap()];
     let environment =
         Environment { client_ip: shown.ip, host: &host, path: &path, patterns: &patterns, facts: &facts };
-    let client_id = ClientId::parse("client-1").unwrap();
-    let scopes = |texts: &[String]| Scopes::parse(&texts.join(" "));
-    let (issued_at, expires_at) = (at(60), at(-3_600));
-    let (subject, judged) = if let Some(held) = &shown.machine {
-        let token = Arc::new(MachineToken { client_id, scopes: scopes(held), issued_at, expires_at });
-        let judged = judge(requirement, Presented::Machine(&token), environment, now());
-        (Subject::Machine(token), judged)
+    let showing = if let Some(held) = &shown.machine {
+        Showing::machine(&held.join(" "))
     } else if let Some(held) = &shown.app {
-        let token = Arc::new(AppToken {
-            client_id,
-            member: shown.member(),
-            scopes: scopes(held),
-            issued_at,
-            expires_at,
-            token: Secret::new("token".into()),
-            digest: CredentialDigest::of("token"),
-        });
-        let introspection = Introspection { active: !shown.revoked, scopes: None, fetched_at: now() };
-        let judged = judge(requirement, Presented::App(&token, &introspection), environment, now());
-        (Subject::App(token), judged)
+        Showing::app(&shown.organization, &held.join(" "), !shown.revoked)
     } else {
-        let session = shown.session(&requirement.claim_pointers());
-        let bound = Bound::Session(session.session_id.clone());
-        let principal = MemberPrincipal { member: shown.member(), bound, issued_at: None, seen_at: None };
-        let list = ActiveSessions::new(shown.member(), std::slice::from_ref(&session), now());
-        let evidence = Evidence::Sessions(Arc::new(list));
-        let judged = judge(requirement, Presented::Member(&principal, &evidence), environment, now());
-        (Subject::Member(Arc::new(session)), judged)
+        Showing::Session(shown.session(&requirement.claim_pointers()))
     };
-    let truth = explain(requirement, &subject, environment, now()).truth;
+    let judged = showing.judge(requirement, environment);
+    let truth = explain(requirement, &showing.subject(), environment, now()).truth;
     (truth, judged.err().map(|refusal| refusal.reason.code()))
 }
 

@@ -4,7 +4,7 @@
 
 import { createRequire } from "node:module";
 
-const { B2BClient } = createRequire(process.env.SDK_HOME + "/")("stytch");
+const { B2BClient } = createRequire(process.env.PORTCULLIS_NODE_PACKAGES + "/")("stytch");
 const { EMULATOR_URL, PROJECT_ID, PROJECT_SECRET, TOKEN_OTHER_ORG, TOKEN_ADMIN } = process.env;
 const connect = (secret) => new B2BClient({ project_id: PROJECT_ID, secret, env: EMULATOR_URL + "/" });
 const client = connect(PROJECT_SECRET);

@@ -1,6 +1,7 @@
 //! A running world for a test: API stand-in, origin, gateway, and ways to talk to each.
 
 mod client;
+mod judged;
 mod origin;
 mod peers;
 mod redis;
@@ -14,6 +15,7 @@ use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
 pub(crate) use client::{Answer, Ask, ask, raw, raw_patiently, try_ask};
+pub(crate) use judged::{Showing, at, member, now};
 pub(crate) use origin::{Origin, Reply};
 pub(crate) use peers::{Running, ask_script, is_here, node, python};
 use portcullis::app::Gateway;
