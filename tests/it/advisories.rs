@@ -142,3 +142,75 @@ async fn connect_is_not_offered() {
     assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
     assert!(origin.heads().is_empty());
 }
+
+/// Cached introspection skipped the scopes of the next route: what is kept is what the directory said, not the verdict.
+#[tokio::test]
+async fn cve_oathkeeper_ghsa_qvp4_for_the_tokens_of_apps() {
+    let yaml = "routes:
+  - { name: one, match: { path: /one }, require: { app: { scopes: [openid] } } }
+  - { name: two, match: { path: /two }, require: { app: { scopes: [openid, \"write:portal\"] } } }
+";
+    let world = World::with(yaml, &[]).await;
+    let token = world.app_token("VIEWER", serde_json::json!({ "scope": "openid" })).await;
+    for _ in 0..2 {
+        assert_eq!(world.send(Ask::get("/one").bearer(&token)).await.status, 200);
+        assert_eq!(world.send(Ask::get("/two").bearer(&token)).await.reason(), "scope_missing");
+    }
+    assert_eq!(world.calls("introspect").await, 1, "it was asked about once");
+}
+
+/// A session from before the sign-in page was shown came to count after it.
+#[tokio::test]
+async fn cve_o2p_2026_34454() {
+    let yaml = "sign_in: { url: \"https://login.example.com/\" }
+routes: [ { name: all, match: { path: /** }, require: authenticated } ]
+";
+    let world = World::with(yaml, &[]).await;
+    world.revoke("VIEWER_LAPTOP").await;
+    let old = &world.persona("VIEWER_LAPTOP").jwt;
+    let open = |jwt: &str| Ask::get("/").header("accept", "text/html").cookie("stytch_session_jwt", jwt);
+    assert_eq!(world.send(open(old)).await.status, 302);
+    // The same member signs in anew: the new session counts, and the old one never again.
+    assert_eq!(world.send(open(&world.persona("VIEWER").jwt)).await.status, 200);
+    assert_eq!(world.send(open(old)).await.status, 302);
+    assert_eq!(
+        world.send(Ask::get("/").cookie("stytch_session_jwt", old)).await.reason(),
+        "session_not_found"
+    );
+}
+
+/// The way back was chosen by whoever made the link.
+#[tokio::test]
+async fn cve_o2p_ghsa_5m6c_and_pomerium_2021_29651() {
+    let yaml = "sign_in: { url: \"https://login.example.com/\", return_param: next }
+routes: [ { name: all, match: { host: app.example.com, path: /** }, require: authenticated } ]
+";
+    let world = World::with(yaml, &[]).await;
+    let open = |host: &str, path: &str| Ask::get(path).header("accept", "text/html").header("host", host);
+    for path in [
+        "/?next=https://evil.example/",
+        "/a?redirect_uri=//evil.example",
+        "/%5Cevil.example?x",
+        "/@evil.example",
+    ] {
+        let answer = world.send(open("app.example.com", path)).await;
+        if answer.status == 302 {
+            let location = answer.header("location");
+            assert!(
+                location.starts_with("https://login.example.com/?next=http%3A%2F%2Fapp.example.com%2F"),
+                "{location}"
+            );
+            assert_eq!(location.matches("next=").count(), 1, "{location}");
+        } else {
+            assert_eq!(answer.status, 400, "{path}");
+        }
+    }
+    for (host, path, status) in [
+        ("evil.example", "/", 421),
+        ("app.example.com@evil.example", "/", 400),
+        ("app.example.com.evil.example", "/", 421),
+        ("app.example.com", "//evil.example/", 400),
+    ] {
+        assert_eq!(world.send(open(host, path)).await.status, status, "{host} {path}");
+    }
+}
