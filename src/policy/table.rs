@@ -112,8 +112,11 @@ impl RouteTable {
             .chain([&self.everywhere])
             .find_map(|places| Some((places, places.best(path)?)))
             .ok_or(RouteMiss::NotFound)?;
-        let same_place =
-            || places.for_path(path).filter(|entry| entry.host == best.host && entry.path == best.path);
+        // Of two routes of one pattern only one may cover the path, where the other minds case.
+        let same_place = || {
+            let covering = places.for_path(path).filter(|entry| entry.covers(path));
+            covering.filter(|entry| entry.host == best.host && entry.path == best.path)
+        };
         let takes = same_place().filter(|entry| entry.route.matches.takes(method));
         match takes.min_by_key(|entry| entry.order) {
             Some(entry) => Ok(&entry.route),
@@ -179,15 +182,19 @@ impl Places {
 
     /// The first that covers the path.
     fn best(&self, path: &CanonicalPath) -> Option<&Entry> {
-        let covers = |entry: &&Arc<Entry>| entry.path.matches(path, entry.route.case_insensitive);
-        let firsts = self.lists(path).into_iter().filter_map(|list| list.iter().find(covers));
+        let firsts =
+            self.lists(path).into_iter().filter_map(|list| list.iter().find(|entry| entry.covers(path)));
         firsts.min_by_key(|entry| entry.order).map(|entry| &**entry)
     }
 }
 
 impl Entry {
     fn matches(&self, host: &HostName, path: &CanonicalPath) -> bool {
-        self.host.matches(host) && self.path.matches(path, self.route.case_insensitive)
+        self.host.matches(host) && self.covers(path)
+    }
+
+    fn covers(&self, path: &CanonicalPath) -> bool {
+        self.path.matches(path, self.route.case_insensitive)
     }
 }
 

@@ -244,7 +244,7 @@ async fn a_recorded_decision_is_explained() {
 #[tokio::test]
 async fn the_admin_api_explains_and_counts_nothing() {
     let yaml = format!(
-        "{}admin: {{ address: 127.0.0.1:0, token: {{ value: {ADMIN_TOKEN} }} }}\n",
+        "{}admin: {{ address: 127.0.0.1:0, token: {{ value: {ADMIN_TOKEN} }} }}\nidentity: {{ assertion: {{ lifetime: 60s }} }}\n",
         crate::support::USUAL
     );
     let world = World::with(&yaml, &[]).await;
@@ -259,7 +259,10 @@ async fn the_admin_api_explains_and_counts_nothing() {
     assert_eq!(told.json()["refusal"]["reason"], "factor_stale");
     assert!(!told.text().contains(jwt), "the credential is not repeated");
     let member = format!("acme/{}", world.persona("ADMIN").member_id);
-    let told = explain(json!({ "url": "https://any.example/admin", "member": member })).await.json();
+    let told = explain(json!({ "url": "https://any.example/admin", "member": member })).await;
+    assert!(told.text().contains("x-auth-assertion"), "that there would be one is told");
+    assert!(!told.text().contains("eyJ"), "and none is made that somebody could use: {}", told.text());
+    let told = told.json();
     assert_eq!((&told["decision"], &told["route"]["name"]), (&json!("allow"), &json!("admin")));
     assert!(told["headers"].as_array().unwrap().iter().any(|header| header[0] == "x-auth-roles"));
     assert_eq!(explain(json!({ "url": "/admin" })).await.status, 400);

@@ -163,6 +163,20 @@ fn two_routes_of_one_place_share_it_though_only_one_minds_case() {
     assert_eq!(find_in(&table, "h", "/admin", &Method::GET).unwrap(), "read");
 }
 
+/// The stricter of two routes of one pattern answers for the spellings that only it covers.
+#[test]
+fn a_route_never_answers_for_a_spelling_it_does_not_cover() {
+    let open = route("open", "", "/files/public", &[]);
+    let mut closed = route("closed", "", "/files/public", &[]);
+    closed.case_insensitive = true;
+    let table = RouteTable::new([open, closed]);
+    for (path, expected) in
+        [("/files/public", "open"), ("/files/PUBLIC", "closed"), ("/FILES/public", "closed")]
+    {
+        assert_eq!(find_in(&table, "h", path, &Method::GET).unwrap(), expected, "{path}");
+    }
+}
+
 fn any_route() -> impl Strategy<Value = (String, String, bool, Vec<Method>)> {
     let host = prop_oneof!["", r"\*", r"[ab]\.x", r"\*\.x", r"\*\.[ab]\.x"];
     let path = prop_oneof![r"(/[ab]){1,3}", r"(/[ab]){0,2}/\*\*", r"(/[ab*]){1,3}(/\*\*)?", r"/\*\*/[ab]"];
@@ -176,6 +190,8 @@ fn any_route() -> impl Strategy<Value = (String, String, bool, Vec<Method>)> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
     #[test]
     fn the_route_that_is_found_is_the_first_of_all_that_match(
         routes in proptest::collection::vec(any_route(), 0..12), host in r"([ab]\.){0,2}[xy]", path in "(/[abAB]){1,4}"
