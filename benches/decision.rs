@@ -361,7 +361,7 @@ fn policy(criterion: &mut Criterion) {
             slug: Some(Arc::from("acme")),
             external_id: None,
         })),
-        owner: Some(("acme".to_owned(), Some(member.organization_id.clone()))),
+        owners: vec![("acme".to_owned(), Some(member.organization_id.clone()))],
     };
     for (place, host, path) in [
         ("an early route", "app-0.example.com", "/service-0/orgs/acme"),

@@ -202,9 +202,12 @@ where
     ) -> Result<Fact<V>, DirectoryError> {
         let longest = freshness.max_staleness + freshness.stale_if_error;
         let now = self.0.clock.now().monotonic;
-        let kept = self.kept(key, input).filter(|kept| now.since(kept.sent.monotonic) <= longest);
-        match kept {
-            Some(kept) if error.is_outage() => Ok(kept),
+        let age = |kept: &Fact<V>| now.since(kept.sent.monotonic);
+        match self.kept(key, input) {
+            Some(kept) if error.is_outage() && age(&kept) <= longest => Ok(kept),
+            // It was asked for again because something may have changed, and our own crowd was in the way: not a reason to
+            // refuse what is young enough.
+            Some(kept) if error == DirectoryError::Busy && age(&kept) <= freshness.max_staleness => Ok(kept),
             _ => Err(error),
         }
     }

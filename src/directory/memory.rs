@@ -287,7 +287,7 @@ impl Inner {
         bound: Duration,
         now: Monotonic,
     ) -> Option<Evidence> {
-        let vouched = query.vouched.as_ref()?;
+        let vouched = query.vouched.as_ref().filter(|vouched| vouched.member == query.member)?;
         let made = vouched.fetched_at.monotonic;
         let least = made.minus(SKEW);
         let marks = &self.ledger.marks;

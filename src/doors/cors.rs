@@ -112,6 +112,7 @@ mod tests {
             methods: None,
             headers: None,
             expose: vec![HeaderName::from_static("etag")],
+            applications: true,
             max_age: Duration::from_secs(600),
         }
     }

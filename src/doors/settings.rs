@@ -93,5 +93,7 @@ pub struct CorsSettings {
     /// Nothing: whichever are asked for.
     pub headers: Option<Vec<HeaderName>>,
     pub expose: Vec<HeaderName>,
+    /// Whether they may read applications' answers that say nothing of sharing themselves.
+    pub applications: bool,
     pub max_age: Duration,
 }

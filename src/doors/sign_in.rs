@@ -3,6 +3,7 @@
 //! Must not send anybody to a place that the configuration does not name, nor a script, nor a body.
 
 use aws_lc_rs::digest;
+use http::Uri;
 use jiff::Timestamp;
 
 use super::SignInSettings;
@@ -78,7 +79,7 @@ pub(super) fn way(
     let location = with_parameters(url, &parameters);
     // The sign-in page itself, behind a route that asks for a session: there is nowhere to go.
     let page = link.split('?').next().unwrap_or_default();
-    if [&settings.url, &settings.step_up_url].iter().any(|url| url.split('?').next() == Some(page)) {
+    if [&settings.url, &settings.step_up_url].iter().any(|url| is_same_page(url, page)) {
         return Way::Stay;
     }
     let mut trail = Trail::read(asking.trail.as_deref(), now);
@@ -136,6 +137,17 @@ impl Trail {
         let entries = self.pages.iter().map(|(page, count, since)| format!("{page}.{count}.{since}"));
         entries.collect::<Vec<_>>().join("~")
     }
+}
+
+/// Whether both are one page, whatever their queries: `https://a` is `https://A:443/` (RFC 3986 section 6.2).
+fn is_same_page(one: &str, other: &str) -> bool {
+    let read = |url: &str| {
+        let uri: Uri = url.parse().ok()?;
+        let https = uri.scheme_str()? == "https";
+        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
+        Some((https, uri.host()?.to_ascii_lowercase(), port, uri.path().to_owned()))
+    };
+    read(one).is_some_and(|one| read(other) == Some(one))
 }
 
 /// The URL with parameters behind those it has.
@@ -277,7 +289,11 @@ mod tests {
     #[test]
     fn the_sign_in_page_never_leads_to_itself() {
         let missing = Refusal::from(Reason::CredentialMissing);
-        for own in ["https://login.example.com/?next=x", "https://login.example.com/prove"] {
+        for own in [
+            "https://login.example.com/?next=x",
+            "https://LOGIN.example.com:443",
+            "https://login.example.com/prove",
+        ] {
             assert_eq!(way(Some(&settings()), &missing, &asking(own, None), at(NOW)), Way::Stay);
         }
     }

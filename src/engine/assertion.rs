@@ -49,8 +49,8 @@ pub struct Assertions {
     /// The keys of the last, the present and the next period, made when a period begins.
     ring: ArcSwap<Ring>,
     kept: Cache<[u8; 32], Kept>,
-    /// Those before these settings, whose keys are published until then.
-    before: Option<(Arc<Self>, Timestamp)>,
+    /// The keys of the settings before these, published until then: what they signed may still be on its way.
+    before: Vec<(Arc<Key>, Timestamp)>,
 }
 
 #[derive(Clone)]
@@ -104,10 +104,7 @@ impl Assertions {
         };
         let kept = Cache::builder().max_capacity(MAX_KEPT).time_to_live(settings.lifetime).build();
         let ring = ArcSwap::from_pointee(Ring { period: i64::MIN, keys: [None, None, None] });
-        let before = before.map(|before| {
-            let until = now.saturating_add(before.settings.rotate_every).unwrap_or(now);
-            (Arc::clone(before), until)
-        });
+        let before = before.map(|before| before.left_behind(now)).unwrap_or_default();
         let assertions = Self { settings, seed, ring, kept, before };
         let ring = assertions.ring_at(now);
         if ring.keys.iter().all(Option::is_some) { Ok(assertions) } else { Err(KeyFailure) }
@@ -158,10 +155,17 @@ impl Assertions {
 
     /// By id, each once.
     fn keys(&self, now: Timestamp) -> BTreeMap<String, Arc<Key>> {
-        let before = self.before.as_ref().filter(|(_, until)| now < *until);
-        let mut keys = before.map(|(before, _)| before.keys(now)).unwrap_or_default();
-        keys.extend(self.ring_at(now).keys.iter().flatten().map(|key| (key.id.clone(), Arc::clone(key))));
-        keys
+        let before = self.before.iter().filter(|(_, until)| now < *until).map(|(key, _)| key);
+        let ring = self.ring_at(now);
+        before.chain(ring.keys.iter().flatten()).map(|key| (key.id.clone(), Arc::clone(key))).collect()
+    }
+
+    /// The keys that must stay known once other settings take over, each with its date.
+    fn left_behind(&self, now: Timestamp) -> Vec<(Arc<Key>, Timestamp)> {
+        let until = now.saturating_add(self.settings.rotate_every).unwrap_or(now);
+        let ring = self.ring_at(now);
+        let own = ring.keys.iter().flatten().map(|key| (Arc::clone(key), until));
+        self.before.iter().filter(|(_, until)| now < *until).cloned().chain(own).collect()
     }
 
     /// How long the key set may be kept by whoever reads it.

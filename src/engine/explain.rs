@@ -234,7 +234,12 @@ fn held(
             vec![("the machine's token".to_owned(), Subject::Machine(Arc::clone(token)))]
         }
         (Some(Principal::App(token)), _) => {
-            vec![("the app's token".to_owned(), Subject::App(Arc::clone(token)))]
+            let introspection = verdict.introspection.as_ref();
+            let token =
+                introspection.map_or_else(|| Arc::clone(token), |introspection| introspection.narrow(token));
+            let revoked = introspection.is_some_and(|introspection| !introspection.active);
+            let against = if revoked { "the app's token, which is revoked" } else { "the app's token" };
+            vec![(against.to_owned(), Subject::App(token))]
         }
         _ => Vec::new(),
     };

@@ -137,6 +137,8 @@ impl Engine {
             let named = SessionQuery {
                 member: named,
                 spelling: Spelling::AsWritten,
+                // That is the caller's own word, and this is about whom somebody else named.
+                vouched: None,
                 now: self.clock.now(),
                 ..query.clone()
             };
@@ -169,9 +171,13 @@ impl Engine {
             Access::Public => false,
             Access::Require(requirement) => requirement.takes_apps(),
         };
+        let unasked = Introspection { active: false, scopes: None, fetched_at: now };
         if !takes && !route.shadow.as_ref().is_some_and(Requirement::takes_apps) {
-            let unasked = Introspection { active: false, scopes: None, fetched_at: now };
             return Ok(self.settle(route, Presented::App(token, &unasked), place, course));
+        }
+        // One that has ended by now, on a stream that is looked at again, is never sent upstream.
+        if takes && token.expires_at <= now.wall {
+            return Err(Reason::CredentialExpired.into());
         }
         let mut freshness = route.freshness;
         if course.asked_again.is_some() {
@@ -183,15 +189,23 @@ impl Engine {
         let ask = async || {
             self.sources.apps.introspect(token, freshness, self.clock.now()).wait().await.map_err(refused)
         };
-        let mut introspection = ask().await?;
-        let token = &introspection.narrow(token);
+        let mut introspection = match ask().await {
+            // What is only tried on the route fails nobody.
+            Err(_) if !takes => unasked,
+            asked => asked?,
+        };
+        let mut narrowed = introspection.narrow(token);
         for _ in 0..MAX_LOOKS {
-            if !self.look_up(route, Presented::App(token, &introspection), place, course).await {
+            if !self.look_up(route, Presented::App(&narrowed, &introspection), place, course).await {
                 break;
             }
-            introspection = ask().await?;
+            introspection = match ask().await {
+                Err(_) if !takes => break,
+                asked => asked?,
+            };
+            narrowed = introspection.narrow(token);
         }
-        let decision = self.settle(route, Presented::App(token, &introspection), place, course);
+        let decision = self.settle(route, Presented::App(&narrowed, &introspection), place, course);
         course.introspection = Some(introspection);
         Ok(decision)
     }
@@ -279,11 +293,13 @@ impl Engine {
                 course.facts.organization_names = known("organization", names.wait().await);
             }
             // Only a name that is the caller's own is asked about: nobody makes us look up what they made up.
-            if let Some(name) = needs(&course.facts).owner_of {
+            for name in needs(&course.facts).owners_of {
                 let owner = self.sources.organizations.resolve(&name, now);
                 waited |= owner.is_pending();
-                course.facts.owner =
-                    known("organization by name", owner.wait().await).map(|owner| (name, owner));
+                if let Some(owner) = known("organization by name", owner.wait().await) {
+                    course.facts.owners.retain(|(known, _)| *known != name);
+                    course.facts.owners.push((name, owner));
+                }
             }
         }
         waited

@@ -66,7 +66,9 @@ enum Unfit {
 impl Identified {
     /// A second credential of the same caller. With a trusted identity and a session's own credential, the session is what
     /// is judged, and the identity must turn out to be its member's.
-    fn join(&mut self, principal: Principal, vouched: Option<Arc<ActiveSessions>>) {
+    ///
+    /// Two members named by two peers do not agree, whoever they are.
+    fn join(&mut self, principal: Principal, vouched: Option<Arc<ActiveSessions>>) -> Result<(), Refusal> {
         let any_session = |principal: &Principal| match principal {
             Principal::Member(MemberPrincipal { bound: Bound::AnySession, member, .. }) => {
                 Some(member.clone())
@@ -79,9 +81,13 @@ impl Identified {
                 self.principal = principal;
                 self.vouched = vouched;
             }
+            (None, Some(named)) if self.named.as_ref().is_some_and(|known| *known != named) => {
+                return Err(Reason::CredentialsDisagree.into());
+            }
             (None, Some(named)) => self.named = Some(named),
             _ => {}
         }
+        Ok(())
     }
 }
 
@@ -116,7 +122,7 @@ impl Engine {
                 }
                 (Ok((principal, vouched)), Some(first)) => {
                     first.by_bearer |= is_bearer;
-                    first.join(principal, vouched);
+                    first.join(principal, vouched)?;
                 }
                 (Err(unfit), _) => reasons.extend(unfit.refusal()),
             }

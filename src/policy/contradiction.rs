@@ -84,6 +84,9 @@ fn impossible(requirement: &Requirement, hosts: &[HostPattern]) -> Option<String
         Requirement::Factor(factor) if none(factor.max_age) => {
             Some(format!("{requirement}: no factor is that fresh"))
         }
+        Requirement::Factor(factor) if factor.example().is_none() => {
+            Some(format!("{requirement}: there is no such factor"))
+        }
         Requirement::Mfa { max_age } if none(*max_age) => {
             Some(format!("{requirement}: no factor is that fresh"))
         }
@@ -181,6 +184,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::policy::FactorRequirement;
+    use crate::session::{DeliveryMethod, FactorKind};
 
     fn role(name: &str) -> Requirement {
         Requirement::Role(Arc::from(name))
@@ -192,6 +197,16 @@ mod tests {
 
     fn networks(texts: &[&str]) -> Requirement {
         Requirement::ClientIp(texts.iter().map(|text| text.parse().unwrap()).collect())
+    }
+
+    fn factor(kind: &str, delivery: Option<&str>, connection: Option<&str>) -> Requirement {
+        Requirement::Factor(FactorRequirement {
+            kind: Some(FactorKind::from_name(kind)),
+            category: None,
+            delivery: delivery.map(DeliveryMethod::new),
+            connection_id: connection.map(Arc::from),
+            max_age: None,
+        })
     }
 
     #[test]
@@ -217,6 +232,10 @@ mod tests {
             ("networks apart", All(vec![networks(&["10.0.0.0/8"]), networks(&["192.0.2.0/24"])]), true),
             ("networks within", All(vec![networks(&["10.0.0.0/8"]), networks(&["10.1.0.0/16"])]), false),
             ("a fresh factor of no age", Requirement::Mfa { max_age: Some(std::time::Duration::ZERO) }, true),
+            ("a factor there is not", factor("totp", Some("sms"), None), true),
+            ("a password of a connection", factor("password", None, Some("saml-1")), true),
+            ("one of a kind nobody knows", factor("retina", Some("camera"), None), false),
+            ("one that is never asked for", factor("impersonated", None, None), false),
             ("nothing at all", Any(vec![]), false),
         ] {
             assert_eq!(contradiction(&requirement, &[HostPattern::Any]).is_some(), impossible, "{name}");

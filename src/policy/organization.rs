@@ -145,9 +145,9 @@ impl NamedOrganization<'_> {
         if !(is_own.is_true() && either_would_do) {
             return is_own;
         }
-        match &environment.facts.owner {
-            Some((name, owner)) if name == self.name => (owner.as_ref() == Some(id)).into(),
-            _ => Truth::Unknown,
+        match environment.facts.owners.iter().find(|(name, _)| name == self.name) {
+            Some((_, owner)) => (owner.as_ref() == Some(id)).into(),
+            None => Truth::Unknown,
         }
     }
 
@@ -161,13 +161,15 @@ impl NamedOrganization<'_> {
 pub struct NamesNeeded {
     /// The names of the caller's own.
     pub own: bool,
-    /// Whose this name is, which is one of the caller's own.
-    pub owner_of: Option<String>,
+    /// Whose these names are, each one of the caller's own.
+    pub owners_of: Vec<String>,
 }
 
 impl NamesNeeded {
     pub fn and(self, other: Self) -> Self {
-        Self { own: self.own || other.own, owner_of: self.owner_of.or(other.owner_of) }
+        let more = other.owners_of.into_iter().filter(|name| !self.owners_of.contains(name));
+        let owners_of = more.chain(self.owners_of.iter().cloned()).collect();
+        Self { own: self.own || other.own, owners_of }
     }
 }
 
@@ -185,7 +187,7 @@ pub(super) fn names_needed(
         _ => false,
     };
     let of_parts = requirement.parts().iter().map(|part| names_needed(part, subject, environment));
-    of_parts.fold(NamesNeeded { own, owner_of: None }, NamesNeeded::and)
+    of_parts.fold(NamesNeeded { own, owners_of: Vec::new() }, NamesNeeded::and)
 }
 
 fn needed_to_compare(
@@ -205,6 +207,6 @@ fn needed_to_compare(
         from.by.external_id && names.is_some_and(|names| names.external_id.as_deref() == Some(named.name));
     NamesNeeded {
         own: !is_slug && names.is_none(),
-        owner_of: (is_slug || is_external).then(|| named.name.to_owned()),
+        owners_of: if is_slug || is_external { vec![named.name.to_owned()] } else { Vec::new() },
     }
 }

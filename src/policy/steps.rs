@@ -42,7 +42,7 @@ fn steps_to_meet<'a>(requirement: &'a Requirement, case: Case<'_>) -> Option<Vec
         return Some(Vec::new());
     }
     match requirement {
-        Requirement::Factor(wanted) => wanted.can_be_proven().then(|| vec![Step::Factor(wanted)]),
+        Requirement::Factor(wanted) => wanted.to_prove().map(|_| vec![Step::Factor(wanted)]),
         Requirement::Mfa { max_age } => Some(vec![Step::Mfa(*max_age)]),
         Requirement::SessionAge { max } => Some(vec![Step::SignInAnew(*max)]),
         Requirement::All(parts) => {
@@ -69,13 +69,12 @@ impl Step<'_> {
             impersonator: None,
         };
         match self {
-            Step::Factor(wanted) => session.factors.push(Factor {
-                connection_id: wanted.connection_id.clone(),
-                ..proven(
-                    wanted.kind_to_prove(),
-                    wanted.delivery.as_ref().map_or("proven_now", DeliveryMethod::name),
-                )
-            }),
+            Step::Factor(wanted) => {
+                let proven = wanted.to_prove();
+                session
+                    .factors
+                    .extend(proven.map(|factor| Factor { last_authenticated_at: Some(now.wall), ..factor }));
+            }
             Step::Mfa(_) => {
                 let has_primary =
                     session.factors.iter().any(|factor| factor.category() == FactorCategory::Primary);
@@ -158,19 +157,38 @@ pub(super) fn unmet(requirement: &Requirement, case: Case<'_>) -> Vec<String> {
 }
 
 impl FactorRequirement {
-    /// Impersonation and imports are no factors a caller could be asked to prove.
-    fn can_be_proven(&self) -> bool {
-        !matches!(self.kind, Some(FactorKind::Impersonated | FactorKind::Imported | FactorKind::Unreadable))
-            && self.category != Some(FactorCategory::Neither)
+    /// A factor that would meet the requirement, its age apart, if there is such a factor at all.
+    pub(super) fn example(&self) -> Option<Factor> {
+        let kinds: Vec<FactorKind> = match &self.kind {
+            Some(kind) => vec![kind.clone()],
+            None => FactorKind::known_names().map(FactorKind::from_name).collect(),
+        };
+        let deliveries: Vec<DeliveryMethod> = match &self.delivery {
+            Some(delivery) => vec![delivery.clone()],
+            // Of a kind nobody knows it is not known either how it is delivered.
+            None => DeliveryMethod::known_names().chain(["proven_now"]).map(DeliveryMethod::new).collect(),
+        };
+        kinds.iter().find_map(|kind| {
+            if self.connection_id.is_some() && *kind != FactorKind::Sso {
+                return None;
+            }
+            let fitting = deliveries.iter().filter(|delivery| kind.is_delivered_by(delivery));
+            let mut factors = fitting.map(|delivery| Factor {
+                kind: kind.clone(),
+                delivery: delivery.clone(),
+                last_authenticated_at: None,
+                connection_id: self.connection_id.clone(),
+                email: None,
+                impersonator: None,
+            });
+            factors.find(|factor| self.is_kind_of(factor).is_true())
+        })
     }
 
-    /// A kind that meets the requirement, where it names none.
-    fn kind_to_prove(&self) -> FactorKind {
-        match (&self.kind, self.category) {
-            (Some(kind), _) => kind.clone(),
-            (None, Some(FactorCategory::Secondary)) => FactorKind::Totp,
-            (None, _) => FactorKind::Sso,
-        }
+    /// What a caller could be asked to prove; impersonation and imports are not.
+    fn to_prove(&self) -> Option<Factor> {
+        let not_asked = [FactorKind::Impersonated, FactorKind::Imported];
+        self.example().filter(|factor| !not_asked.contains(&factor.kind))
     }
 }
 
@@ -187,7 +205,12 @@ fn forbidding(requirement: &Requirement, case: Case<'_>) -> Option<Reason> {
         parts.filter_map(|part| forbidding(part, case)).max_by_key(|reason| reason.rank())
     };
     match (requirement, case.subject) {
-        (Requirement::All(parts), _) => of_parts(parts, Some(truth)),
+        (Requirement::All(parts), _) => {
+            let hard = |part: &&Requirement| evaluate(part, case) == Truth::False && !can_be_met(part, case);
+            let hard = parts.iter().filter(hard).filter_map(|part| forbidding(part, case));
+            // Where steps would meet whatever is not met, what stands in the way is what is not known.
+            hard.max_by_key(|reason| reason.rank()).or_else(|| of_parts(parts, Some(Truth::Unknown)))
+        }
         (Requirement::Any(parts), _) => of_parts(parts, None),
         (Requirement::Named { requirement, .. }, _) => forbidding(requirement, case),
         _ if truth == Truth::Unknown => unknown(requirement, case),
@@ -211,6 +234,11 @@ fn forbidding(requirement: &Requirement, case: Case<'_>) -> Option<Reason> {
         (Requirement::Claim(_), _) => Some(Reason::ClaimMismatch),
         _ => Some(Reason::RequirementNotMet),
     }
+}
+
+/// Whether the caller could meet an unmet part by a step.
+fn can_be_met(requirement: &Requirement, case: Case<'_>) -> bool {
+    matches!(case.subject, Subject::Member(_)) && steps_to_meet(requirement, case).is_some()
 }
 
 /// Why it is not known whether `requirement` holds, down to the parts, those under `not` too: what could not be looked up

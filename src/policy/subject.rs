@@ -61,8 +61,8 @@ pub struct Facts {
     pub policy: Option<Arc<RbacPolicy>>,
     pub organization_roles: Option<Arc<OrganizationRoles>>,
     pub organization_names: Option<Arc<OrganizationNames>>,
-    /// A name, and which organization the directory says it is of.
-    pub owner: Option<(String, Option<OrganizationId>)>,
+    /// Names, and which organization the directory says each is of.
+    pub owners: Vec<(String, Option<OrganizationId>)>,
 }
 
 /// What a requirement may look at besides the caller.

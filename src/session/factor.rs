@@ -96,6 +96,29 @@ impl FactorKind {
         }
     }
 
+    /// Whether a factor of this kind can come by `delivery` (Stytch B2B API, AuthenticationFactor). What this version does
+    /// not know might.
+    pub fn is_delivered_by(&self, delivery: &DeliveryMethod) -> bool {
+        let Name::Known(name) = delivery.0 else { return true };
+        match self {
+            Self::MagicLink => matches!(name, "email" | "embedded"),
+            Self::EmailOtp => name == "email",
+            Self::Otp => matches!(name, "sms" | "whatsapp" | "email"),
+            Self::OAuth => name.starts_with("oauth_"),
+            Self::Password => name == "knowledge",
+            Self::Sso => name.starts_with("sso_"),
+            Self::Totp => name == "authenticator_app",
+            Self::RecoveryCodes => name == "recovery_code",
+            Self::Imported => name.starts_with("imported_"),
+            Self::Impersonated => name == "impersonation",
+            Self::TrustedAuthToken => name == "trusted_token_exchange",
+            Self::WebAuthn => name == "webauthn_registration",
+            Self::Crypto => name == "crypto_wallet",
+            Self::SignatureChallenge => false,
+            Self::Other(_) | Self::Unreadable => true,
+        }
+    }
+
     /// The place in the table of known names. The table is appended to, never reordered: the places are written into
     /// shared records.
     pub(super) fn code(&self) -> Option<u8> {

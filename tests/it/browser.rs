@@ -10,7 +10,7 @@ use crate::support::{Running, World, is_here, node};
 const APPLICATION: &str = r#"
 sessions: { deadline: 1s }
 sign_in: { url: "LOGIN/start", step_up_url: "LOGIN/prove", return_param: next }
-cors: { origins: ["SPA"], credentials: true }
+cors: { origins: ["SPA"], credentials: true, applications: true }
 routes:
   - { name: admin, match: { path: /admin/** }, require: { all: [ { role: stytch_admin }, { factor: { type: totp, max_age: 15m } } ] } }
   - { name: everything, match: { path: /** }, require: authenticated }

@@ -269,3 +269,19 @@ async fn from_anybody_else_the_headers_are_stripped_and_ignored() {
         }
     }
 }
+
+/// While nothing can be asked, a JWT speaks for its own member and for nobody that a peer named.
+#[tokio::test]
+async fn in_an_outage_a_session_never_vouches_for_whom_a_peer_named() {
+    let yaml =
+        TRUSTED.replace("PEER", "127.0.0.1").replace("deadline: 1s,", "deadline: 1s, jwt_evidence: outage,");
+    let world = World::with(&yaml, &[]).await;
+    let jwt = world.aged_jwt(&world.persona("ADMIN").session_id).await;
+    world.fault(json!({ "operation": "list", "status": 503, "error_type": "internal_server_error" })).await;
+    let cookie = Ask::get("/").cookie("stytch_session_jwt", &jwt);
+    assert_eq!(world.send(cookie).await.status, 200, "its own word counts");
+    let viewer = world.persona("VIEWER");
+    let both = named("/", &viewer.organization_id, &viewer.member_id).cookie("stytch_session_jwt", &jwt);
+    let refused = world.send(both).await;
+    assert!(matches!(refused.status, 401 | 503), "{}: {}", refused.status, refused.text());
+}

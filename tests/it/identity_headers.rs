@@ -96,6 +96,22 @@ async fn headers_of_ones_own_hold_one_thing_each_and_cannot_be_broken_out_of() {
     }
 }
 
+/// Whatever the headers are called, an application can tell a member from an app that acts for them.
+#[tokio::test]
+async fn an_app_never_passes_for_its_member_under_names_of_ones_own() {
+    let yaml = "identity: { preset: none, headers: [ { name: x-user, from: member_id } ] }
+routes: [ { name: app, match: { path: /** }, require: { any: [ authenticated, { app: {} } ] } } ]
+";
+    let world = World::with(yaml, &[]).await;
+    let token = world.app_token("VIEWER", json!({})).await;
+    let member = world.persona("VIEWER").member_id.clone();
+    for (token, kind) in [(&token, "app"), (&world.persona("VIEWER").jwt, "member")] {
+        let answer = world.send(Ask::get("/").bearer(token)).await;
+        assert_eq!(answer.seen("x-user").as_deref(), Some(member.as_str()));
+        assert_eq!(answer.seen("x-auth-kind").as_deref(), Some(kind));
+    }
+}
+
 #[tokio::test]
 async fn a_caller_about_whom_there_is_too_much_to_say_is_refused_and_not_cut_short() {
     let yaml = format!("identity: {{ max_value_bytes: 256 }}\n{ROUTES}");
@@ -113,6 +129,7 @@ async fn a_shadow_is_counted_and_told_and_never_enforced() {
     let world = World::with(
         "routes:
   - { name: tried, match: { path: /tried }, require: authenticated, shadow: { role: stytch_admin } }
+  - { name: kind, match: { path: /kind }, require: authenticated, shadow: { app: {} } }
   - name: part
     match: { path: /part }
     require: { role: stytch_admin }
@@ -129,6 +146,11 @@ async fn a_shadow_is_counted_and_told_and_never_enforced() {
     ] {
         assert_eq!(world.get(path, persona).await.status, status, "{path} {persona}");
     }
+    // What only the shadow asks about fails nobody.
+    let app = world.app_token("VIEWER", json!({})).await;
+    let fault = json!({ "operation": "introspect", "status": 503, "error_type": "internal_server_error" });
+    world.fault(fault).await;
+    assert_eq!(world.send(Ask::get("/kind").bearer(&app)).await.reason(), "credential_kind");
     let line = world.lines.find(&["\"log\":\"shadow\"", "would_refuse"]).await;
     assert_eq!(
         (&line["route"], &line["decision"], &line["shadow_reason"]),

@@ -199,13 +199,13 @@ fn any_facts() -> impl Strategy<Value = Facts> {
         proptest::option::of(policy),
         proptest::option::of(own),
         proptest::option::of(names),
-        proptest::option::of(owner),
+        proptest::collection::vec(owner, 0..2),
     )
-        .prop_map(|(policy, organization_roles, organization_names, owner)| Facts {
+        .prop_map(|(policy, organization_roles, organization_names, owners)| Facts {
             policy,
             organization_roles,
             organization_names,
-            owner,
+            owners,
         })
 }
 
@@ -239,7 +239,7 @@ fn with_less_told(situation: &Situation, which: u8) -> Situation {
             less.session.organization_slug = None;
             less.facts.organization_names = None;
         }
-        7 => less.facts.owner = None,
+        7 => less.facts.owners.clear(),
         _ => less.client_ip = None,
     }
     less

@@ -194,7 +194,7 @@ async fn preflights_are_answered_here_and_refusals_are_read_by_the_listed_origin
     let strange = world.send(preflight("https://spa.example.com.evil.net")).await;
     assert_eq!(strange.status, 401, "for anybody else it is a request like any other");
     assert!(!shares(&strange.headers));
-    for (path, status) in [("/reports", 401), ("/public", 200)] {
+    for (path, status) in [("/reports", 401), ("/.portcullis/whoami", 401)] {
         let ours = world.send(Ask::get(path).header("origin", "https://spa.example.com")).await;
         assert_eq!(
             (ours.status, ours.header("access-control-allow-origin")),
@@ -205,6 +205,11 @@ async fn preflights_are_answered_here_and_refusals_are_read_by_the_listed_origin
         assert!(!shares(&strange.headers), "{path}");
         assert!(strange.header("vary").to_ascii_lowercase().contains("origin"), "{path}");
     }
+    // What an application answers is its own to share, unless the gateway is asked to.
+    let application = Ask::get("/public").header("origin", "https://spa.example.com");
+    assert!(!shares(&world.send(application.clone()).await.headers));
+    let shared = World::with(APPLICATION, &[("cors.applications", "true")]).await;
+    assert!(shares(&shared.send(application).await.headers));
 }
 
 #[tokio::test]

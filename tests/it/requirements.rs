@@ -32,7 +32,7 @@ struct Shown {
     organization: String,
     slug: Option<String>,
     looked_up: Option<HashMap<String, String>>,
-    owner: Option<(String, Option<String>)>,
+    owners: Vec<(String, Option<String>)>,
     machine: Option<Vec<String>>,
     app: Option<Vec<String>>,
     revoked: bool,
@@ -53,7 +53,7 @@ impl Default for Shown {
             organization: "organization-1".into(),
             slug: Some("acme".into()),
             looked_up: None,
-            owner: None,
+            owners: Vec::new(),
             machine: None,
             app: None,
             revoked: false,
@@ -134,10 +134,12 @@ impl Shown {
             organization_names: self.looked_up.as_ref().map(|_| {
                 Arc::new(OrganizationNames { slug: named("slug"), external_id: named("external_id") })
             }),
-            owner: self
-                .owner
+            owners: self
+                .owners
                 .clone()
-                .map(|(name, owner)| (name, owner.map(|id| OrganizationId::parse(&id).unwrap()))),
+                .into_iter()
+                .map(|(name, owner)| (name, owner.map(|id| OrganizationId::parse(&id).unwrap())))
+                .collect(),
         }
     }
 }

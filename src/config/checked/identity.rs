@@ -195,7 +195,7 @@ impl Checker<'_> {
         // Whatever the names are, an app must not pass for the member it acts for.
         let tells_kind = headers.iter().any(|header| header.attribute == IdentityAttribute::Kind);
         if let Ok(name) = HeaderName::try_from(format!("{prefix}kind"))
-            && !none
+            && (!none || !headers.is_empty())
             && !tells_kind
         {
             let format = AttributeFormat::Joined(',');

@@ -178,6 +178,7 @@ impl Checker<'_> {
             methods,
             headers,
             expose,
+            applications: raw.applications.unwrap_or(false),
             max_age,
         }
     }

@@ -35,6 +35,8 @@ pub(in crate::config) struct RawCors {
     pub(in crate::config) headers: Option<Vec<String>>,
     /// Response headers they may read besides those of refusals.
     pub(in crate::config) expose: Option<Vec<String>>,
+    /// Whether they may also read what applications answer, where an application says nothing of sharing itself. Without it they read refusals and the pages of our own. Default: `false`.
+    pub(in crate::config) applications: Option<bool>,
     /// How long a browser may remember a preflight. Default: `10m`.
     pub(in crate::config) max_age: Option<String>,
 }

@@ -146,3 +146,23 @@ async fn what_was_forgotten_never_stands_in_and_what_was_softened_does() {
     far.cache.soften(None, far.clock.now());
     assert_eq!(far.get().await, Ok(3), "everything is asked for again");
 }
+
+/// A crowd of our own, after everything was softened at once, is no reason to refuse what is young enough.
+#[tokio::test]
+async fn what_was_softened_stands_in_while_there_is_no_place_to_ask() {
+    let far = far_end();
+    assert_eq!(far.get().await, Ok(1));
+    far.says(Ok(2));
+    *far.held.lock().unwrap() = true;
+    let crowd: Vec<&'static str> =
+        (0..64).map(|number| &*Box::leak(format!("k{number}").into_boxed_str())).collect();
+    for other in &crowd {
+        tokio::spawn(far.cache.get(other, other, BOUNDS, far.clock.now()).wait());
+    }
+    tokio::task::yield_now().await;
+    far.pass(1);
+    far.cache.soften(None, far.clock.now());
+    assert_eq!(far.get().await, Ok(1));
+    far.pass(30);
+    assert_eq!(far.get().await, Err(DirectoryError::Busy), "too old to stand in for anything but an outage");
+}

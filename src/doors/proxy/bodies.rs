@@ -193,6 +193,11 @@ impl ResponseBody {
         Self::new(source, managed, account, Duration::MAX)
     }
 
+    /// Whether it is ours and no application's.
+    pub(super) fn is_own(&self) -> bool {
+        matches!(self.source, Source::Own(_))
+    }
+
     pub(super) fn from_origin(
         body: OriginBody<RequestBody>,
         managed: &Arc<ManagedNames>,

@@ -80,7 +80,7 @@ impl Serve for ProxyDoor {
         let cors = inner.refusals.settings().cors.as_ref();
         let page = cors.and_then(|_| request.headers().get(header::ORIGIN).cloned());
         let mut response = inner.answer(request, &peer, account).await;
-        if let Some(cors) = cors {
+        if let Some(cors) = cors.filter(|cors| cors.applications || response.body().is_own()) {
             share(cors, page.as_ref(), response.headers_mut());
         }
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;

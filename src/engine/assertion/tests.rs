@@ -130,3 +130,19 @@ fn other_settings_keep_the_keys_before_known_and_a_made_up_secret() {
     assert!(verified(&token, &other.key_set(at(NOW + 59))).is_some());
     assert!(verified(&token, &other.key_set(at(NOW + 3_600))).is_none());
 }
+
+#[test]
+fn keys_of_settings_before_stay_for_their_time_and_never_pile_up() {
+    let mut assertions = Arc::new(assertions(false, "one secret of a deployment"));
+    let token = assertions.assert(&caller("read:x"), "app", at(NOW)).unwrap();
+    for turn in 1..=10 {
+        let other = settings(turn % 2 == 1, Some("another secret of a deployment"));
+        assertions = Arc::new(Assertions::succeeding(other, at(NOW + turn), Some(&assertions)).unwrap());
+    }
+    assert!(verified(&token, &assertions.key_set(at(NOW + 60))).is_some());
+    assert_eq!(assertions.key_set(at(NOW + 3_700))["keys"].as_array().unwrap().len(), 3);
+    assert!(verified(&token, &assertions.key_set(at(NOW + 3_700))).is_none());
+    let next = settings(false, Some("a third secret of a deployment"));
+    let next = Assertions::succeeding(next, at(NOW + 3_700), Some(&assertions)).unwrap();
+    assert_eq!(next.before.len(), 3, "what has had its time is not carried along");
+}
