@@ -157,13 +157,17 @@ async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Fail
     let read = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
     let read = tokio::time::timeout(std::time::Duration::from_secs(10), read).await;
     let Ok(Ok(body)) = read else { return Err(bad("the body did not arrive".to_owned())) };
-    // The reader's own words would repeat what was sent.
     serde_json::from_slice(&body.to_bytes()).map_err(|error| {
-        let what = match error.classify() {
-            serde_json::error::Category::Data => "the body is JSON of another shape than this call takes",
-            _ => "the body is not JSON",
-        };
-        bad(format!("{what}: line {} column {}", error.line(), error.column()))
+        let place = format!("line {} column {}", error.line(), error.column());
+        let told = error.to_string();
+        // What the reader says of keys names keys alone; what it says of values would repeat what was sent.
+        let of_keys =
+            ["unknown field", "missing field", "duplicate field"].iter().any(|say| told.starts_with(say));
+        bad(match error.classify() {
+            serde_json::error::Category::Data if of_keys => told,
+            serde_json::error::Category::Data => format!("a value is not what this call takes: {place}"),
+            _ => format!("the body is not JSON: {place}"),
+        })
     })
 }
 

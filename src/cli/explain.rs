@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use serde::{Deserialize, Serialize};
 
+use super::callers::first_member;
 use super::report::tell;
 use super::{ConfigArgs, Failed, Outcome, fail, runtime, say};
 use crate::app::{Explained, build_to_explain, refused_at_the_door};
@@ -127,6 +128,11 @@ fn question(args: &ExplainArgs) -> Result<Question, Failed> {
     if let Some(file) = &args.decision {
         return recorded_question(file, args.request_id.as_deref());
     }
+    if args.sessions.is_some() && args.member.is_none() && args.jwt.is_none() && args.token.is_none() {
+        return Err(fail(
+            "`--sessions` needs to know whose they are: `--member ORG/MEMBER`, or a credential",
+        ));
+    }
     let url = args.url.as_ref().ok_or_else(|| fail("`--url` is needed"))?;
     let authority = url.authority().ok_or_else(|| fail("`--url` needs scheme and host"))?;
     let mut headers = HeaderMap::new();
@@ -231,6 +237,9 @@ async fn engine(args: &ExplainArgs, question: &Question, config: &Config) -> Res
     let policy = args.rbac.as_deref().map(read_file).transpose()?;
     let policy = policy.map(|body| read_policy(&body).map_err(fail)).transpose()?.map(Arc::new);
     let sessions = args.sessions.as_deref().map(read_file).transpose()?;
+    if let (Some(list), Some(file)) = (&sessions, &args.sessions) {
+        check_list(list, question).map_err(|why| fail(format!("`{}`: {why}", file.display())))?;
+    }
     // With the sessions written down nobody is asked about anything; what is not written down is not known.
     let facts = sessions.as_deref().map(|list| written_facts(list, policy.clone()));
     let as_written = question.principal.is_some();
@@ -238,6 +247,21 @@ async fn engine(args: &ExplainArgs, question: &Question, config: &Config) -> Res
     let explained = Explained { sessions, as_written, facts, policy, verifies, case: None };
     let engine = build_to_explain(&config, explained).await.map_err(fail)?;
     engine.ok_or_else(|| fail("the verification keys could not be fetched, so the JWT cannot be verified"))
+}
+
+/// A list that is none, or somebody else's, is a mistake of whoever wrote it and no trouble of the directory's.
+fn check_list(list: &[u8], question: &Question) -> Result<(), String> {
+    let whose = first_member(list)?;
+    let asked = question.principal.as_ref().and_then(|principal| match principal {
+        Principal::Member(member) => Some(&member.member),
+        Principal::Machine(_) | Principal::App(_) => None,
+    });
+    match asked {
+        Some(asked) if asked.member_id != whose.member_id => {
+            Err(format!("these are the sessions of `{}/{}`", whose.organization_id, whose.member_id))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What the written sessions tell of their organization: its id and slug.

@@ -2,6 +2,7 @@
 //!
 //! Must not decide or check anything itself; commands call the same code the gateway runs.
 
+mod callers;
 mod cases;
 mod check;
 mod coverage;

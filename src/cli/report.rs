@@ -74,7 +74,8 @@ fn told(report: &Report, say: Say<'_>) {
         say(&format!("requires  (held against {})", held.against));
         tell_part(&held.requirement, "          ", (true, true), say);
         if let Some(shadow) = &held.shadow {
-            say("shadow    (tried, not enforced)");
+            let would = if shadow.truth == Truth::True { "would allow" } else { "would refuse" };
+            say(&format!("shadow    (tried, not enforced: it {would})"));
             tell_part(shadow, "          ", (true, true), say);
         }
     }

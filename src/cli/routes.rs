@@ -6,13 +6,24 @@ use http::Method;
 
 use super::{ConfigArgs, Outcome, say};
 use crate::config::SecretPolicy;
-use crate::policy::{Access, RouteTable};
+use crate::policy::{Access, Requirement, RouteTable, Span};
+
+/// The whole requirement in one line; one with a name by its name.
+fn sentence(requirement: &Requirement) -> String {
+    let join = |parts: &[Requirement]| parts.iter().map(sentence).collect::<Vec<_>>().join(", ");
+    match requirement {
+        Requirement::All(parts) => format!("all({})", join(parts)),
+        Requirement::Any(parts) => format!("any({})", join(parts)),
+        Requirement::Not(part) => format!("not({})", sentence(part)),
+        leaf => leaf.to_string(),
+    }
+}
 
 pub(super) fn run(args: &ConfigArgs) -> Outcome {
     let config = args.load(SecretPolicy::NotNeeded)?;
     let table = RouteTable::new(config.routes);
     let mut rows =
-        vec![["HOST", "PATH", "METHODS", "ROUTE", "ACCESS", "MAX STALENESS", "UPSTREAM"].map(str::to_owned)];
+        vec![["HOST", "PATH", "METHODS", "ROUTE", "MAX STALENESS", "UPSTREAM", "ACCESS"].map(str::to_owned)];
     rows.extend(table.iter().map(|(host, path, route)| {
         let methods: Vec<&str> = route.matches.methods.iter().map(Method::as_str).collect();
         [
@@ -20,12 +31,15 @@ pub(super) fn run(args: &ConfigArgs) -> Outcome {
             path.to_string(),
             if methods.is_empty() { "any".to_owned() } else { methods.join(",") },
             route.name.to_string(),
+            Span(route.freshness.max_staleness).to_string(),
+            route.upstream.to_string(),
             match &route.access {
                 Access::Public => "public".to_owned(),
-                Access::Require(requirement) => requirement.to_string(),
+                Access::Require(requirement) => match &route.shadow {
+                    Some(shadow) => format!("{}; tries {}", sentence(requirement), sentence(shadow)),
+                    None => sentence(requirement),
+                },
             },
-            format!("{:?}", route.freshness.max_staleness),
-            route.upstream.to_string(),
         ]
     }));
     let width = |column: usize| {

@@ -10,12 +10,13 @@ use http::{HeaderMap, Method, Uri};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::cases::{Case, CaseFile, ExpectationParts, KnownCaller, WhoForm, span};
+use super::callers::{KnownCaller, span};
+use super::cases::{Case, CaseFile, ExpectationParts, WhoForm};
 use super::coverage::Coverage;
 use super::explain::Format;
 use super::{ConfigArgs, Failed, Outcome, fail, report, runtime, say};
 use crate::app::{Explained, build_to_explain, refused_at_the_door};
-use crate::config::{Config, SecretPolicy};
+use crate::config::{Config, SecretPolicy, did_you_mean};
 use crate::engine::{AccessRequest, Engine, Report};
 use crate::identity::SocketPeer;
 use crate::policy::{CanonicalPath, HostName, Reason};
@@ -112,18 +113,27 @@ async fn run_file(
     let engine = build_to_explain(config, explained).await.map_err(fail)?;
     let engine = engine.ok_or_else(|| fail("the engine could not be built"))?;
     let callers = cases.callers;
+    let injected: Vec<&str> = config.headers.headers.iter().map(|header| header.name.as_str()).collect();
     let mut all = Vec::new();
     for case in cases.cases {
+        if let Some(unknown) = case.headers().find(|name| !injected.contains(name)) {
+            let hint = did_you_mean(unknown, injected.iter().copied()).unwrap_or_default();
+            return Err(fail(format!(
+                "`{}`, case `{}`: the configuration injects no header `{unknown}`; {hint}",
+                file.display(),
+                case.name
+            )));
+        }
         let known = match &case.caller {
-            WhoForm::Named(name) if name == "nobody" => {
+            WhoForm::Word(name) if name == "nobody" => {
                 let facts = WrittenFacts::default();
                 Ok(KnownCaller { principal: None, sessions: Vec::new(), facts })
             }
-            WhoForm::Named(name) => match callers.get(name) {
+            WhoForm::Word(name) => match callers.get(name) {
                 Some(form) => form.at(now, policy.as_deref(), folder),
                 None => Err(format!("there is no caller `{name}`")),
             },
-            WhoForm::Written(form) => form.at(now, policy.as_deref(), folder),
+            WhoForm::Whole(form) => form.at(now, policy.as_deref(), folder),
         };
         let name = case.name.clone();
         let broken = |error: String| fail(format!("`{}`, case `{name}`: {error}", file.display()));
@@ -148,10 +158,16 @@ async fn run_case(
 ) -> Result<Outcomes, String> {
     let asked = case.request.read();
     let method: Method = asked.method.parse().map_err(|_| format!("`{}` is not a method", asked.method))?;
+    if method.as_str() != method.as_str().to_ascii_uppercase() {
+        return Err(format!(
+            "`{method}` is not `{}`: methods have a case",
+            method.as_str().to_ascii_uppercase()
+        ));
+    }
     let uri: Uri = asked.url.parse().map_err(|_| format!("`{}` is not a URL", asked.url))?;
     let authority = uri.authority().ok_or_else(|| format!("`{}` has no scheme and host", asked.url))?;
     let host = HostName::parse(authority.as_str()).map_err(|error| error.to_string())?;
-    let expected = case.expect.parts();
+    let expected = case.expect.parts()?;
     if let Some(reason) = &expected.reason
         && !Reason::ALL.iter().any(|known| known.code() == reason)
     {

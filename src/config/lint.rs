@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::checked::Config;
 use super::diagnostics::{Code, Problem};
 use super::tree::Path;
@@ -28,12 +30,15 @@ pub(super) fn lint(config: &Config) -> Vec<Problem> {
         found.extend(public_shadow(route, &places, &path));
         found.extend(unreachable(route, &places, &path));
         if let Access::Require(requirement) = &route.access {
-            found.extend(ageless_factor(route, requirement, &path));
-            found.extend(wide_network(requirement, &path.key("require")));
+            found.extend(ageless_factor(route, requirement, &path.key("require")));
+        }
+        for (requirement, key) in asked(route) {
+            found.extend(wide_network(requirement, &path.key(key)));
             if let Some(why) = contradiction(requirement, &route.matches.hosts) {
-                let message = format!("nobody can meet what route `{}` requires: {why}", route.name);
+                let what = if key == "shadow" { "tries" } else { "requires" };
+                let message = format!("nobody can meet what route `{}` {what}: {why}", route.name);
                 let hint = "`portcullis explain` shows each part";
-                found.push(warn(Code::Contradiction, path.key("require"), message, hint));
+                found.push(warn(Code::Contradiction, path.key(key), message, hint));
             }
         }
         if route.freshness.stale_if_error > LONG_OUTAGE
@@ -48,18 +53,22 @@ pub(super) fn lint(config: &Config) -> Vec<Problem> {
     found
 }
 
+/// What a route requires and what it tries, each with its key.
+fn asked(route: &Route) -> Vec<(&Requirement, &'static str)> {
+    let required = match &route.access {
+        Access::Public => None,
+        Access::Require(requirement) => Some((requirement, "require")),
+    };
+    required.into_iter().chain(route.shadow.iter().map(|shadow| (shadow, "shadow"))).collect()
+}
+
 /// Roles and permissions that the project's policy does not know.
 pub(super) fn lint_roles(config: &Config, policy: &RbacPolicy) -> Vec<Problem> {
     let mut found = Vec::new();
     for (index, route) in config.routes.iter().enumerate() {
         let path = Path::default().key("routes").index(index);
-        let mut all: Vec<(&Requirement, &str)> = Vec::new();
-        if let Access::Require(requirement) = &route.access {
-            all.push((requirement, "require"));
-        }
-        all.extend(route.shadow.iter().map(|shadow| (shadow, "shadow")));
-        for (requirement, key) in all {
-            for leaf in leaves(requirement) {
+        for (requirement, key) in asked(route) {
+            for (leaf, _) in leaves(requirement, &path.key(key)) {
                 let problem = match leaf {
                     Requirement::Role(role) if !policy.roles.contains(role) => Some((
                         format!(
@@ -121,7 +130,7 @@ fn public_shadow(route: &Route, places: &[Place<'_>], path: &Path) -> Option<Pro
                 "public route `{}` ({}) takes requests that `{}` ({}) would ask for a session",
                 route.name, earlier.path, place.route.name, place.path
             );
-            let hint = "if that is meant, silence it; if not, make the public path narrower";
+            let hint = "make the public path narrower, or say that it is meant: `# allow W101: why`";
             return Some(warn(Code::PublicShadow, path.key("public"), message, hint));
         }
     }
@@ -211,31 +220,46 @@ fn ageless_factor(route: &Route, requirement: &Requirement, path: &Path) -> Opti
     let mut texts = route.matches.paths.iter().map(PathPattern::as_str).chain([&*route.name]);
     let sounds = |text: &str| {
         let mut words = text.split(|letter: char| !letter.is_ascii_alphanumeric());
-        words.any(|word| ADMIN_WORDS.iter().any(|admin| word.eq_ignore_ascii_case(admin)))
+        words.any(|word| {
+            let word = word.to_ascii_lowercase();
+            // `admins` and `administration` too.
+            word.starts_with("admin") || ADMIN_WORDS.contains(&word.as_str())
+        })
     };
     if !texts.any(sounds) {
         return None;
     }
-    let ageless = leaves(requirement).into_iter().find(|leaf| match leaf {
+    let (ageless, at) = leaves(requirement, path).into_iter().find(|(leaf, _)| match leaf {
         Requirement::Factor(factor) => factor.max_age.is_none(),
         Requirement::Mfa { max_age } => max_age.is_none(),
         _ => false,
     })?;
     let message = format!("route `{}` takes {ageless} however long ago it was proven", route.name);
-    Some(warn(Code::AgelessFactor, path.key("require"), message, "add `max_age`, such as `max_age: 15m`"))
+    Some(warn(Code::AgelessFactor, at, message, "add `max_age`, such as `max_age: 15m`"))
 }
 
 fn wide_network(requirement: &Requirement, path: &Path) -> Option<Problem> {
-    let wide = leaves(requirement).into_iter().find_map(|leaf| match leaf {
-        Requirement::ClientIp(networks) => networks.iter().find(|network| network.prefix_len() <= 1),
+    leaves(requirement, path).into_iter().find_map(|(leaf, at)| match leaf {
+        Requirement::ClientIp(networks) if covers_half(networks) => {
+            let texts: Vec<String> = networks.iter().map(ToString::to_string).collect();
+            Some(wide_warning(at, &texts.join(", ")))
+        }
         _ => None,
-    })?;
-    Some(wide_warning(path.clone(), &wide.to_string()))
+    })
 }
 
-/// For a network that nearly everybody is in.
+/// Whether half of all addresses of either version are in them.
+fn covers_half(networks: &[IpNet]) -> bool {
+    let share = |of_version: fn(&IpNet) -> bool| -> f64 {
+        let shares = networks.iter().filter(|network| of_version(network));
+        shares.map(|network| 0.5_f64.powi(i32::from(network.prefix_len()))).sum()
+    };
+    share(|network| network.addr().is_ipv4()) >= 0.5 || share(|network| network.addr().is_ipv6()) >= 0.5
+}
+
+/// For networks that nearly everybody is in.
 pub(super) fn wide_warning(path: Path, network: &str) -> Problem {
-    let message = format!("`{network}` covers everybody");
+    let message = format!("`{network}` is half of all addresses, or more");
     warn(Code::WideNetwork, path, message, "name the networks that are meant")
 }
 
@@ -244,12 +268,21 @@ fn long_outage(path: Path) -> Problem {
     warn(Code::LongOutage, path, message.to_owned(), "five minutes are the usual compromise")
 }
 
-/// The requirements that hold no others, those under `not` left out: what must not be there has no age to ask for.
-fn leaves(requirement: &Requirement) -> Vec<&Requirement> {
+/// The requirements that hold no others, each where it is written; those under `not` left out: what must not be there has
+/// no age to ask for.
+fn leaves<'a>(requirement: &'a Requirement, path: &Path) -> Vec<(&'a Requirement, Path)> {
+    let of_parts = |parts: &'a [Requirement], key: &str| {
+        let parts = parts.iter().enumerate();
+        parts.flat_map(|(index, part)| leaves(part, &path.key(key).index(index))).collect()
+    };
     match requirement {
         Requirement::Not(_) => Vec::new(),
-        _ if requirement.parts().is_empty() => vec![requirement],
-        _ => requirement.parts().iter().flat_map(leaves).collect(),
+        Requirement::All(parts) => of_parts(parts, "all"),
+        Requirement::Any(parts) => of_parts(parts, "any"),
+        Requirement::Named { name, requirement } => {
+            leaves(requirement, &Path::default().key("requirements").key(name))
+        }
+        leaf => vec![(leaf, path.clone())],
     }
 }
 

@@ -330,7 +330,7 @@ fn plain(message: &str) -> String {
 }
 
 /// A close name, as a hint.
-pub(super) fn did_you_mean<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+pub fn did_you_mean<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     let close = known
         .map(|name| (strsim::jaro_winkler(written, name), name))
         .filter(|(likeness, _)| *likeness > 0.75);

@@ -119,7 +119,7 @@ impl Refusals {
         };
         // Without a way back, such as after sending a form, there is still a way to the sign-in page.
         let usual = self.settings.sign_in.as_ref().and_then(|sign_in| match reason.remedy() {
-            Remedy::SignIn if reason != Reason::CredentialKind => Some(sign_in.url.as_str()),
+            Remedy::SignIn => Some(sign_in.url.as_str()),
             Remedy::StepUp => Some(sign_in.step_up_url.as_str()),
             _ => None,
         });
@@ -238,6 +238,7 @@ fn detail(remedy: Remedy) -> &'static str {
     match remedy {
         Remedy::ChangeRequest => "Send a different request; this one will not be accepted.",
         Remedy::SignIn => "Sign in and try again.",
+        Remedy::OtherCredential => "Send a credential of a kind that this route takes.",
         Remedy::StepUp => {
             "Authenticate again with the factor named in the challenge, then repeat the request."
         }
@@ -254,6 +255,9 @@ fn for_people(remedy: Remedy) -> &'static str {
             "Check the address. If a link brought you here, whoever made it may want to know."
         }
         Remedy::SignIn => "This page is for people who are signed in.",
+        Remedy::OtherCredential => {
+            "What you came with is of no use here: this is for callers of another kind."
+        }
         Remedy::StepUp => "This page asks you to prove again who you are, or to prove it in one more way.",
         Remedy::AskForAccess => "You are signed in, but this is not open to you. Ask whoever manages access.",
         Remedy::Retry => "This is not your fault. Try again in a moment.",
@@ -265,6 +269,7 @@ fn for_people(remedy: Remedy) -> &'static str {
 fn heading(reason: Reason) -> &'static str {
     match (reason.remedy(), reason.status()) {
         (Remedy::SignIn, _) => "Please sign in",
+        (Remedy::OtherCredential, _) => "This is not open to you",
         (Remedy::StepUp, _) => "One more step to prove it is you",
         (Remedy::AskForAccess, _) => "You do not have access to this",
         (Remedy::SlowDown, _) => "Too many attempts",

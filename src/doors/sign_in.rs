@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::SignInSettings;
 use super::asking::Asking;
-use crate::policy::{Reason, Refusal, Remedy};
+use crate::policy::{Refusal, Remedy};
 
 /// Where a browser was sent, for a minute.
 pub(super) const TRAIL_COOKIE: &str = crate::identity::OWN_COOKIE;
@@ -54,8 +54,6 @@ pub(super) fn way(
     let remedy = refusal.reason.remedy();
     let (Some(settings), Some(return_to)) = (settings, &asking.return_to) else { return Way::Stay };
     let url = match remedy {
-        // A session is not what such a route takes.
-        _ if refusal.reason == Reason::CredentialKind => return Way::Stay,
         Remedy::SignIn => &settings.url,
         Remedy::StepUp => &settings.step_up_url,
         _ => return Way::Stay,
@@ -177,7 +175,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::policy::Challenge;
+    use crate::policy::{Challenge, Reason};
 
     const NOW: i64 = 1_800_000_000;
 

@@ -142,8 +142,8 @@ impl Assertions {
         claims.insert("iat".to_owned(), json!(now.as_second() - SKEW_SECONDS));
         claims.insert("exp".to_owned(), json!(expires));
         let value = key.sign(&Value::Object(claims))?;
-        let half = now.saturating_add(self.settings.lifetime / 2).unwrap_or(now);
-        let until = half.min(Timestamp::from_second(expires).unwrap_or(now));
+        let left = Timestamp::from_second(expires).unwrap_or(now).duration_since(now);
+        let until = now.saturating_add(left / 2).unwrap_or(now);
         self.kept.insert(index, Kept { value: value.clone(), until });
         Ok(value)
     }

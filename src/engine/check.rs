@@ -10,7 +10,7 @@ use moka::sync::Cache;
 
 use super::header_edits::HeaderEdits;
 use super::hold::Place;
-use super::identify::{Identified, VerifiedToken};
+use super::identify::{Identified, Unfit, VerifiedToken};
 use super::leases::Leases;
 use super::record::Course;
 use super::route::find_route;
@@ -61,6 +61,8 @@ pub struct Verdict {
     pub introspection: Option<Introspection>,
     /// What was looked up besides.
     pub facts: Facts,
+    /// Why what was shown is no credential.
+    pub(super) unfit: Vec<Unfit>,
     pub edits: HeaderEdits,
     /// The rules it was decided by.
     pub snapshot: Arc<Snapshot>,
@@ -163,7 +165,7 @@ impl Engine {
         if manner != Manner::Explained {
             self.write(request, &decision, &course, started.elapsed());
         }
-        let Course { route, principal, evidence, introspection, facts, vouched, .. } = course;
+        let Course { route, principal, evidence, introspection, facts, vouched, unfit, .. } = course;
         let decided_at = self.clock.now();
         Verdict {
             decision,
@@ -172,6 +174,7 @@ impl Engine {
             evidence,
             introspection,
             facts,
+            unfit,
             edits,
             snapshot,
             decided_at,
@@ -221,7 +224,7 @@ impl Engine {
     ) -> Result<Decision, Refusal> {
         course.route = Some(Arc::clone(&route));
         if course.principal.is_none() {
-            let found = self.identify(request.headers, request.peer, snapshot).await?;
+            let found = self.identify(request.headers, request.peer, snapshot, &mut course.unfit).await?;
             let Identified { principal, by_bearer, vouched, named } = found;
             course.by_bearer = by_bearer;
             course.named = named;

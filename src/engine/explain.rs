@@ -187,8 +187,14 @@ fn report(request: &AccessRequest<'_>, verdict: &Verdict) -> Report {
             Decision::Allow(_) => told(&verdict.edits),
             Decision::Refuse(_) => Vec::new(),
         },
-        detail: None,
+        detail: why_unfit(verdict),
     }
+}
+
+/// Why what was shown is no credential, where that is what it was refused for.
+fn why_unfit(verdict: &Verdict) -> Option<String> {
+    let unfit: Vec<String> = verdict.unfit.iter().map(ToString::to_string).collect();
+    (verdict.principal.is_none() && !unfit.is_empty()).then(|| unfit.join("; "))
 }
 
 fn told(edits: &HeaderEdits) -> Vec<(String, String)> {

@@ -54,12 +54,19 @@ impl VerifiedToken {
     }
 }
 
-/// Why one candidate is no credential.
-enum Unfit {
+/// Why one candidate is no credential. For whoever looks after the gateway, never for the caller.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unfit {
+    #[error("{0}")]
     Jwt(JwtError),
+    #[error("no active session has this token")]
     Unknown,
+    #[error("it is too long, not text, or there twice")]
+    Malformed,
+    #[error("{0}")]
     Directory(DirectoryError),
     /// Finding out would need IO, and another candidate was verified already.
+    #[error("another credential was verified before it")]
     NotLookedAt,
 }
 
@@ -98,11 +105,11 @@ impl Engine {
         headers: &http::HeaderMap,
         peer: SocketPeer<'_>,
         snapshot: &Snapshot,
+        unfit: &mut Vec<Unfit>,
     ) -> Result<Identified, Refusal> {
         let found = find_credentials(headers, &snapshot.credentials, peer);
         let peer = peer.address;
         let mut winner: Option<Identified> = None;
-        let mut reasons: Vec<Refusal> = Vec::new();
         for (source, credential) in &found.candidates {
             let may_wait = winner.is_none();
             let verified = match credential {
@@ -124,15 +131,15 @@ impl Engine {
                     first.by_bearer |= is_bearer;
                     first.join(principal, vouched)?;
                 }
-                (Err(unfit), _) => reasons.extend(unfit.refusal()),
+                (Err(why), _) => unfit.push(why),
             }
         }
         if found.malformed > 0 {
-            reasons.push(Reason::CredentialInvalid.into());
+            unfit.push(Unfit::Malformed);
         }
         // What was our trouble outranks what was wrong with the credential; nothing at all is "missing".
         winner.ok_or_else(|| {
-            let told = reasons.into_iter().max_by_key(|refusal| rank(refusal.reason));
+            let told = unfit.iter().filter_map(Unfit::refusal).max_by_key(|refusal| rank(refusal.reason));
             told.unwrap_or_else(|| Reason::CredentialMissing.into())
         })
     }
@@ -263,10 +270,10 @@ impl Engine {
 }
 
 impl Unfit {
-    fn refusal(self) -> Option<Refusal> {
+    fn refusal(&self) -> Option<Refusal> {
         match self {
             Self::Jwt(JwtError::Expired) => Some(Reason::CredentialExpired.into()),
-            Self::Jwt(_) | Self::Unknown => Some(Reason::CredentialInvalid.into()),
+            Self::Jwt(_) | Self::Unknown | Self::Malformed => Some(Reason::CredentialInvalid.into()),
             Self::Directory(error) => Some(error.refusal()),
             Self::NotLookedAt => None,
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::AccessRequest;
 use super::check::Engine;
+use super::identify::Unfit;
 use crate::identity::{Introspection, MemberRef, Now, Principal, SessionId};
 use crate::policy::{Decision, Facts, Reason, Refusal, Route};
 use crate::session::{ActiveSessions, Evidence};
@@ -32,6 +33,7 @@ pub(super) struct Course {
     pub(super) shadow: Option<ShadowDifference>,
     pub(super) vouched: Option<Arc<ActiveSessions>>,
     pub(super) by_bearer: bool,
+    pub(super) unfit: Vec<Unfit>,
     /// The member whom a trusted peer named besides.
     pub(super) named: Option<MemberRef>,
     /// The member the directory found, in its own spelling, and the session that answered.

@@ -2,10 +2,13 @@
 //!
 //! Must not call a requirement impossible that somebody could meet: when in doubt it can be met.
 
+use std::time::Duration;
+
 use ipnet::IpNet;
 
 use super::requirement::{ClaimTest, OrganizationPlace};
 use super::{HostPattern, Requirement};
+use crate::session::FactorCategory;
 
 /// The most combinations of alternatives that are looked at.
 const MAX_COMBINATIONS: usize = 512;
@@ -72,14 +75,79 @@ fn conflict(literals: &[Literal<'_>], hosts: &[HostPattern]) -> Option<String> {
             if *wanted && *other_wanted && excludes(one, other) {
                 return Some(format!("{one} and {other} never hold together"));
             }
+            for ((one, wanted), (other, other_wanted)) in
+                [((one, wanted), (other, other_wanted)), ((other, other_wanted), (one, wanted))]
+            {
+                if *wanted && !other_wanted && implies(one, other) {
+                    return Some(format!("whoever meets {one} meets {other}, which must not hold"));
+                }
+            }
         }
     }
-    None
+    nobody_left(literals).then(|| "no kind of caller is left that it lets through".to_owned())
+}
+
+/// Whether members, machines and apps are each kept out.
+fn nobody_left(literals: &[Literal<'_>]) -> bool {
+    let asks = |wanted: bool, test: fn(&Requirement) -> bool| {
+        literals.iter().any(|(requirement, asked)| *asked == wanted && test(requirement))
+    };
+    let machine = |requirement: &Requirement| matches!(requirement, Requirement::Machine { .. });
+    let app = |requirement: &Requirement| matches!(requirement, Requirement::App { .. });
+    let members =
+        !asks(true, machine) && !asks(true, app) && !asks(false, |one| *one == Requirement::Authenticated);
+    // Those two come in only where they are asked for; of an app's session nothing is known either way.
+    let machines = asks(true, machine) && !asks(true, |one| kind(one) == Some(0));
+    let of_session = |one: &Requirement| kind(one) == Some(0) && *one != Requirement::Authenticated;
+    let apps = asks(true, app)
+        && !asks(true, |one| kind(one) == Some(0))
+        && !asks(false, of_session)
+        && !asks(true, |one| *one == Requirement::Impersonated(false));
+    !members && !machines && !apps
+}
+
+/// Whether whoever meets `one` meets `other`.
+fn implies(one: &Requirement, other: &Requirement) -> bool {
+    let at_most = |one: Option<Duration>, other: Option<Duration>| {
+        other.is_none_or(|other| one.is_some_and(|one| one <= other))
+    };
+    match (one, other) {
+        (kind_alone, Requirement::Authenticated) => kind(kind_alone) == Some(0),
+        (Requirement::SessionAge { max: one }, Requirement::SessionAge { max: other }) => one <= other,
+        (Requirement::Mfa { max_age: one }, Requirement::Mfa { max_age: other }) => at_most(*one, *other),
+        (Requirement::Mfa { max_age }, Requirement::Factor(factor)) => {
+            let bare = factor.kind.is_none() && factor.delivery.is_none() && factor.connection_id.is_none();
+            bare && match factor.category {
+                Some(FactorCategory::Primary) => factor.max_age.is_none(),
+                Some(FactorCategory::Secondary) => at_most(*max_age, factor.max_age),
+                Some(FactorCategory::Neither) | None => false,
+            }
+        }
+        (Requirement::Factor(one), Requirement::Factor(other)) => {
+            // Not from a kind to its category: of codes by e-mail not all are in one.
+            (other.kind.is_none() && other.category.is_some() || one.kind == other.kind)
+                && (other.category.is_none() || one.category == other.category)
+                && (other.delivery.is_none() && one.delivery.is_none() || one.delivery == other.delivery)
+                && (other.connection_id.is_none() || one.connection_id == other.connection_id)
+                && at_most(one.max_age, other.max_age)
+        }
+        (Requirement::Organization(one), Requirement::Organization(other)) => {
+            one.iter().all(|name| other.contains(name))
+        }
+        (Requirement::ClientIp(one), Requirement::ClientIp(other)) => {
+            one.iter().all(|network| other.iter().any(|wider| wider.contains(network)))
+        }
+        (Requirement::Machine { scopes: one }, Requirement::Machine { scopes: other })
+        | (Requirement::App { scopes: one }, Requirement::App { scopes: other }) => {
+            other.iter().all(|scope| one.contains(scope))
+        }
+        _ => false,
+    }
 }
 
 /// Why one requirement alone can never hold.
 fn impossible(requirement: &Requirement, hosts: &[HostPattern]) -> Option<String> {
-    let none = |age: Option<std::time::Duration>| age.is_some_and(|age| age.is_zero());
+    let none = |age: Option<Duration>| age.is_some_and(|age| age.is_zero());
     match requirement {
         Requirement::Factor(factor) if none(factor.max_age) => {
             Some(format!("{requirement}: no factor is that fresh"))
@@ -184,7 +252,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::policy::FactorRequirement;
+    use crate::policy::{FactorRequirement, PermissionRequirement};
     use crate::session::{DeliveryMethod, FactorKind};
 
     fn role(name: &str) -> Requirement {
@@ -214,6 +282,21 @@ mod tests {
         use Requirement::{All, Any, Authenticated, Impersonated, Not};
         let not = |part| Not(Box::new(part));
         let machine = || Requirement::Machine { scopes: Vec::new() };
+        let app = || Requirement::App { scopes: Vec::new() };
+        let age = |seconds| Requirement::SessionAge { max: Duration::from_secs(seconds) };
+        let permission = || {
+            let (resource, action) = (Arc::from("reports"), Arc::from("write"));
+            Requirement::Permission(PermissionRequirement { resource, action, organization: None })
+        };
+        let second = || {
+            Requirement::Factor(FactorRequirement {
+                kind: None,
+                category: Some(FactorCategory::Secondary),
+                delivery: None,
+                connection_id: None,
+                max_age: None,
+            })
+        };
         for (name, requirement, impossible) in [
             ("a role and not it", All(vec![role("a"), not(role("a"))]), true),
             ("a role and not another", All(vec![role("a"), not(role("b"))]), false),
@@ -231,11 +314,35 @@ mod tests {
             ("impersonated and not", All(vec![Impersonated(true), Impersonated(false)]), true),
             ("networks apart", All(vec![networks(&["10.0.0.0/8"]), networks(&["192.0.2.0/24"])]), true),
             ("networks within", All(vec![networks(&["10.0.0.0/8"]), networks(&["10.1.0.0/16"])]), false),
-            ("a fresh factor of no age", Requirement::Mfa { max_age: Some(std::time::Duration::ZERO) }, true),
+            ("a fresh factor of no age", Requirement::Mfa { max_age: Some(Duration::ZERO) }, true),
             ("a factor there is not", factor("totp", Some("sms"), None), true),
             ("a password of a connection", factor("password", None, Some("saml-1")), true),
             ("one of a kind nobody knows", factor("retina", Some("camera"), None), false),
             ("one that is never asked for", factor("impersonated", None, None), false),
+            ("nobody with a session", not(Authenticated), true),
+            ("nobody with a session but a machine", All(vec![not(Authenticated), machine()]), false),
+            ("neither members nor machines", not(Any(vec![Authenticated, machine()])), true),
+            ("an app whose member lacks a role", All(vec![app(), not(role("a"))]), true),
+            ("a machine without a role", All(vec![machine(), not(role("a"))]), false),
+            ("an app that may write", All(vec![app(), permission()]), false),
+            ("a session young and not younger", All(vec![age(300), not(age(3_600))]), true),
+            ("a session neither new nor old", All(vec![age(3_600), not(age(300))]), false),
+            (
+                "one of few organizations and none of more",
+                All(vec![organizations(&["a"]), not(organizations(&["a", "b"]))]),
+                true,
+            ),
+            (
+                "one of more but not one of few",
+                All(vec![organizations(&["a", "b"]), not(organizations(&["a"]))]),
+                false,
+            ),
+            (
+                "both factors and no second",
+                All(vec![Requirement::Mfa { max_age: None }, not(second())]),
+                true,
+            ),
+            ("a second factor alone", All(vec![second(), not(Requirement::Mfa { max_age: None })]), false),
             ("nothing at all", Any(vec![]), false),
         ] {
             assert_eq!(contradiction(&requirement, &[HostPattern::Any]).is_some(), impossible, "{name}");

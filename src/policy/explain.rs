@@ -46,7 +46,8 @@ fn explain_case(requirement: &Requirement, case: Case<'_>) -> Explanation {
 fn observed(requirement: &Requirement, case: Case<'_>) -> String {
     let of_session = |tell: &dyn Fn(&MemberSession) -> String| match case.subject {
         Subject::Member(session) => tell(session),
-        other => format!("a {}, which has no session", other.kind()),
+        Subject::Machine(_) => "a machine, which has no session".to_owned(),
+        Subject::App(_) => "an app, which has no session".to_owned(),
     };
     match requirement {
         Requirement::All(_) | Requirement::Any(_) | Requirement::Not(_) | Requirement::Named { .. } => {

@@ -11,6 +11,8 @@ pub enum Remedy {
     ChangeRequest,
     /// Sign in, and come back with a session.
     SignIn,
+    /// Come with a credential of another kind; signing in makes none.
+    OtherCredential,
     /// Prove a stronger or fresher factor (RFC 9470).
     StepUp,
     /// Ask somebody who grants access.
@@ -27,6 +29,7 @@ impl Remedy {
         match self {
             Self::ChangeRequest => "send a different request",
             Self::SignIn => "sign in",
+            Self::OtherCredential => "send a credential of a kind the route takes",
             Self::StepUp => "prove the factor named in the challenge, then repeat the request",
             Self::AskForAccess => "ask whoever grants access",
             Self::Retry => "try again later; this is not the caller's fault",
@@ -86,7 +89,7 @@ reasons! {
     CredentialMissing "credential_missing" UNAUTHORIZED SignIn "a session is required";
     CredentialInvalid "credential_invalid" UNAUTHORIZED SignIn "the session credential is not valid";
     CredentialExpired "credential_expired" UNAUTHORIZED SignIn "the session credential expired";
-    CredentialKind "credential_kind" UNAUTHORIZED SignIn "the token is of a kind this route does not take";
+    CredentialKind "credential_kind" UNAUTHORIZED OtherCredential "the token is of a kind this route does not take";
     CredentialAttempts "credential_attempts" TOO_MANY_REQUESTS SlowDown "too many unknown session tokens came from here";
     CredentialsDisagree "credentials_disagree" UNAUTHORIZED SignIn "the request carries credentials of different sessions";
     MemberNotFound "member_not_found" UNAUTHORIZED SignIn "the member no longer exists";

@@ -11,7 +11,6 @@ routes:
   - { name: member, match: { path: /member }, require: authenticated }
   - { name: machine, match: { path: /machine }, require: { machine: { scopes: ["read:reports"] } } }
   - { name: app, match: { path: /app }, require: { app: { scopes: [openid] } } }
-  - { name: trusted, match: { path: /trusted }, require: authenticated }
   - name: either
     match: { path: /either }
     require: { any: [ authenticated, { machine: { scopes: ["read:reports"] } }, { app: { scopes: [openid] } } ] }

@@ -129,6 +129,7 @@ async fn a_shadow_is_counted_and_told_and_never_enforced() {
     let world = World::with(
         "routes:
   - { name: tried, match: { path: /tried }, require: authenticated, shadow: { role: stytch_admin } }
+  - { name: inner, match: { path: /inner }, require: { all: [ authenticated, { shadow: { role: stytch_admin } } ] } }
   - { name: kind, match: { path: /kind }, require: authenticated, shadow: { app: {} } }
   - name: part
     match: { path: /part }
@@ -141,6 +142,7 @@ async fn a_shadow_is_counted_and_told_and_never_enforced() {
     for (path, persona, status) in [
         ("/tried", "ADMIN", 200),
         ("/tried", "VIEWER", 200),
+        ("/inner", "VIEWER", 200),
         ("/part", "VIEWER", 403),
         ("/part", "ADMIN", 200),
     ] {
@@ -160,6 +162,7 @@ async fn a_shadow_is_counted_and_told_and_never_enforced() {
     for (labels, count) in [
         ("reason=\"\",result=\"same\",route=\"tried\"", 1.0),
         ("reason=\"role_missing\",result=\"would_refuse\",route=\"tried\"", 1.0),
+        ("reason=\"role_missing\",result=\"would_refuse\",route=\"inner\"", 1.0),
         ("reason=\"mfa_missing\",result=\"other_reason\",route=\"part\"", 1.0),
         ("reason=\"\",result=\"same\",route=\"part\"", 1.0),
     ] {

@@ -95,7 +95,36 @@ fn a_case_that_cannot_be_understood_is_an_error_with_its_place() {
             "not both",
         ),
         ("cases: [{ name: x, requst: 'GET https://a/', expect: allow }]", "requst"),
-        ("rbac: nowhere.json\ncases: []", "RBAC policy cannot be read"),
+        (
+            "rbac: nowhere.json\ncases: [{ name: x, request: 'GET https://a/', expect: allow }]",
+            "RBAC policy cannot be read",
+        ),
+        ("cases: []", "it holds no cases"),
+        ("cases: [{ name: x, request: 'GET https://a/', expect: {} }]", "it expects nothing"),
+        (
+            "cases: [{ name: x, request: 'GET https://a/', expect: { rout: a } }]",
+            "unknown field `rout`, expected one of decision, reason",
+        ),
+        (
+            "cases: [{ name: x, request: { ur: 'https://a/' }, expect: allow }]",
+            "unknown field `ur`, expected one of method, url",
+        ),
+        (
+            "cases: [{ name: x, request: 'GET https://a/', expect: { headers: { x-auth-rols: null } } }]",
+            "injects no header `x-auth-rols`; did you mean `x-auth-roles`?",
+        ),
+        (
+            "cases: [{ name: x, request: 'GET https://a/', as: { factors: [{ type: ttop }] }, expect: allow }]",
+            "there is no factor `ttop`; did you mean `totp`?",
+        ),
+        (
+            "cases: [{ name: x, request: 'GET https://a/', as: { machine: m, roles: [a] }, expect: allow }]",
+            "has no session",
+        ),
+        (
+            "cases: [{ name: x, request: 'GET https://a/', expect: allow }, { name: x, request: 'GET https://b/', expect: allow }]",
+            "two cases are called `x`",
+        ),
     ] {
         let cases = file(".yaml", cases);
         let ran = portcullis(&["test", "-c", PORTAL, path(&cases)]);
@@ -146,11 +175,84 @@ fn check_asks_what_a_reviewer_would() {
 }
 
 #[test]
-fn every_warning_is_documented() {
+fn every_code_is_documented() {
     let documented = std::fs::read_to_string("docs/policy.md").unwrap();
-    for code in 101..=110 {
-        assert!(documented.contains(&format!("| W{code} |")), "W{code} has no row in docs/policy.md");
+    let source = std::fs::read_to_string("src/config/diagnostics.rs").unwrap();
+    let codes = source.split('"').filter(|text| {
+        text.len() == 4 && text.starts_with(['C', 'W']) && text[1..].bytes().all(|byte| byte.is_ascii_digit())
+    });
+    let mut count = 0;
+    for code in codes {
+        count += 1;
+        assert!(documented.contains(&format!("| {code} |")), "{code} has no row in docs/policy.md");
     }
+    assert!(count > 16, "{count}");
+}
+
+/// A warning is placed at the part it is about, and silenced there.
+#[test]
+fn a_warning_stands_and_is_silenced_where_its_part_is_written() {
+    let config = |sign_in: &str, above: &str| {
+        file(
+            ".yaml",
+            &format!(
+                "stytch: {{ project_id: project-test-1, secret: {{ env: S }} }}
+listeners: [ {{ address: 127.0.0.1:8080 }} ]
+upstreams: {{ app: {{ url: 'http://127.0.0.1:3000' }} }}
+{sign_in}
+routes:
+  - name: administration
+    match: {{ path: /administration/** }}
+    require:
+      all:
+        - role: a
+        {above}
+        - factor: {{ type: totp }}
+        - client_ip: [0.0.0.0/2, 64.0.0.0/2, 192.0.2.0/24]
+    shadow: {{ all: [ {{ role: b }}, {{ not: {{ role: b }} }} ] }}
+"
+            ),
+        )
+    };
+    let warnings = |config: &tempfile::NamedTempFile| {
+        let args = ["check", "-c", path(config), "--without-secrets", "--format", "json"];
+        let told: Value = serde_json::from_slice(&portcullis(&args).stdout).unwrap();
+        let told = told.as_array().unwrap().iter();
+        told.map(|warning| {
+            format!("{} {}", warning["code"].as_str().unwrap(), warning["path"].as_str().unwrap())
+        })
+        .collect::<Vec<_>>()
+    };
+    let all = warnings(&config("", "# nothing"));
+    assert_eq!(
+        all,
+        ["W106 routes[0].require.all[1]", "W104 routes[0].require.all[2]", "W107 routes[0].shadow"]
+    );
+    assert_eq!(warnings(&config("", "# allow W106: theirs is a hardware key")), all[1..]);
+    let behind_tls = "sign_in: { url: 'https://login.example.com/' }";
+    assert!(warnings(&config(behind_tls, "")).iter().any(|warning| warning.starts_with("W110")));
+    let told = "sign_in: { url: 'https://login.example.com/', scheme: https }";
+    assert!(!warnings(&config(told, "")).iter().any(|warning| warning.starts_with("W110")));
+}
+
+/// What brings people to `explain` is told there, and nowhere else.
+#[test]
+fn explain_says_why_a_credential_is_none_and_what_is_wrong_with_a_file() {
+    let list = file(".json", r#"{ "foo": [] }"#);
+    let other = file(
+        ".json",
+        r#"{ "member_sessions": [{ "organization_id": "organization-1", "member_id": "member-2" }] }"#,
+    );
+    let explain = |more: &[&str]| {
+        let args = [&["explain", "-c", PORTAL, "--url", "https://acme.portal.example.com/"], more].concat();
+        let ran = portcullis(&args);
+        assert_eq!(ran.status.code(), Some(1), "{}", out(&ran));
+        String::from_utf8_lossy(&ran.stderr).into_owned()
+    };
+    assert!(explain(&["--sessions", path(&list)]).contains("--member ORG/MEMBER"));
+    let of = ["--member", "organization-1/member-1", "--sessions"];
+    assert!(explain(&[&of[..], &[path(&list)]].concat()).contains("holds no `member_sessions`"));
+    assert!(explain(&[&of[..], &[path(&other)]].concat()).contains("sessions of `organization-1/member-2`"));
 }
 
 #[test]
@@ -266,6 +368,12 @@ async fn the_admin_api_explains_and_counts_nothing() {
     assert_eq!((&told["decision"], &told["route"]["name"]), (&json!("allow"), &json!("admin")));
     assert!(told["headers"].as_array().unwrap().iter().any(|header| header[0] == "x-auth-roles"));
     assert_eq!(explain(json!({ "url": "/admin" })).await.status, 400);
+    let misspelt = explain(json!({ "url": "https://any.example/", "membr": "acme/x" })).await;
+    assert!(misspelt.text().contains("unknown field `membr`"), "{}", misspelt.text());
+    let stranger = format!("{}AAAA", &jwt[..jwt.len() - 4]);
+    let told = explain(json!({ "url": "https://any.example/", "credential": stranger })).await.json();
+    assert_eq!(told["refusal"]["reason"], "credential_invalid");
+    assert_eq!(told["detail"], "the signature does not verify");
     assert_eq!(
         explain(json!({ "url": "https://a/%5c" })).await.json()["refusal"]["reason"],
         "path_ambiguous"
