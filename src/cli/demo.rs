@@ -151,6 +151,25 @@ fn introduce(places: &Places, emulator: &Emulator, exported: Option<&Path>) {
         format!("curl -i {gateway}/admin -b stytch_session={}", token("STALE_FACTOR")),
     );
     show(
+        "403: the viewer's roles do not grant writing reports (RBAC); the administrator's would",
+        format!("curl -i {gateway}/publish -b stytch_session={}", token("VIEWER")),
+    );
+    show(
+        "403: the path names another organization than the session's; /tenants/acme would do",
+        format!("curl -i {gateway}/tenants/globex/ -b stytch_session={}", token("ADMIN")),
+    );
+    show(
+        "allowed: a machine with the scope, told apart from people in x-auth-kind",
+        format!(
+            "curl -s {gateway}/ingest -H \"Authorization: Bearer $(curl -s -X POST {api}/_emulator/machine-token -d '{{}}' | \
+             sed 's/.*\"access_token\": *\"\\([^\"]*\\)\".*/\\1/')\""
+        ),
+    );
+    show(
+        "the keys of x-auth-assertion, which the echo origin received with the requests above",
+        format!("curl -s {gateway}/.portcullis/jwks.json"),
+    );
+    show(
         "revoke the viewer's session at the API, then ask again: refused within 5 s on /reports (max_staleness: 5s)",
         format!(
             "curl -s {gateway}/reports -b stytch_session={token} | head -3\n\

@@ -10,8 +10,9 @@ mod proxy;
 mod refusal;
 mod settings;
 mod sign_in;
+mod template;
 
 pub use own::refused_at_the_door;
 pub use proxy::{FrameTracker, Origins, ProxyDoor};
-pub use refusal::try_page;
 pub use settings::{CorsSettings, ProxySettings, RefusalSettings, SignInSettings, SignOutSettings};
+pub use template::try_page;

@@ -20,7 +20,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; \
                            frame-ancestors 'none'; base-uri 'none'";
 const BUILT_IN: &str = include_str!("refusal.html");
-const TEMPLATE: &str = "page.html";
+pub(super) const TEMPLATE: &str = "page.html";
 
 /// How refusals are told. Built once.
 pub(super) struct Refusals {
@@ -278,28 +278,6 @@ fn heading(reason: Reason) -> &'static str {
         (Remedy::ChangeRequest, StatusCode::FORBIDDEN) => "This is not open to you",
         (Remedy::ChangeRequest, _) => "This request cannot be answered",
     }
-}
-
-/// Whether a template makes a page of everything a refusal may hold; what is wrong with it if not.
-pub fn try_page(template: &str) -> Result<(), String> {
-    let tell = |error: minijinja::Error| {
-        let line = error.line().map_or_else(String::new, |line| format!(" in line {line}"));
-        format!("{}{line}", error.detail().map_or_else(|| error.kind().to_string(), str::to_owned))
-    };
-    let mut templates = Environment::new();
-    templates.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
-    templates.add_template(TEMPLATE, template).map_err(tell)?;
-    let template = templates.get_template(TEMPLATE).map_err(tell)?;
-    for (unmet, sign_in) in
-        [(Vec::new(), None), (vec!["role `x`".to_owned()], Some("https://login.example.com/"))]
-    {
-        let values = context! {
-            status => 403, reason => "role_missing", title => "a role is missing", heading => "x", message => "x",
-            request_id => "x", unmet => unmet, sign_in => sign_in, sign_in_label => "Sign in",
-        };
-        template.render(values).map_err(tell)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

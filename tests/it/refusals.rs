@@ -163,6 +163,18 @@ async fn a_page_of_ones_own_takes_the_place_of_the_built_in_one() {
     assert!(answer.header("content-security-policy").starts_with("default-src 'none'"));
 }
 
+#[test]
+fn a_page_that_cannot_be_made_says_what_is_wrong_with_it() {
+    for (template, complaint) in [
+        ("{{ headng }}", "there is no `headng`; there are `status`"),
+        ("{{ heading", "in line 1"),
+        ("{% for part in unmet %}{{ part }}{% endfor %}{{ sign_in or reason }}", ""),
+    ] {
+        let found = portcullis::doors::try_page(template).err().unwrap_or_default();
+        assert!(found.contains(complaint) && found.is_empty() == complaint.is_empty(), "{template}: {found}");
+    }
+}
+
 #[tokio::test]
 async fn a_directory_that_is_down_is_a_page_too() {
     let world = World::with(APPLICATION, &[]).await;
