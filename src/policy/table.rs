@@ -112,10 +112,14 @@ impl RouteTable {
             .chain([&self.everywhere])
             .find_map(|places| Some((places, places.best(path)?)))
             .ok_or(RouteMiss::NotFound)?;
+        if best.route.matches.takes(method) {
+            return Ok(&best.route);
+        }
         // Of two routes of one pattern only one may cover the path, where the other minds case.
         let same_place = || {
-            let covering = places.for_path(path).filter(|entry| entry.covers(path));
-            covering.filter(|entry| entry.host == best.host && entry.path == best.path)
+            let of_pattern =
+                places.for_path(path).filter(|entry| entry.host == best.host && entry.path == best.path);
+            of_pattern.filter(|entry| entry.covers(path))
         };
         let takes = same_place().filter(|entry| entry.route.matches.takes(method));
         match takes.min_by_key(|entry| entry.order) {
