@@ -38,14 +38,17 @@ pub(super) struct CallerForm {
     sessions: Option<PathBuf>,
     /// Several sessions, any one of which may answer, as for a trusted identity.
     any_of: Vec<SessionForm>,
-    #[serde(flatten)]
-    session: SessionForm,
+    roles: Option<Vec<String>>,
+    factors: Vec<FactorForm>,
+    started_ago: Option<String>,
+    expires_in: Option<String>,
+    claims: Option<Value>,
 }
 
-/// One session.
+/// One session of several.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct SessionForm {
+#[serde(deny_unknown_fields, default)]
+struct SessionForm {
     /// Left out: not told.
     roles: Option<Vec<String>>,
     factors: Vec<FactorForm>,
@@ -103,14 +106,7 @@ impl CallerForm {
             organization: Some(self.member()?.organization_id),
             revoked: self.revoked,
         };
-        let has_session = self.sessions.is_some()
-            || !self.any_of.is_empty()
-            || self.session.roles.is_some()
-            || !self.session.factors.is_empty()
-            || self.session.claims.is_some();
-        if has_session && (self.machine.is_some() || self.app.is_some()) {
-            return Err("a machine or an app has no session, so no roles, factors or claims".to_owned());
-        }
+        self.check_what_fits()?;
         let hour = Duration::from_secs(3_600);
         let scopes = Scopes::parse(&self.scopes.join(" "));
         let client = |id: &str| ClientId::parse(id).map_err(|_| format!("`{id}` is no client id"));
@@ -151,6 +147,37 @@ impl CallerForm {
         Ok(KnownCaller { principal: Some(principal), sessions, facts })
     }
 
+    /// What says nothing of a caller of its kind would be there for nothing.
+    fn check_what_fits(&self) -> Result<(), String> {
+        let own_session = self.roles.is_some()
+            || !self.factors.is_empty()
+            || self.started_ago.is_some()
+            || self.expires_in.is_some()
+            || self.claims.is_some();
+        let has_session = own_session || self.sessions.is_some() || !self.any_of.is_empty();
+        let named = self.member.is_some() || self.organization.is_some() || self.organization_roles.is_some();
+        let is_token = self.machine.is_some() || self.app.is_some();
+        for (is_wrong, why) in [
+            (has_session && is_token, "a machine or an app has no session, so no roles, factors or claims"),
+            (named && self.machine.is_some(), "a machine has no organization and is no member"),
+            (
+                self.revoked && self.app.is_none(),
+                "`revoked` is for apps; a session that was ended is not listed",
+            ),
+            (!self.scopes.is_empty() && !is_token, "a member has roles and no scopes"),
+            (own_session && !self.any_of.is_empty(), "beside `any_of` nothing is told of one session"),
+            (
+                (own_session || !self.any_of.is_empty()) && self.sessions.is_some(),
+                "`sessions` tells of them all",
+            ),
+        ] {
+            if is_wrong {
+                return Err(why.to_owned());
+            }
+        }
+        Ok(())
+    }
+
     fn member(&self) -> Result<MemberRef, String> {
         let organization = self.organization.as_deref().unwrap_or("organization-1");
         let member = self.member.as_deref().unwrap_or("member-1");
@@ -168,7 +195,14 @@ impl CallerForm {
             return std::fs::read(&path)
                 .map_err(|error| format!("`{}` cannot be read: {error}", path.display()));
         }
-        let forms = if self.any_of.is_empty() { std::slice::from_ref(&self.session) } else { &self.any_of };
+        let own = SessionForm {
+            roles: self.roles.clone(),
+            factors: self.factors.clone(),
+            started_ago: self.started_ago.clone(),
+            expires_in: self.expires_in.clone(),
+            claims: self.claims.clone(),
+        };
+        let forms = if self.any_of.is_empty() { std::slice::from_ref(&own) } else { &self.any_of };
         let mut sessions = Vec::new();
         for (index, form) in forms.iter().enumerate() {
             let started = span(form.started_ago.as_deref(), Duration::from_secs(60))?;

@@ -113,10 +113,13 @@ async fn run_file(
     let engine = build_to_explain(config, explained).await.map_err(fail)?;
     let engine = engine.ok_or_else(|| fail("the engine could not be built"))?;
     let callers = cases.callers;
-    let injected: Vec<&str> = config.headers.headers.iter().map(|header| header.name.as_str()).collect();
+    let assertion = config.headers.assertion.iter().map(|assertion| assertion.header.as_str());
+    let headers = config.headers.headers.iter().map(|header| header.name.as_str());
+    let injected: Vec<&str> = headers.chain(assertion).collect();
     let mut all = Vec::new();
     for case in cases.cases {
-        if let Some(unknown) = case.headers().find(|name| !injected.contains(name)) {
+        let is_injected = |name: &str| injected.iter().any(|known| known.eq_ignore_ascii_case(name));
+        if let Some(unknown) = case.headers().find(|name| !is_injected(name)) {
             let hint = did_you_mean(unknown, injected.iter().copied()).unwrap_or_default();
             return Err(fail(format!(
                 "`{}`, case `{}`: the configuration injects no header `{unknown}`; {hint}",

@@ -30,11 +30,23 @@ pub(super) fn lint(config: &Config) -> Vec<Problem> {
         found.extend(public_shadow(route, &places, &path));
         found.extend(unreachable(route, &places, &path));
         if let Access::Require(requirement) = &route.access {
-            found.extend(ageless_factor(route, requirement, &path.key("require")));
+            // Its parts stand elsewhere than they were written if a shadow was among them.
+            let as_written = route.shadow.is_none();
+            let warning = ageless_factor(route, requirement, &path.key("require"));
+            found.extend(warning.map(|warning| match as_written {
+                true => warning,
+                false => Problem { path: path.key("require"), ..warning },
+            }));
         }
+        // A shadow among the parts of what is required is all of that and more; what was said of it is not said again.
+        let (mut is_wide, mut is_impossible) = (false, false);
         for (requirement, key) in asked(route) {
-            found.extend(wide_network(requirement, &path.key(key)));
-            if let Some(why) = contradiction(requirement, &route.matches.hosts) {
+            let wide = wide_network(requirement, &path.key(key)).filter(|_| !is_wide);
+            is_wide |= wide.is_some();
+            found.extend(wide);
+            let why = contradiction(requirement, &route.matches.hosts).filter(|_| !is_impossible);
+            is_impossible |= why.is_some();
+            if let Some(why) = why {
                 let what = if key == "shadow" { "tries" } else { "requires" };
                 let message = format!("nobody can meet what route `{}` {what}: {why}", route.name);
                 let hint = "`portcullis explain` shows each part";
@@ -279,8 +291,9 @@ fn leaves<'a>(requirement: &'a Requirement, path: &Path) -> Vec<(&'a Requirement
         Requirement::Not(_) => Vec::new(),
         Requirement::All(parts) => of_parts(parts, "all"),
         Requirement::Any(parts) => of_parts(parts, "any"),
-        Requirement::Named { name, requirement } => {
-            leaves(requirement, &Path::default().key("requirements").key(name))
+        // Where it is used: there it is looked at, and silenced.
+        Requirement::Named { requirement, .. } => {
+            leaves(requirement, path).into_iter().map(|(leaf, _)| (leaf, path.clone())).collect()
         }
         leaf => vec![(leaf, path.clone())],
     }

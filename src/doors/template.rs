@@ -21,7 +21,8 @@ pub fn try_page(template: &str) -> Result<(), String> {
     templates.add_template(TEMPLATE, template).map_err(tell)?;
     let template = templates.get_template(TEMPLATE).map_err(tell)?;
     let mut unknown: Vec<String> = template.undeclared_variables(false).into_iter().collect();
-    unknown.retain(|name| !VARIABLES.contains(&name.as_str()));
+    let functions: Vec<String> = templates.globals().map(|(name, _)| name.to_owned()).collect();
+    unknown.retain(|name| !VARIABLES.contains(&name.as_str()) && !functions.contains(name));
     unknown.sort_unstable();
     if !unknown.is_empty() {
         return Err(format!(

@@ -24,6 +24,8 @@ use crate::policy::{Caller, IdentityAttribute};
 
 /// Assertions kept, one per caller, audience and key.
 const MAX_KEPT: u64 = 100_000;
+/// Keys of former settings that stay known.
+const MAX_LEFT_BEHIND: usize = 24;
 /// How far an origin's clock may be behind ours.
 const SKEW_SECONDS: i64 = 2;
 /// What an assertion tells besides who made it, for whom, of whom, and when.
@@ -160,12 +162,18 @@ impl Assertions {
         before.chain(ring.keys.iter().flatten()).map(|key| (key.id.clone(), Arc::clone(key))).collect()
     }
 
-    /// The keys that must stay known once other settings take over, each with its date.
+    /// The keys that must stay known once other settings take over, each once, with its date; the latest if there are many.
     fn left_behind(&self, now: Timestamp) -> Vec<(Arc<Key>, Timestamp)> {
         let until = now.saturating_add(self.settings.rotate_every).unwrap_or(now);
         let ring = self.ring_at(now);
         let own = ring.keys.iter().flatten().map(|key| (Arc::clone(key), until));
-        self.before.iter().filter(|(_, until)| now < *until).cloned().chain(own).collect()
+        let mut left: Vec<(Arc<Key>, Timestamp)> = own.collect();
+        for (key, until) in self.before.iter().filter(|(_, until)| now < *until) {
+            if left.len() < MAX_LEFT_BEHIND && left.iter().all(|(known, _)| known.id != key.id) {
+                left.push((Arc::clone(key), *until));
+            }
+        }
+        left
     }
 
     /// How long the key set may be kept by whoever reads it.

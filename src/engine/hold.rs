@@ -190,8 +190,12 @@ impl Engine {
             self.sources.apps.introspect(token, freshness, self.clock.now()).wait().await.map_err(refused)
         };
         let mut introspection = match ask().await {
-            // What is only tried on the route fails nobody.
-            Err(_) if !takes => unasked,
+            // What is only tried on the route fails nobody, and comes to nothing.
+            Err(_) if !takes => {
+                let decision = self.settle(route, Presented::App(token, &unasked), place, course);
+                course.shadow = None;
+                return Ok(decision);
+            }
             asked => asked?,
         };
         let mut narrowed = introspection.narrow(token);

@@ -152,7 +152,7 @@ fn impossible(requirement: &Requirement, hosts: &[HostPattern]) -> Option<String
         Requirement::Factor(factor) if none(factor.max_age) => {
             Some(format!("{requirement}: no factor is that fresh"))
         }
-        Requirement::Factor(factor) if factor.example().is_none() => {
+        Requirement::Factor(factor) if factor.examples().is_empty() => {
             Some(format!("{requirement}: there is no such factor"))
         }
         Requirement::Mfa { max_age } if none(*max_age) => {
@@ -318,6 +318,8 @@ mod tests {
             ("a factor there is not", factor("totp", Some("sms"), None), true),
             ("a password of a connection", factor("password", None, Some("saml-1")), true),
             ("one of a kind nobody knows", factor("retina", Some("camera"), None), false),
+            ("one of a kind nobody knows, of a connection", factor("retina", None, Some("saml-1")), false),
+            ("one that says little of how it came", factor("signature_challenge", None, None), false),
             ("one that is never asked for", factor("impersonated", None, None), false),
             ("nobody with a session", not(Authenticated), true),
             ("nobody with a session but a machine", All(vec![not(Authenticated), machine()]), false),

@@ -12,6 +12,7 @@ mod organization;
 mod overlap;
 mod path;
 mod pattern;
+mod proof;
 mod rbac;
 mod reason;
 mod requirement;

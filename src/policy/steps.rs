@@ -8,81 +8,98 @@ use std::time::Duration;
 use super::evaluate::{Case, evaluate, has_category};
 use super::organization::Naming;
 use super::requirement::FactorRequirement;
-use super::{Challenge, Reason, Requirement, Subject, Truth};
+use super::{Challenge, Reason, Remedy, Requirement, Subject, Truth};
 use crate::identity::Now;
-use crate::session::{DeliveryMethod, Factor, FactorCategory, FactorKind, MemberSession};
+use crate::session::{Factor, FactorCategory, MemberSession};
+
+/// The most ways to meet a requirement that are tried.
+const MAX_WAYS: usize = 128;
 
 /// Why an unmet requirement refuses: a challenge if meeting it would lead to an allow, else what forbids (invariant 10).
 pub(super) fn refusal_of(requirement: &Requirement, case: Case<'_>) -> (Reason, Option<Challenge>) {
-    if let Subject::Member(session) = case.subject
-        && let Some(wanted) = steps_to_meet(requirement, case).filter(|wanted| !wanted.is_empty())
-    {
-        let stepped_up =
-            wanted.iter().fold((**session).clone(), |session, step| step.take(session, case.now));
-        let stepped_up = Subject::Member(Arc::new(stepped_up));
-        if evaluate(requirement, Case { subject: &stepped_up, ..case }).is_true() {
-            let reason = wanted.iter().map(|step| step.reason(session)).max_by_key(|reason| reason.rank());
-            return (reason.unwrap_or(Reason::RequirementNotMet), Some(Challenge::for_steps(&wanted)));
+    if let Subject::Member(session) = case.subject {
+        let mut ways = ways_to_meet(requirement, case);
+        ways.sort_by_key(Vec::len);
+        let leads_in = |way: &&Vec<Step<'_>>| {
+            let taken = way.iter().fold((**session).clone(), |session, step| step.take(session, case.now));
+            let subject = &Subject::Member(Arc::new(taken));
+            !way.is_empty() && evaluate(requirement, Case { subject, ..case }).is_true()
+        };
+        if let Some(way) = ways.iter().find(leads_in) {
+            let reason = way.iter().map(|step| step.reason(session)).max_by_key(|reason| reason.rank());
+            return (reason.unwrap_or(Reason::RequirementNotMet), Some(Challenge::for_steps(way)));
         }
     }
     (forbidding(requirement, case).unwrap_or(Reason::RequirementNotMet), None)
 }
 
 /// Something the caller can do about a refusal: prove a factor now, or sign in anew.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum Step<'a> {
-    Factor(&'a FactorRequirement),
-    Mfa(Option<Duration>),
+    /// What is asked, and one factor that would do.
+    Factor(&'a FactorRequirement, Factor),
+    Mfa(Option<Duration>, Vec<Factor>),
     SignInAnew(Duration),
 }
 
-/// The steps that would meet `requirement`: none if it is met, `None` if no step can.
-fn steps_to_meet<'a>(requirement: &'a Requirement, case: Case<'_>) -> Option<Vec<Step<'a>>> {
+/// Steps that would meet each part of `requirement`, in every way there is to take them: an empty way if it is met, no way
+/// if no step helps. Whether the parts that ask for no step then still hold is for the evaluation to say.
+fn ways_to_meet<'a>(requirement: &'a Requirement, case: Case<'_>) -> Vec<Vec<Step<'a>>> {
     if evaluate(requirement, case).is_true() {
-        return Some(Vec::new());
+        return vec![Vec::new()];
     }
     match requirement {
-        Requirement::Factor(wanted) => wanted.to_prove().map(|_| vec![Step::Factor(wanted)]),
-        Requirement::Mfa { max_age } => Some(vec![Step::Mfa(*max_age)]),
-        Requirement::SessionAge { max } => Some(vec![Step::SignInAnew(*max)]),
+        Requirement::Factor(wanted) => {
+            wanted.provable().into_iter().map(|factor| vec![Step::Factor(wanted, factor)]).collect()
+        }
+        Requirement::Mfa { max_age } => ways_to_mfa(*max_age, case),
+        Requirement::SessionAge { max } => vec![vec![Step::SignInAnew(*max)]],
         Requirement::All(parts) => {
-            let steps: Option<Vec<_>> = parts.iter().map(|part| steps_to_meet(part, case)).collect();
-            steps.map(|steps| steps.concat())
+            let mut ways = vec![Vec::new()];
+            for part in parts {
+                let of_part = ways_to_meet(part, case);
+                let joined = ways.iter().flat_map(|way: &Vec<Step<'a>>| {
+                    of_part.iter().map(move |more| [way.as_slice(), more.as_slice()].concat())
+                });
+                ways = joined.take(MAX_WAYS).collect();
+                if ways.is_empty() {
+                    break;
+                }
+            }
+            ways
         }
         Requirement::Any(parts) => {
-            parts.iter().filter_map(|part| steps_to_meet(part, case)).min_by_key(Vec::len)
+            let mut ways: Vec<_> = parts.iter().flat_map(|part| ways_to_meet(part, case)).collect();
+            ways.sort_by_key(Vec::len);
+            ways.truncate(MAX_WAYS);
+            ways
         }
-        Requirement::Named { requirement, .. } => steps_to_meet(requirement, case),
-        _ => None,
+        Requirement::Named { requirement, .. } => ways_to_meet(requirement, case),
+        _ => Vec::new(),
     }
+}
+
+fn ways_to_mfa<'a>(max_age: Option<Duration>, case: Case<'_>) -> Vec<Vec<Step<'a>>> {
+    let of = |category| FactorRequirement::of_category(category).provable();
+    let has_primary = case.subject.session().is_some_and(|session| {
+        session.factors.iter().any(|factor| factor.category() == FactorCategory::Primary)
+    });
+    let first: Vec<Option<Factor>> =
+        if has_primary { vec![None] } else { of(FactorCategory::Primary).into_iter().map(Some).collect() };
+    let second = of(FactorCategory::Secondary);
+    let pairs = second.iter().flat_map(|second| {
+        first.iter().map(move |first| first.iter().chain([second]).cloned().collect::<Vec<_>>())
+    });
+    pairs.map(|factors| vec![Step::Mfa(max_age, factors)]).collect()
 }
 
 impl Step<'_> {
     /// The session as it would be once the step was taken.
     fn take(&self, mut session: MemberSession, now: Now) -> MemberSession {
-        let proven = |kind, delivery: &str| Factor {
-            kind,
-            delivery: DeliveryMethod::new(delivery),
-            last_authenticated_at: Some(now.wall),
-            connection_id: None,
-            email: None,
-            impersonator: None,
-        };
+        let proven = |factor: &Factor| Factor { last_authenticated_at: Some(now.wall), ..factor.clone() };
         match self {
-            Step::Factor(wanted) => {
-                let proven = wanted.to_prove();
-                session
-                    .factors
-                    .extend(proven.map(|factor| Factor { last_authenticated_at: Some(now.wall), ..factor }));
-            }
-            Step::Mfa(_) => {
-                let has_primary =
-                    session.factors.iter().any(|factor| factor.category() == FactorCategory::Primary);
-                if !has_primary {
-                    session.factors.push(proven(FactorKind::Password, "knowledge"));
-                }
-                session.factors.push(proven(FactorKind::Totp, "authenticator_app"));
-            }
+            Step::Factor(_, factor) => session.factors.push(proven(factor)),
+            Step::Mfa(_, factors) => session.factors.extend(factors.iter().map(proven)),
             Step::SignInAnew(_) => session.started_at = Some(now.wall),
         }
         session
@@ -90,13 +107,13 @@ impl Step<'_> {
 
     fn reason(&self, session: &MemberSession) -> Reason {
         match self {
-            Step::Factor(wanted)
+            Step::Factor(wanted, _)
                 if session.factors.iter().any(|factor| wanted.is_kind_of(factor).is_true()) =>
             {
                 Reason::FactorStale
             }
-            Step::Factor(_) => Reason::FactorMissing,
-            Step::Mfa(_) => {
+            Step::Factor(..) => Reason::FactorMissing,
+            Step::Mfa(..) => {
                 let has = |category| {
                     session.factors.iter().any(|factor| has_category(factor, category) == Truth::True)
                 };
@@ -112,22 +129,22 @@ impl Step<'_> {
 
     pub(super) fn max_age(&self) -> Option<Duration> {
         match self {
-            Step::Factor(wanted) => wanted.max_age,
-            Step::Mfa(max_age) => *max_age,
+            Step::Factor(wanted, _) => wanted.max_age,
+            Step::Mfa(max_age, _) => *max_age,
             Step::SignInAnew(max) => Some(*max),
         }
     }
 
     pub(super) fn acr_value(&self) -> Option<String> {
         match self {
-            Step::Factor(wanted) => Some(match (&wanted.kind, wanted.category, &wanted.delivery) {
+            Step::Factor(wanted, _) => Some(match (&wanted.kind, wanted.category, &wanted.delivery) {
                 (Some(kind), _, _) => format!("urn:portcullis:factor:{}", kind.name()),
                 (None, Some(category), _) => format!("urn:portcullis:factor:{}", category.name()),
                 (None, None, Some(delivery)) => format!("urn:portcullis:delivery:{}", delivery.name()),
                 // Connections are those of single sign-on.
                 (None, None, None) => "urn:portcullis:factor:sso".to_owned(),
             }),
-            Step::Mfa(_) => Some("urn:portcullis:mfa".to_owned()),
+            Step::Mfa(..) => Some("urn:portcullis:mfa".to_owned()),
             Step::SignInAnew(_) => None,
         }
     }
@@ -156,42 +173,6 @@ pub(super) fn unmet(requirement: &Requirement, case: Case<'_>) -> Vec<String> {
     found
 }
 
-impl FactorRequirement {
-    /// A factor that would meet the requirement, its age apart, if there is such a factor at all.
-    pub(super) fn example(&self) -> Option<Factor> {
-        let kinds: Vec<FactorKind> = match &self.kind {
-            Some(kind) => vec![kind.clone()],
-            None => FactorKind::known_names().map(FactorKind::from_name).collect(),
-        };
-        let deliveries: Vec<DeliveryMethod> = match &self.delivery {
-            Some(delivery) => vec![delivery.clone()],
-            // Of a kind nobody knows it is not known either how it is delivered.
-            None => DeliveryMethod::known_names().chain(["proven_now"]).map(DeliveryMethod::new).collect(),
-        };
-        kinds.iter().find_map(|kind| {
-            if self.connection_id.is_some() && *kind != FactorKind::Sso {
-                return None;
-            }
-            let fitting = deliveries.iter().filter(|delivery| kind.is_delivered_by(delivery));
-            let mut factors = fitting.map(|delivery| Factor {
-                kind: kind.clone(),
-                delivery: delivery.clone(),
-                last_authenticated_at: None,
-                connection_id: self.connection_id.clone(),
-                email: None,
-                impersonator: None,
-            });
-            factors.find(|factor| self.is_kind_of(factor).is_true())
-        })
-    }
-
-    /// What a caller could be asked to prove; impersonation and imports are not.
-    fn to_prove(&self) -> Option<Factor> {
-        let not_asked = [FactorKind::Impersonated, FactorKind::Imported];
-        self.example().filter(|factor| !not_asked.contains(&factor.kind))
-    }
-}
-
 /// The highest-ranked reason among the parts that are not met and that no step can meet.
 ///
 /// Where every part must hold, one that is known not to outranks any that cannot be known: it forbids whatever they are.
@@ -208,8 +189,13 @@ fn forbidding(requirement: &Requirement, case: Case<'_>) -> Option<Reason> {
         (Requirement::All(parts), _) => {
             let hard = |part: &&Requirement| evaluate(part, case) == Truth::False && !can_be_met(part, case);
             let hard = parts.iter().filter(hard).filter_map(|part| forbidding(part, case));
+            let is_known = |reason: &Reason| {
+                reason.remedy() != Remedy::Retry
+                    && !matches!(reason, Reason::EvidenceUnknown | Reason::PathAmbiguous)
+            };
             // Where steps would meet whatever is not met, what stands in the way is what is not known.
-            hard.max_by_key(|reason| reason.rank()).or_else(|| of_parts(parts, Some(Truth::Unknown)))
+            hard.max_by_key(|reason| (is_known(reason), reason.rank()))
+                .or_else(|| of_parts(parts, Some(Truth::Unknown)))
         }
         (Requirement::Any(parts), _) => of_parts(parts, None),
         (Requirement::Named { requirement, .. }, _) => forbidding(requirement, case),
@@ -238,7 +224,7 @@ fn forbidding(requirement: &Requirement, case: Case<'_>) -> Option<Reason> {
 
 /// Whether the caller could meet an unmet part by a step.
 fn can_be_met(requirement: &Requirement, case: Case<'_>) -> bool {
-    matches!(case.subject, Subject::Member(_)) && steps_to_meet(requirement, case).is_some()
+    matches!(case.subject, Subject::Member(_)) && !ways_to_meet(requirement, case).is_empty()
 }
 
 /// Why it is not known whether `requirement` holds, down to the parts, those under `not` too: what could not be looked up

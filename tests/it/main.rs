@@ -45,3 +45,4 @@ mod svix;
 mod tenants;
 mod tidy;
 mod tunnels;
+mod warnings;

@@ -1,4 +1,4 @@
-//! What a policy is tried with before anybody meets it: `explain`, `test`, and the warnings of `check`.
+//! What a policy is tried with before anybody meets it: `explain` and `test`.
 
 use std::process::{Command, Output};
 
@@ -6,27 +6,26 @@ use serde_json::{Value, json};
 
 use crate::support::{ADMIN_TOKEN, Ask, World};
 
-const PORTAL: &str = "tests/it/cases/portal/portal.yaml";
+pub(crate) const PORTAL: &str = "tests/it/cases/portal/portal.yaml";
 const CASES: &str = "tests/it/cases/portal/cases.yaml";
-const POOR: &str = "tests/it/cases/portal/poor.yaml";
-const RBAC: &str = "tests/it/cases/portal/rbac.json";
+pub(crate) const RBAC: &str = "tests/it/cases/portal/rbac.json";
 
-fn portcullis(args: &[&str]) -> Output {
+pub(crate) fn portcullis(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     command.args(args).env("NO_COLOR", "1").env_remove("PORTCULLIS_CONFIG").output().unwrap()
 }
 
-fn out(output: &Output) -> String {
+pub(crate) fn out(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn file(ending: &str, content: &str) -> tempfile::NamedTempFile {
+pub(crate) fn file(ending: &str, content: &str) -> tempfile::NamedTempFile {
     let file = tempfile::Builder::new().suffix(ending).tempfile().unwrap();
     std::fs::write(file.path(), content).unwrap();
     file
 }
 
-fn path(file: &tempfile::NamedTempFile) -> &str {
+pub(crate) fn path(file: &tempfile::NamedTempFile) -> &str {
     file.path().to_str().unwrap()
 }
 
@@ -122,6 +121,18 @@ fn a_case_that_cannot_be_understood_is_an_error_with_its_place() {
             "has no session",
         ),
         (
+            "cases: [{ name: x, request: 'GET https://a/', as: { any_of: [{ rolez: [a] }] }, expect: allow }]",
+            "unknown field `rolez`",
+        ),
+        (
+            "cases: [{ name: x, request: 'GET https://a/', as: { machine: m, expires_in: 1s }, expect: allow }]",
+            "has no session",
+        ),
+        (
+            "cases: [{ name: x, request: 'GET https://a/', as: { scopes: [a] }, expect: allow }]",
+            "a member has roles and no scopes",
+        ),
+        (
             "cases: [{ name: x, request: 'GET https://a/', expect: allow }, { name: x, request: 'GET https://b/', expect: allow }]",
             "two cases are called `x`",
         ),
@@ -134,107 +145,6 @@ fn a_case_that_cannot_be_understood_is_an_error_with_its_place() {
     }
 }
 
-/// Must show 3: every warning, and none where it is allowed.
-#[test]
-fn check_asks_what_a_reviewer_would() {
-    let warnings = |file: &str| -> Vec<(String, u64)> {
-        let args = ["check", "-c", file, "--without-secrets", "--rbac", RBAC, "--format", "json"];
-        let told: Value = serde_json::from_slice(&portcullis(&args).stdout).unwrap();
-        let told = told.as_array().unwrap().iter();
-        told.map(|warning| (warning["code"].as_str().unwrap().to_owned(), warning["line"].as_u64().unwrap()))
-            .collect()
-    };
-    assert_eq!(warnings(PORTAL), []);
-    let found = warnings(POOR);
-    let mut codes: Vec<&str> = found.iter().map(|(code, _)| code.as_str()).collect();
-    codes.sort_unstable();
-    assert_eq!(
-        codes,
-        [
-            "W101", "W102", "W102", "W103", "W103", "W104", "W104", "W105", "W105", "W106", "W107", "W108",
-            "W109"
-        ]
-    );
-    // Without the comments that allow them there are more.
-    let bare = |name: &str| std::fs::read_to_string(name).unwrap().replace("# allow ", "# ");
-    assert_eq!(warnings(path(&file(".yaml", &bare(POOR)))).len(), found.len() + 1);
-    assert_eq!(
-        warnings(path(&file(".yaml", &bare(PORTAL))))
-            .iter()
-            .map(|(code, _)| code.as_str())
-            .collect::<Vec<_>>(),
-        ["W101"]
-    );
-
-    let lenient = portcullis(&["check", "-c", POOR, "--without-secrets"]);
-    assert!(lenient.status.success());
-    let strict = portcullis(&["check", "-c", POOR, "--without-secrets", "--strict"]);
-    assert_eq!(strict.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&strict.stderr).contains("warning[W101]: public route `open`"));
-    assert!(String::from_utf8_lossy(&strict.stderr).contains("11 warnings"));
-}
-
-#[test]
-fn every_code_is_documented() {
-    let documented = std::fs::read_to_string("docs/policy.md").unwrap();
-    let source = std::fs::read_to_string("src/config/diagnostics.rs").unwrap();
-    let codes = source.split('"').filter(|text| {
-        text.len() == 4 && text.starts_with(['C', 'W']) && text[1..].bytes().all(|byte| byte.is_ascii_digit())
-    });
-    let mut count = 0;
-    for code in codes {
-        count += 1;
-        assert!(documented.contains(&format!("| {code} |")), "{code} has no row in docs/policy.md");
-    }
-    assert!(count > 16, "{count}");
-}
-
-/// A warning is placed at the part it is about, and silenced there.
-#[test]
-fn a_warning_stands_and_is_silenced_where_its_part_is_written() {
-    let config = |sign_in: &str, above: &str| {
-        file(
-            ".yaml",
-            &format!(
-                "stytch: {{ project_id: project-test-1, secret: {{ env: S }} }}
-listeners: [ {{ address: 127.0.0.1:8080 }} ]
-upstreams: {{ app: {{ url: 'http://127.0.0.1:3000' }} }}
-{sign_in}
-routes:
-  - name: administration
-    match: {{ path: /administration/** }}
-    require:
-      all:
-        - role: a
-        {above}
-        - factor: {{ type: totp }}
-        - client_ip: [0.0.0.0/2, 64.0.0.0/2, 192.0.2.0/24]
-    shadow: {{ all: [ {{ role: b }}, {{ not: {{ role: b }} }} ] }}
-"
-            ),
-        )
-    };
-    let warnings = |config: &tempfile::NamedTempFile| {
-        let args = ["check", "-c", path(config), "--without-secrets", "--format", "json"];
-        let told: Value = serde_json::from_slice(&portcullis(&args).stdout).unwrap();
-        let told = told.as_array().unwrap().iter();
-        told.map(|warning| {
-            format!("{} {}", warning["code"].as_str().unwrap(), warning["path"].as_str().unwrap())
-        })
-        .collect::<Vec<_>>()
-    };
-    let all = warnings(&config("", "# nothing"));
-    assert_eq!(
-        all,
-        ["W106 routes[0].require.all[1]", "W104 routes[0].require.all[2]", "W107 routes[0].shadow"]
-    );
-    assert_eq!(warnings(&config("", "# allow W106: theirs is a hardware key")), all[1..]);
-    let behind_tls = "sign_in: { url: 'https://login.example.com/' }";
-    assert!(warnings(&config(behind_tls, "")).iter().any(|warning| warning.starts_with("W110")));
-    let told = "sign_in: { url: 'https://login.example.com/', scheme: https }";
-    assert!(!warnings(&config(told, "")).iter().any(|warning| warning.starts_with("W110")));
-}
-
 /// What brings people to `explain` is told there, and nowhere else.
 #[test]
 fn explain_says_why_a_credential_is_none_and_what_is_wrong_with_a_file() {
@@ -243,6 +153,10 @@ fn explain_says_why_a_credential_is_none_and_what_is_wrong_with_a_file() {
         ".json",
         r#"{ "member_sessions": [{ "organization_id": "organization-1", "member_id": "member-2" }] }"#,
     );
+    let nobody = file(".json", r#"{ "member_sessions": [] }"#);
+    let empty = ["explain", "-c", PORTAL, "--url", "https://acme.portal.example.com/", "--member"];
+    let empty = portcullis(&[&empty[..], &["organization-1/member-1", "--sessions", path(&nobody)]].concat());
+    assert!(out(&empty).contains("session_not_found"), "{}", out(&empty));
     let explain = |more: &[&str]| {
         let args = [&["explain", "-c", PORTAL, "--url", "https://acme.portal.example.com/"], more].concat();
         let ran = portcullis(&args);

@@ -192,9 +192,17 @@ impl Checker<'_> {
             let message = "a preset of nothing is `none`, alone";
             self.note(Code::Conflict, &path.key("preset"), message, None);
         }
+        let kind = format!("{prefix}kind");
+        if let Some(other) = headers
+            .iter()
+            .find(|header| header.name.as_str() == kind && header.attribute != IdentityAttribute::Kind)
+        {
+            let message = format!("`{}` tells members from machines and apps, and nothing else", other.name);
+            self.note(Code::Conflict, &path.key("headers"), message, None);
+        }
         // Whatever the names are, an app must not pass for the member it acts for.
         let tells_kind = headers.iter().any(|header| header.attribute == IdentityAttribute::Kind);
-        if let Ok(name) = HeaderName::try_from(format!("{prefix}kind"))
+        if let Ok(name) = HeaderName::try_from(kind)
             && (!none || !headers.is_empty())
             && !tells_kind
         {

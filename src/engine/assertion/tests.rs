@@ -140,6 +140,7 @@ fn keys_of_settings_before_stay_for_their_time_and_never_pile_up() {
         assertions = Arc::new(Assertions::succeeding(other, at(NOW + turn), Some(&assertions)).unwrap());
     }
     assert!(verified(&token, &assertions.key_set(at(NOW + 60))).is_some());
+    assert_eq!(assertions.before.len(), 9, "each of the three sets once, however often they took turns");
     assert_eq!(assertions.key_set(at(NOW + 3_700))["keys"].as_array().unwrap().len(), 3);
     assert!(verified(&token, &assertions.key_set(at(NOW + 3_700))).is_none());
     let next = settings(false, Some("a third secret of a deployment"));

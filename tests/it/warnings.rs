@@ -1,0 +1,111 @@
+//! What `check` asks about a configuration that can be run, where, and how it is silenced.
+
+use serde_json::Value;
+
+use crate::policy_tools::{PORTAL, RBAC, file, path, portcullis};
+
+const POOR: &str = "tests/it/cases/portal/poor.yaml";
+
+/// Must show 3: every warning, and none where it is allowed.
+#[test]
+fn check_asks_what_a_reviewer_would() {
+    let warnings = |file: &str| -> Vec<(String, u64)> {
+        let args = ["check", "-c", file, "--without-secrets", "--rbac", RBAC, "--format", "json"];
+        let told: Value = serde_json::from_slice(&portcullis(&args).stdout).unwrap();
+        let told = told.as_array().unwrap().iter();
+        told.map(|warning| (warning["code"].as_str().unwrap().to_owned(), warning["line"].as_u64().unwrap()))
+            .collect()
+    };
+    assert_eq!(warnings(PORTAL), []);
+    let found = warnings(POOR);
+    let mut codes: Vec<&str> = found.iter().map(|(code, _)| code.as_str()).collect();
+    codes.sort_unstable();
+    assert_eq!(
+        codes,
+        [
+            "W101", "W102", "W102", "W103", "W103", "W104", "W104", "W105", "W105", "W106", "W107", "W108",
+            "W109"
+        ]
+    );
+    // Without the comments that allow them there are more.
+    let bare = |name: &str| std::fs::read_to_string(name).unwrap().replace("# allow ", "# ");
+    assert_eq!(warnings(path(&file(".yaml", &bare(POOR)))).len(), found.len() + 1);
+    assert_eq!(
+        warnings(path(&file(".yaml", &bare(PORTAL))))
+            .iter()
+            .map(|(code, _)| code.as_str())
+            .collect::<Vec<_>>(),
+        ["W101"]
+    );
+
+    let lenient = portcullis(&["check", "-c", POOR, "--without-secrets"]);
+    assert!(lenient.status.success());
+    let strict = portcullis(&["check", "-c", POOR, "--without-secrets", "--strict"]);
+    assert_eq!(strict.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&strict.stderr).contains("warning[W101]: public route `open`"));
+    assert!(String::from_utf8_lossy(&strict.stderr).contains("11 warnings"));
+}
+
+#[test]
+fn every_code_is_documented() {
+    let documented = std::fs::read_to_string("docs/policy.md").unwrap();
+    let source = std::fs::read_to_string("src/config/diagnostics.rs").unwrap();
+    let codes = source.split('"').filter(|text| {
+        text.len() == 4 && text.starts_with(['C', 'W']) && text[1..].bytes().all(|byte| byte.is_ascii_digit())
+    });
+    let mut count = 0;
+    for code in codes {
+        count += 1;
+        assert!(documented.contains(&format!("| {code} |")), "{code} has no row in docs/policy.md");
+    }
+    assert!(count > 16, "{count}");
+}
+
+/// A warning is placed at the part it is about, and silenced there.
+#[test]
+fn a_warning_stands_and_is_silenced_where_its_part_is_written() {
+    let config = |sign_in: &str, above: &str| {
+        file(
+            ".yaml",
+            &format!(
+                "stytch: {{ project_id: project-test-1, secret: {{ env: S }} }}
+listeners: [ {{ address: 127.0.0.1:8080 }} ]
+upstreams: {{ app: {{ url: 'http://127.0.0.1:3000' }} }}
+{sign_in}
+routes:
+  - name: administration
+    match: {{ path: /administration/** }}
+    require:
+      all:
+        - role: a
+        {above}
+        - factor: {{ type: totp }}
+        - client_ip: [0.0.0.0/2, 64.0.0.0/2, 192.0.2.0/24]
+  - name: tried
+    match: {{ path: /tried/** }}
+    require: authenticated
+    shadow: {{ all: [ {{ role: b }}, {{ not: {{ role: b }} }} ] }}
+"
+            ),
+        )
+    };
+    let warnings = |config: &tempfile::NamedTempFile| {
+        let args = ["check", "-c", path(config), "--without-secrets", "--format", "json"];
+        let told: Value = serde_json::from_slice(&portcullis(&args).stdout).unwrap();
+        let told = told.as_array().unwrap().iter();
+        told.map(|warning| {
+            format!("{} {}", warning["code"].as_str().unwrap(), warning["path"].as_str().unwrap())
+        })
+        .collect::<Vec<_>>()
+    };
+    let all = warnings(&config("", "# nothing"));
+    assert_eq!(
+        all,
+        ["W106 routes[0].require.all[1]", "W104 routes[0].require.all[2]", "W107 routes[1].shadow"]
+    );
+    assert_eq!(warnings(&config("", "# allow W106: theirs is a hardware key")), all[1..]);
+    let behind_tls = "sign_in: { url: 'https://login.example.com/' }";
+    assert!(warnings(&config(behind_tls, "")).iter().any(|warning| warning.starts_with("W110")));
+    let told = "sign_in: { url: 'https://login.example.com/', scheme: https }";
+    assert!(!warnings(&config(told, "")).iter().any(|warning| warning.starts_with("W110")));
+}
