@@ -110,8 +110,8 @@ impl HeaderEdits {
         }
     }
 
-    /// For a request that `permit` lets through, signed at `now`; unsigned for one that is only explained. A value past its bound is no value to send, and what an origin does
-    /// without it nobody knows: the caller is refused.
+    /// For a request that `permit` lets through, signed at `now`; unsigned for one that is only explained. A value past its
+    /// bound is no value to send, and what an origin does without it nobody knows: the caller is refused.
     pub fn for_permit(
         managed: &Arc<ManagedNames>,
         credentials: &Arc<[CredentialSource]>,
@@ -122,13 +122,17 @@ impl HeaderEdits {
     ) -> Result<Self, Reason> {
         let mut edits = Self::without_identity(managed, credentials, by_bearer);
         let Some(caller) = permit.caller() else { return Ok(edits) };
+        edits.inject.reserve(managed.identity.len() + 1);
+        let mut value = String::new();
         for planned in &*managed.identity {
-            let Some(value) = planned.attribute.of(caller) else { continue };
-            let value = planned.format.write(&value);
+            value.clear();
+            if !planned.attribute.write(caller, &planned.format, &mut value) {
+                continue;
+            }
             if value.len() > managed.max_value_bytes {
                 return Err(Reason::IdentityOversized);
             }
-            let value = HeaderValue::try_from(value).map_err(|_| Reason::IdentityOversized)?;
+            let value = HeaderValue::from_str(&value).map_err(|_| Reason::IdentityOversized)?;
             edits.inject.push((planned.name.clone(), value));
         }
         if let (Some(assertions), Some(audience)) = (assertions, &permit.route().audience) {

@@ -2,9 +2,10 @@
 //!
 //! Must not let a value break a list, a header field or a line.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Caller, Subject};
 use crate::session::FactorKind;
@@ -69,86 +70,116 @@ impl IdentityAttribute {
         NAMES.iter().map(|(name, _)| *name)
     }
 
-    /// What it is of `caller`: a text, a number, a list of texts, or a claim as it stands. Nothing if there is none.
+    /// What it is of `caller`, as JSON: a text, a number, a list of texts, or a claim as it stands. Nothing if there is none.
     pub fn of(&self, caller: &Caller) -> Option<Value> {
+        Some(match self.told(caller)? {
+            Told::Text(text) => Value::from(text),
+            Told::Number(number) => Value::from(number),
+            Told::List(texts) => Value::from_iter(texts),
+            Told::Claim(claim) => claim.clone(),
+        })
+    }
+
+    /// Writes it behind `into` for a header: visible ASCII and, in JSON, spaces. False if there is nothing to tell.
+    pub fn write(&self, caller: &Caller, format: &AttributeFormat, into: &mut String) -> bool {
+        let Some(told) = self.told(caller) else { return false };
+        let separator = match format {
+            AttributeFormat::Joined(separator) => *separator,
+            AttributeFormat::Json => {
+                into.push_str(&ascii_json(&self.of(caller).unwrap_or_default()));
+                return true;
+            }
+        };
+        match told {
+            Told::Text(text) => push_encoded(into, &text, separator),
+            Told::Number(number) => into.push_str(&number.to_string()),
+            Told::List(texts) => push_joined(into, texts.into_iter().map(Cow::from), separator),
+            Told::Claim(Value::Array(parts)) => push_joined(into, parts.iter().map(text_of), separator),
+            Told::Claim(Value::Null) => {}
+            Told::Claim(claim) => push_encoded(into, &text_of(claim), separator),
+        }
+        true
+    }
+
+    fn told<'a>(&self, caller: &'a Caller) -> Option<Told<'a>> {
         let session = caller.subject.session();
         let member = caller.subject.member();
-        let listed = |texts: &mut dyn Iterator<Item = &str>| Some(Value::from_iter(texts));
-        match self {
-            Self::Kind => Some(json!(caller.subject.kind())),
-            Self::Subject => Some(json!(match &caller.subject {
+        let text = |text: &'a str| Told::Text(Cow::from(text));
+        Some(match self {
+            Self::Kind => text(caller.subject.kind()),
+            Self::Subject => text(match &caller.subject {
                 Subject::Machine(token) => token.client_id.as_str(),
                 Subject::Member(session) => session.member.member_id.as_str(),
                 Subject::App(token) => token.member.member_id.as_str(),
-            })),
-            Self::MemberId => member.map(|member| json!(member.member_id.as_str())),
-            Self::OrganizationId => member.map(|member| json!(member.organization_id.as_str())),
-            Self::OrganizationSlug => session?.organization_slug.as_deref().map(Value::from),
-            Self::SessionId => session.map(|session| json!(session.session_id.as_str())),
-            Self::SessionExpiresAt => session.map(|session| json!(session.expires_at.to_string())),
-            Self::Roles => listed(&mut session?.roles.iter().flatten().map(|role| &**role)),
+            }),
+            Self::MemberId => text(member?.member_id.as_str()),
+            Self::OrganizationId => text(member?.organization_id.as_str()),
+            Self::OrganizationSlug => text(session?.organization_slug.as_deref()?),
+            Self::SessionId => text(session?.session_id.as_str()),
+            Self::SessionExpiresAt => Told::Text(Cow::from(session?.expires_at.to_string())),
+            Self::Roles => Told::List(session?.roles.iter().flatten().map(|role| &**role).collect()),
             Self::Factors => {
                 let readable = session?.factors.iter().filter(|factor| factor.kind != FactorKind::Unreadable);
-                listed(&mut readable.map(|factor| factor.kind.name()))
+                Told::List(readable.map(|factor| factor.kind.name()).collect())
             }
-            Self::Email => session?.email().map(Value::from),
-            Self::Impersonator => session?.impersonator().map(Value::from),
-            Self::EvidenceAge => Some(json!(caller.evidence_age.as_secs())),
-            Self::ClientId => match &caller.subject {
-                Subject::Machine(token) => Some(json!(token.client_id.as_str())),
-                Subject::App(token) => Some(json!(token.client_id.as_str())),
-                Subject::Member(_) => None,
-            },
-            Self::Scopes => match &caller.subject {
-                Subject::Machine(token) => listed(&mut token.scopes.iter()),
-                Subject::App(token) => listed(&mut token.scopes.iter()),
-                Subject::Member(_) => None,
-            },
-            Self::Claim(pointer) => session?.claim(pointer)?.value.clone(),
-        }
+            Self::Email => text(session?.email()?),
+            Self::Impersonator => text(session?.impersonator()?),
+            Self::EvidenceAge => Told::Number(caller.evidence_age.as_secs()),
+            Self::ClientId => text(match &caller.subject {
+                Subject::Machine(token) => token.client_id.as_str(),
+                Subject::App(token) => token.client_id.as_str(),
+                Subject::Member(_) => return None,
+            }),
+            Self::Scopes => Told::List(match &caller.subject {
+                Subject::Machine(token) => token.scopes.iter().collect(),
+                Subject::App(token) => token.scopes.iter().collect(),
+                Subject::Member(_) => return None,
+            }),
+            Self::Claim(pointer) => Told::Claim(session?.claim(pointer)?.value.as_ref()?),
+        })
     }
 }
 
-impl AttributeFormat {
-    /// The value of a header: visible ASCII and, in JSON, spaces.
-    pub fn write(&self, value: &Value) -> String {
-        match (self, value) {
-            (Self::Json, value) => ascii_json(value),
-            (Self::Joined(separator), Value::Array(parts)) => {
-                let parts: Vec<String> = parts.iter().map(|part| encode_part(part, *separator)).collect();
-                parts.join(separator.encode_utf8(&mut [0; 4]))
-            }
-            (Self::Joined(_), Value::Null) => String::new(),
-            (Self::Joined(separator), other) => encode_part(other, *separator),
-        }
+/// An attribute's value, where it stands.
+enum Told<'a> {
+    Text(Cow<'a, str>),
+    Number(u64),
+    List(Vec<&'a str>),
+    Claim(&'a Value),
+}
+
+/// The text of a part of a claim: itself, or its JSON.
+fn text_of(part: &Value) -> Cow<'_, str> {
+    match part {
+        Value::String(text) => Cow::from(text.as_str()),
+        other => Cow::from(other.to_string()),
     }
 }
 
-/// One part of a list: the separator is encoded in it as well.
-fn encode_part(part: &Value, separator: char) -> String {
-    let text = match part {
-        Value::String(text) => encode_value(text),
-        other => encode_value(&other.to_string()),
-    };
-    match u8::try_from(separator) {
-        Ok(byte) if separator.is_ascii_graphic() && separator != ',' => {
-            text.replace(separator, &format!("%{byte:02X}"))
+fn push_joined<'a>(into: &mut String, parts: impl Iterator<Item = Cow<'a, str>>, separator: char) {
+    for (index, part) in parts.enumerate() {
+        if index > 0 {
+            into.push(separator);
         }
-        _ => text,
+        push_encoded(into, &part, separator);
     }
 }
 
-/// Percent-encodes `%`, `,` and everything outside visible ASCII, so that no value can break a list or a field.
-pub fn encode_value(value: &str) -> String {
-    let mut encoded = String::with_capacity(value.len());
+/// Percent-encodes `%`, `,`, the separator and everything outside visible ASCII, so that no value can break a list or a field.
+fn push_encoded(into: &mut String, value: &str, separator: char) {
+    let is_plain =
+        |byte: u8| byte.is_ascii_graphic() && byte != b'%' && byte != b',' && char::from(byte) != separator;
+    into.reserve(value.len());
     for byte in value.bytes() {
-        if byte.is_ascii_graphic() && byte != b'%' && byte != b',' {
-            encoded.push(char::from(byte));
+        if is_plain(byte) {
+            into.push(char::from(byte));
         } else {
-            encoded.push_str(&format!("%{byte:02X}"));
+            const DIGITS: [char; 16] =
+                ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+            let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or('0');
+            into.extend(['%', digit(byte >> 4), digit(byte & 0xf)]);
         }
     }
-    encoded
 }
 
 /// JSON in which everything outside ASCII is escaped (RFC 8259 section 7). Control characters are escaped already.
@@ -169,22 +200,50 @@ fn ascii_json(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+    use serde_json::json;
+
     use super::*;
+    use crate::identity::{MemberRef, SessionId};
+    use crate::session::{Claim, MemberSession};
+
+    /// The claim as a header tells it.
+    fn written(claim: Value, format: &AttributeFormat) -> String {
+        let session = MemberSession {
+            session_id: SessionId::parse("session-1").unwrap(),
+            member: MemberRef::parse("organization-1/member-1").unwrap(),
+            organization_slug: None,
+            started_at: None,
+            expires_at: Timestamp::UNIX_EPOCH,
+            roles: None,
+            factors: Vec::new(),
+            claims: vec![Claim { pointer: Arc::from("/c"), value: Some(claim) }],
+        };
+        let subject = Subject::Member(Arc::new(session));
+        let caller = Caller { subject, evidence_age: Duration::ZERO };
+        let mut text = String::new();
+        assert!(IdentityAttribute::Claim(Arc::from("/c")).write(&caller, format, &mut text));
+        text
+    }
 
     #[test]
     fn no_value_can_break_a_list_or_a_field() {
-        let list = json!(["a,b", "50%", "é", "x\r\ny: z", "a b", "plain"]);
-        assert_eq!(AttributeFormat::Joined(',').write(&list), "a%2Cb,50%25,%C3%A9,x%0D%0Ay:%20z,a%20b,plain");
-        assert_eq!(AttributeFormat::Joined(' ').write(&list), "a%2Cb 50%25 %C3%A9 x%0D%0Ay:%20z a%20b plain");
-        assert_eq!(AttributeFormat::Joined('|').write(&json!(["a|b", 7, true])), "a%7Cb|7|true");
-        assert_eq!(AttributeFormat::Joined(',').write(&json!({ "a": "é" })), "{\"a\":\"%C3%A9\"}");
+        use AttributeFormat::{Joined, Json};
+        let list = || json!(["a,b", "50%", "é", "x\r\ny: z", "a b", "plain"]);
+        assert_eq!(written(list(), &Joined(',')), "a%2Cb,50%25,%C3%A9,x%0D%0Ay:%20z,a%20b,plain");
+        assert_eq!(written(list(), &Joined(' ')), "a%2Cb 50%25 %C3%A9 x%0D%0Ay:%20z a%20b plain");
+        assert_eq!(written(json!(["a|b", 7, true]), &Joined('|')), "a%7Cb|7|true");
+        assert_eq!(written(json!({ "a": "é" }), &Joined(',')), "{\"a\":\"%C3%A9\"}");
+        assert_eq!(written(json!(null), &Joined(',')), "");
         assert_eq!(
-            AttributeFormat::Json.write(&json!({ "name": "é\u{1f600}\r\n\u{7f}" })),
+            written(json!({ "name": "é\u{1f600}\r\n\u{7f}" }), &Json),
             r#"{"name":"\u00e9\ud83d\ude00\r\n\u007f"}"#
         );
-        for format in [AttributeFormat::Joined(';'), AttributeFormat::Json] {
-            let written = format.write(&json!(["\u{0}\r\n\t\u{7f}\u{85}", "ok"]));
-            assert!(written.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{written:?}");
+        for format in [Joined(';'), Json] {
+            let text = written(json!(["\u{0}\r\n\t\u{7f}\u{85}", "ok"]), &format);
+            assert!(text.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{text:?}");
         }
     }
 

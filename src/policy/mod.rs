@@ -22,7 +22,7 @@ mod subject;
 mod table;
 mod truth;
 
-pub use attribute::{AttributeFormat, IdentityAttribute, encode_value};
+pub use attribute::{AttributeFormat, IdentityAttribute};
 pub use contradiction::contradiction;
 pub use decision::{Caller, Challenge, Decision, Permit, Presented, Refusal, decide, judge, names_needed};
 pub use explain::{Explanation, explain};
