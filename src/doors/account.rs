@@ -12,9 +12,7 @@ use jiff::Timestamp;
 use super::asking::Asking;
 use crate::policy::Reason;
 use crate::server::Peer;
-use crate::telemetry::{
-    AccessRecord, LineWriter, Metrics, RequestId, TraceContext, method_label, milliseconds,
-};
+use crate::telemetry::{AccessRecord, LineWriter, Metrics, RequestId, TraceContext, method_label};
 
 /// What nginx taught everybody to read as "the client left before the answer".
 const CLIENT_LEFT: u16 = 499;
@@ -53,10 +51,10 @@ impl Account {
         peer: &Arc<Peer>,
         metrics: &Metrics,
         lines: &LineWriter,
-    ) -> Self {
+    ) -> Box<Self> {
         metrics.http_requests_in_flight.inc();
         let request_id = RequestId::new();
-        Self {
+        Box::new(Self {
             trace: TraceContext::begin(&request_id),
             request_id,
             method: request.method().clone(),
@@ -77,7 +75,7 @@ impl Account {
             began: Instant::now(),
             metrics: metrics.clone(),
             lines: lines.clone(),
-        }
+        })
     }
 }
 
@@ -97,12 +95,11 @@ impl Drop for Account {
             return;
         }
         let record = AccessRecord {
-            log: "access",
-            ts: Timestamp::now(),
+            at: Timestamp::now(),
             request_id: self.request_id.as_str(),
             trace_id: self.trace.trace_id(),
             listener: &self.peer.listener,
-            client_ip: self.peer.address.ip().to_canonical().to_string(),
+            client_ip: self.peer.address_value.to_str().unwrap_or_default(),
             protocol: match self.version {
                 Version::HTTP_2 => "HTTP/2",
                 Version::HTTP_10 => "HTTP/1.0",
@@ -117,8 +114,8 @@ impl Drop for Account {
             upstream: self.upstream.as_deref(),
             request_bytes: self.request_bytes.load(Ordering::Relaxed),
             response_bytes: self.response_bytes,
-            duration_ms: milliseconds(took),
-            upstream_ms: self.upstream_took.map(milliseconds),
+            took,
+            upstream_took: self.upstream_took,
             complete: self.complete,
         };
         self.lines.write(record.line());

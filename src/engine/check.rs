@@ -12,6 +12,7 @@ use super::header_edits::HeaderEdits;
 use super::hold::Place;
 use super::identify::{Identified, Unfit, VerifiedToken};
 use super::leases::Leases;
+use super::recent::RecentTokens;
 use super::record::Course;
 use super::route::find_route;
 use super::snapshot::Snapshot;
@@ -42,7 +43,8 @@ pub struct Sources {
 pub struct Engine {
     pub(super) snapshot: ArcSwap<Snapshot>,
     pub(super) sources: Sources,
-    pub(super) tokens: Cache<CredentialDigest, VerifiedToken>,
+    pub(super) recent: RecentTokens,
+    pub(super) tokens: Cache<CredentialDigest, Arc<VerifiedToken>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Metrics,
     pub(super) records: LineWriter,
@@ -93,12 +95,22 @@ impl Engine {
     ) -> Self {
         let tokens = Cache::builder()
             .max_capacity(settings.max_tokens.saturating_mul(u64::from(VerifiedToken::LEAST_BYTES)))
-            .weigher(|_, token: &VerifiedToken| token.weight())
+            .weigher(|_, token: &Arc<VerifiedToken>| token.weight())
             .time_to_live(REMEMBER_TOKEN_FOR)
             .build();
         let leases = Leases::new(metrics.streams_open.clone());
         let snapshot = ArcSwap::from_pointee(snapshot);
-        Self { snapshot, sources, tokens, clock, metrics, records, leases, settings }
+        Self {
+            snapshot,
+            sources,
+            recent: RecentTokens::new(),
+            tokens,
+            clock,
+            metrics,
+            records,
+            leases,
+            settings,
+        }
     }
 
     /// The rules in force.

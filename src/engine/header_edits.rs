@@ -2,6 +2,7 @@
 //!
 //! Must not let a client's copy of a managed name survive in any spelling, on any route.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -46,11 +47,11 @@ impl ManagedNames {
         let injected = settings.headers.iter().map(|header| &header.name);
         let assertion = settings.assertion.iter().map(|assertion| &assertion.header);
         let names = injected.chain(assertion).chain(&settings.also_managed);
-        let mut others: Vec<String> = names.map(|name| fold(name.as_str())).collect();
+        let mut others: Vec<String> = names.map(|name| fold(name.as_str()).into_owned()).collect();
         others.sort_unstable();
         others.dedup();
         Self {
-            prefix: fold(&settings.prefix),
+            prefix: fold(&settings.prefix).into_owned(),
             others,
             identity: settings.headers.clone().into(),
             max_value_bytes: settings.max_value_bytes,
@@ -66,8 +67,8 @@ impl ManagedNames {
         let folded = fold(name);
         self.is_identity(&folded)
             || folded.starts_with(FORWARDED_PREFIX)
-            || ALWAYS_REMOVED.contains(&folded.as_str())
-            || OWN_NAMES.contains(&folded.as_str())
+            || ALWAYS_REMOVED.contains(&&*folded)
+            || OWN_NAMES.contains(&&*folded)
     }
 
     /// Takes every managed name out of a request's headers or trailers, and other names with `_`, which
@@ -80,7 +81,7 @@ impl ManagedNames {
     pub fn strip_response(&self, headers: &mut HeaderMap) {
         remove_where(headers, |name| {
             let folded = fold(name);
-            self.is_identity(&folded) || OWN_NAMES.contains(&folded.as_str())
+            self.is_identity(&folded) || OWN_NAMES.contains(&&*folded)
         });
     }
 }
@@ -169,13 +170,17 @@ impl HeaderEdits {
 }
 
 /// The form in which names are compared: origins fold case and confuse `_`, `.` and `-`.
-fn fold(name: &str) -> String {
-    name.chars()
-        .map(|letter| match letter {
-            '_' | '.' => '-',
-            letter => letter.to_ascii_lowercase(),
-        })
-        .collect()
+///
+/// Nearly every name is in it already: header names are held in lower case.
+fn fold(name: &str) -> Cow<'_, str> {
+    if !name.bytes().any(|byte| matches!(byte, b'_' | b'.' | b'A'..=b'Z')) {
+        return Cow::Borrowed(name);
+    }
+    let folded = name.chars().map(|letter| match letter {
+        '_' | '.' => '-',
+        letter => letter.to_ascii_lowercase(),
+    });
+    Cow::Owned(folded.collect())
 }
 
 fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {

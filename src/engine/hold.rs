@@ -66,7 +66,7 @@ impl Engine {
             Some(Principal::Machine(token)) => {
                 Ok(self.settle(route, Presented::Machine(&token), place, course))
             }
-            Some(Principal::App(token)) => self.hold_app(route, &token, place, course).await,
+            Some(Principal::App(token)) => Box::pin(self.hold_app(route, &token, place, course)).await,
         }
     }
 
@@ -97,7 +97,10 @@ impl Engine {
             query.now = now;
             evidence = self.evidence(&query).await?;
         }
-        evidence = self.with_facts(route, principal, evidence, &mut query, place, course).await?;
+        if course.named.is_some() || asks_facts(route) {
+            let with_facts = self.with_facts(route, principal, evidence, &mut query, place, course);
+            evidence = Box::pin(with_facts).await?;
+        }
         let presented = Presented::Member(principal, &evidence);
         let decision = self.settle(route, presented, place, course);
         let now = self.clock.now();
@@ -116,7 +119,8 @@ impl Engine {
         query.now = now;
         course.evidence = Some(evidence);
         let evidence = self.evidence(&query).await?;
-        let evidence = self.with_facts(route, principal, evidence, &mut query, place, course).await?;
+        let with_facts = self.with_facts(route, principal, evidence, &mut query, place, course);
+        let evidence = Box::pin(with_facts).await?;
         let decision = self.settle(route, Presented::Member(principal, &evidence), place, course);
         course.evidence = Some(evidence);
         Ok(decision)
@@ -265,11 +269,8 @@ impl Engine {
     ) -> bool {
         let Access::Require(requirement) = &route.access else { return false };
         let requirements = || std::iter::once(requirement).chain(&route.shadow);
-        let asks =
-            |test: fn(&Requirement) -> bool| requirements().any(|requirement| requirement.any_part(&test));
-        let permission = asks(|part| matches!(part, Requirement::Permission(_)));
-        let organization =
-            asks(|part| matches!(part, Requirement::Organization(_) | Requirement::OrganizationFrom(_)));
+        let permission = asks(route, is_permission);
+        let organization = asks(route, is_organization);
         if !permission && !organization {
             return false;
         }
@@ -325,6 +326,24 @@ fn should_confirm(
         && (evidence.age(now.monotonic) > snapshot.negative_for
             || principal.issued_at.is_some_and(|issued_at| evidence.may_predate(issued_at, SKEW, now))
             || principal.seen_at.is_some_and(|seen_at| evidence.fetched_at().monotonic < seen_at))
+}
+
+/// Whether the route asks about anything besides the session.
+fn asks_facts(route: &Route) -> bool {
+    asks(route, |part| is_permission(part) || is_organization(part))
+}
+
+fn asks(route: &Route, test: fn(&Requirement) -> bool) -> bool {
+    let Access::Require(requirement) = &route.access else { return false };
+    std::iter::once(requirement).chain(&route.shadow).any(|requirement| requirement.any_part(&test))
+}
+
+fn is_permission(part: &Requirement) -> bool {
+    matches!(part, Requirement::Permission(_))
+}
+
+fn is_organization(part: &Requirement) -> bool {
+    matches!(part, Requirement::Organization(_) | Requirement::OrganizationFrom(_))
 }
 
 /// Whose organization is asked about, in the directory's own spelling.

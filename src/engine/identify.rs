@@ -194,14 +194,20 @@ impl Engine {
         may_wait: bool,
     ) -> Result<(Principal, Option<Arc<ActiveSessions>>), Unfit> {
         let now = self.clock.now();
-        let digest = CredentialDigest::of(token);
         let mut keys = self.sources.keys.keys();
-        let still_holds = |known: &VerifiedToken| {
+        let still_holds = |known: &Arc<VerifiedToken>| {
             known.generation == keys.generation() && Arc::ptr_eq(&known.rules, &snapshot.jwt_rules)
         };
-        if let Some(known) = self.tokens.get(&digest).filter(still_holds) {
+        let recent = self.recent.get(token).filter(still_holds);
+        let digest = if recent.is_none() { Some(CredentialDigest::of(token)) } else { None };
+        let remembered = || {
+            let known = self.tokens.get(digest.as_ref()?).filter(still_holds)?;
+            self.recent.put(token, &known);
+            Some(known)
+        };
+        if let Some(known) = recent.or_else(remembered) {
             known.jwt.check_dates(now.wall, snapshot.jwt_rules.leeway).map_err(Unfit::Jwt)?;
-            return Ok((known.principal, known.vouched));
+            return Ok((known.principal.clone(), known.vouched.clone()));
         }
         let mut verified = verify_jwt(token, &keys, &snapshot.jwt_rules, now.wall);
         if let Err(JwtError::UnknownKey(key_id)) = &verified {
@@ -215,11 +221,13 @@ impl Engine {
         let vouched = if snapshot.jwt_evidence { self.vouched(token, &jwt, snapshot) } else { None };
         let rules = Arc::clone(&snapshot.jwt_rules);
         let principal = jwt.principal(token);
-        let known = VerifiedToken { jwt, principal, generation: keys.generation(), rules, vouched };
-        let (principal, vouched) = (known.principal.clone(), known.vouched.clone());
-        self.tokens.insert(digest, known);
+        let known = Arc::new(VerifiedToken { jwt, principal, generation: keys.generation(), rules, vouched });
+        if let Some(digest) = digest {
+            self.tokens.insert(digest, Arc::clone(&known));
+        }
+        self.recent.put(token, &known);
         self.vouch(peer);
-        Ok((principal, vouched))
+        Ok((known.principal.clone(), known.vouched.clone()))
     }
 
     /// The session as the verified token tells it, dated when the token was made.

@@ -10,6 +10,7 @@ mod header_edits;
 mod hold;
 mod identify;
 mod leases;
+mod recent;
 mod recheck;
 mod record;
 mod route;

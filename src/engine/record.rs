@@ -11,7 +11,7 @@ use super::identify::Unfit;
 use crate::identity::{Introspection, MemberRef, Now, Principal, SessionId};
 use crate::policy::{Decision, Facts, Reason, Refusal, Route};
 use crate::session::{ActiveSessions, Evidence};
-use crate::telemetry::{DecisionRecord, RequestId, ShadowRecord, TraceContext, milliseconds};
+use crate::telemetry::{DecisionRecord, RequestId, ShadowRecord, TraceContext};
 
 /// How a shadow requirement would have decided, against how it was decided.
 pub(super) struct ShadowDifference {
@@ -149,8 +149,7 @@ impl Engine {
             _ => None,
         };
         let record = DecisionRecord {
-            log: "decision",
-            ts: now.wall,
+            at: now.wall,
             request_id: asked.request_id.as_str(),
             trace_id: asked.trace.trace_id(),
             route: course.route.as_ref().map_or("none", |route| &*route.name),
@@ -165,8 +164,8 @@ impl Engine {
             client_id,
             session: session.map(|id| DecisionRecord::session_tail(id.as_str())),
             evidence: course.kind_of_evidence(now),
-            evidence_age_ms: course.evidence_age(now).map(milliseconds),
-            duration_us: (took.as_secs_f64() * 1e9).round() / 1e3,
+            evidence_age: course.evidence_age(now),
+            took,
         };
         self.records.write(record.line());
     }

@@ -169,6 +169,10 @@ fn push_joined<'a>(into: &mut String, parts: impl Iterator<Item = Cow<'a, str>>,
 fn push_encoded(into: &mut String, value: &str, separator: char) {
     let is_plain =
         |byte: u8| byte.is_ascii_graphic() && byte != b'%' && byte != b',' && char::from(byte) != separator;
+    if value.bytes().all(is_plain) {
+        into.push_str(value);
+        return;
+    }
     into.reserve(value.len());
     for byte in value.bytes() {
         if is_plain(byte) {

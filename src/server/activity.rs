@@ -103,6 +103,10 @@ pub(super) struct Busy {
 
 impl Busy {
     fn handed_over(&self, piece: bool) {
+        // What stalls on HTTP/1.1 stalls the socket, which is timed by itself.
+        if !self.activity.is_http2.load(Ordering::Relaxed) {
+            return;
+        }
         let mut unsent = self.activity.unsent.lock().unwrap_or_else(PoisonError::into_inner);
         if piece {
             unsent.insert(self.number, Instant::now());

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use prometheus::IntGauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -105,6 +106,8 @@ impl Listener {
     ) -> impl Future<Output = ()> + Send + 'static {
         let peer = Peer {
             address,
+            address_value: HeaderValue::from_str(&address.ip().to_canonical().to_string())
+                .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
             listener: Arc::clone(&self.settings.name),
             secure: self.tls.is_some(),
             certificate: None,

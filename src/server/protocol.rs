@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -31,6 +31,8 @@ use super::{Drain, ServerLimits};
 pub struct Peer {
     /// The socket's own address; nothing a header says.
     pub address: SocketAddr,
+    /// The same without its port, as text: written once, sent with every request.
+    pub address_value: HeaderValue,
     pub listener: Arc<str>,
     /// Whether the connection came under TLS.
     pub secure: bool,

@@ -2,6 +2,7 @@
 //!
 //! Must not hold a secret, a token or a query string, nor put anything a client chose into a label.
 
+mod json_line;
 mod lines;
 mod log;
 mod metrics;
@@ -12,7 +13,6 @@ mod trace;
 pub use lines::LineWriter;
 pub use log::{check_filter, init_log};
 pub use metrics::{Metrics, method_label};
-pub(crate) use record::milliseconds;
 pub use record::{AccessRecord, DecisionRecord, ShadowRecord};
 pub use settings::LogSettings;
 pub use trace::{RequestId, TraceContext};

@@ -7,20 +7,20 @@ use std::fmt;
 use http::HeaderValue;
 
 /// Sixteen random bytes in hex, also the trace id of a request that brought none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestId(String);
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct RequestId([u8; 32]);
 
 impl RequestId {
     pub fn new() -> Self {
-        Self(format!("{:032x}", fastrand::u128(1..)))
+        Self(hex(fastrand::u128(1..).to_be_bytes()))
     }
 
     pub fn as_str(&self) -> &str {
-        &self.0
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
     pub fn header(&self) -> HeaderValue {
-        HeaderValue::from_str(&self.0).unwrap_or_else(|_| HeaderValue::from_static(""))
+        HeaderValue::from_bytes(&self.0).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
 }
 
@@ -32,32 +32,49 @@ impl Default for RequestId {
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
 /// The trace a request belongs to, with a span id of our own.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
-    trace_id: String,
-    span_id: u64,
+    trace_id: RequestId,
+    span_id: [u8; 16],
 }
 
 impl TraceContext {
     /// A new trace, named like the request.
     pub fn begin(request_id: &RequestId) -> Self {
-        Self { trace_id: request_id.0.clone(), span_id: fastrand::u64(1..) }
+        Self { trace_id: *request_id, span_id: hex(fastrand::u64(1..).to_be_bytes()) }
     }
 
     pub fn trace_id(&self) -> &str {
-        &self.trace_id
+        self.trace_id.as_str()
     }
 
     /// The `traceparent` sent to the origin: version 00, not sampled, since nothing records spans.
     pub fn header(&self) -> HeaderValue {
-        let text = format!("00-{}-{:016x}-00", self.trace_id, self.span_id);
-        HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+        let text: [&[u8]; 5] = [b"00-", &self.trace_id.0, b"-", &self.span_id, b"-00"];
+        HeaderValue::from_bytes(&text.concat()).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
+}
+
+/// The bytes as lower-case hexadecimal digits.
+fn hex<const BYTES: usize, const DIGITS: usize>(bytes: [u8; BYTES]) -> [u8; DIGITS] {
+    const { assert!(DIGITS == 2 * BYTES) };
+    let digit = |half: u8| if half < 10 { b'0' + half } else { b'a' + half - 10 };
+    let mut digits = [0; DIGITS];
+    for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+        *pair = [digit(byte >> 4), digit(byte & 0xf)];
+    }
+    digits
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 //!
 //! Must not hand out a connection that anything was left unread on.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -62,25 +65,28 @@ where
 
     /// An idle connection that is ready, the latest used first, or a new one.
     pub(super) async fn take(&self) -> Result<Lease<B>, OriginError> {
-        let place = Arc::clone(&self.places).acquire_owned();
-        let place = tokio::time::timeout(self.settings.connect_timeout, place).await;
-        let Ok(Ok(place)) = place else {
-            return Err(OriginError::Busy);
+        let place = match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(place) => place,
+            Err(_) => {
+                let place = Arc::clone(&self.places).acquire_owned();
+                match Box::pin(tokio::time::timeout(self.settings.connect_timeout, place)).await {
+                    Ok(Ok(place)) => place,
+                    _ => return Err(OriginError::Busy),
+                }
+            }
         };
         while let Some(mut idle) = self.pop() {
             let fresh = idle.since.elapsed() < self.settings.idle_timeout && !idle.sender.is_closed();
-            // Ready only after the connection looked for bytes nobody asked for.
-            let ready = tokio::time::timeout(READY_WITHIN, idle.sender.ready());
-            if fresh && matches!(ready.await, Ok(Ok(()))) {
+            if fresh && is_ready(&mut idle.sender).await {
                 return Ok(Lease { sender: idle.sender, used: true, place });
             }
         }
-        Ok(Lease { sender: self.connect().await?, used: false, place })
+        Ok(Lease { sender: Box::pin(self.connect()).await?, used: false, place })
     }
 
     /// A new connection in the place of one that turned out closed.
     pub(super) async fn reconnect(&self, lease: &mut Lease<B>) -> Result<(), OriginError> {
-        lease.sender = self.connect().await?;
+        lease.sender = Box::pin(self.connect()).await?;
         lease.used = false;
         Ok(())
     }
@@ -119,6 +125,16 @@ where
         tokio::time::timeout(self.settings.connect_timeout, connect)
             .await
             .unwrap_or(Err(OriginError::ConnectTimeout))
+    }
+}
+
+/// Ready only after the connection looked for bytes nobody asked for. Nearly always it has, and no timer is needed.
+async fn is_ready<B>(sender: &mut SendRequest<B>) -> bool {
+    let mut ready = pin!(sender.ready());
+    let at_once = poll_fn(|cx| Poll::Ready(ready.as_mut().poll(cx))).await;
+    match at_once {
+        Poll::Ready(ready) => ready.is_ok(),
+        Poll::Pending => matches!(Box::pin(tokio::time::timeout(READY_WITHIN, ready)).await, Ok(Ok(()))),
     }
 }
 

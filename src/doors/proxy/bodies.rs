@@ -175,7 +175,7 @@ impl Body for RequestBody {
 pub struct ResponseBody {
     source: Source,
     managed: Arc<ManagedNames>,
-    account: Account,
+    account: Box<Account>,
     patience: Patience,
     /// Its right to go on, and how it ends without it.
     lease: Option<(Arc<Lease>, Ending)>,
@@ -188,7 +188,7 @@ enum Source {
 
 impl ResponseBody {
     /// A body of our own: all of it, at once.
-    pub(super) fn own(bytes: Bytes, managed: &Arc<ManagedNames>, account: Account) -> Self {
+    pub(super) fn own(bytes: Bytes, managed: &Arc<ManagedNames>, account: Box<Account>) -> Self {
         let source = Source::Own((!bytes.is_empty()).then_some(bytes));
         Self::new(source, managed, account, Duration::MAX)
     }
@@ -201,14 +201,19 @@ impl ResponseBody {
     pub(super) fn from_origin(
         body: OriginBody<RequestBody>,
         managed: &Arc<ManagedNames>,
-        account: Account,
+        account: Box<Account>,
         timeout: Duration,
         lease: Option<(Arc<Lease>, Ending)>,
     ) -> Self {
         Self { lease, ..Self::new(Source::Origin(body), managed, account, timeout) }
     }
 
-    fn new(source: Source, managed: &Arc<ManagedNames>, mut account: Account, timeout: Duration) -> Self {
+    fn new(
+        source: Source,
+        managed: &Arc<ManagedNames>,
+        mut account: Box<Account>,
+        timeout: Duration,
+    ) -> Self {
         // A body that is over at once is never polled.
         account.complete = match &source {
             Source::Own(bytes) => bytes.is_none(),

@@ -41,7 +41,7 @@ impl Inner {
         edits: &HeaderEdits,
         snapshot: &Snapshot,
         lease: Option<Arc<Lease>>,
-        mut account: Account,
+        mut account: Box<Account>,
     ) -> Response<ResponseBody> {
         let route = permit.route();
         let Some(origin) = self.origins.get(&route.upstream) else {
@@ -130,7 +130,7 @@ impl Inner {
         &self,
         mut response: OriginResponse<RequestBody>,
         snapshot: &Snapshot,
-        mut account: Account,
+        mut account: Box<Account>,
         websocket: bool,
         lease: Option<Arc<Lease>>,
     ) -> Response<ResponseBody> {
@@ -184,18 +184,17 @@ fn prepare(
     headers.remove(header::EXPECT);
     filter_announced_trailers(headers, &snapshot.managed_names);
     edits.apply(headers);
-    let put = |headers: &mut HeaderMap, name, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(name, value);
-        }
-    };
-    let address = peer.address.ip().to_canonical();
     let scheme = if peer.secure { "https" } else { "http" };
-    put(headers, header::HOST, &intake.authority);
-    put(headers, FORWARDED_FOR, &address.to_string());
-    put(headers, FORWARDED_PROTO, scheme);
-    put(headers, FORWARDED_HOST, &intake.authority);
-    put(headers, header::FORWARDED, &forwarded(address, &intake.authority, scheme));
+    // One piece of text serves both: values share what they hold.
+    if let Ok(authority) = HeaderValue::from_str(&intake.authority) {
+        headers.insert(header::HOST, authority.clone());
+        headers.insert(FORWARDED_HOST, authority);
+    }
+    headers.insert(FORWARDED_FOR, peer.address_value.clone());
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    if let Ok(forwarded) = HeaderValue::try_from(forwarded(peer, &intake.authority, scheme)) {
+        headers.insert(header::FORWARDED, forwarded);
+    }
     headers.insert(REQUEST_ID, account.request_id.header());
     headers.insert(TRACEPARENT, account.trace.header());
 }
@@ -229,18 +228,20 @@ fn unframe(headers: &mut HeaderMap) -> bool {
 }
 
 /// RFC 7239; an IPv6 address is bracketed and quoted.
-fn forwarded(address: IpAddr, authority: &str, scheme: &str) -> String {
-    match address {
-        IpAddr::V4(address) => format!("for={address};host=\"{authority}\";proto={scheme}"),
-        IpAddr::V6(address) => format!("for=\"[{address}]\";host=\"{authority}\";proto={scheme}"),
-    }
+fn forwarded(peer: &Peer, authority: &str, scheme: &str) -> String {
+    let address = peer.address_value.to_str().unwrap_or_default();
+    let (open, close) = match peer.address.ip().to_canonical() {
+        IpAddr::V4(_) => ("for=", ";host=\""),
+        IpAddr::V6(_) => ("for=\"[", "]\";host=\""),
+    };
+    [open, address, close, authority, "\";proto=", scheme].concat()
 }
 
 /// The canonical path and the query as sent, in origin form.
 fn target(intake: &Intake) -> Option<Uri> {
     let text = match &intake.query {
-        Some(query) => format!("{}?{query}", intake.path),
-        None => intake.path.to_string(),
+        Some(query) => [intake.path.as_str(), "?", query].concat(),
+        None => intake.path.as_str().to_owned(),
     };
     PathAndQuery::try_from(text).ok().map(Uri::from)
 }

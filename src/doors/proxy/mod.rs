@@ -69,6 +69,7 @@ impl ProxyDoor {
     }
 }
 
+/// What is rarely waited for waits in a box: the future of a request is moved more than once before it is first polled.
 impl Serve for ProxyDoor {
     type Body = ResponseBody;
 
@@ -96,14 +97,14 @@ impl Inner {
         &self,
         request: Request<Incoming>,
         peer: &Arc<Peer>,
-        mut account: Account,
+        mut account: Box<Account>,
     ) -> Response<ResponseBody> {
         let intake = match take_in(&request) {
             Ok(Taken::Request(intake)) => intake,
             Ok(Taken::ServerOptions) => return self.options(account),
             Err(reason) => {
                 account.path = request.uri().path().chars().take(256).collect();
-                return self.refuse_unread(request, reason, account).await;
+                return Box::pin(self.refuse_unread(request, reason, account)).await;
             }
         };
         account.host = intake.host.to_string();
@@ -121,7 +122,7 @@ impl Inner {
             return self.finish(answer, account);
         }
         if let Some(page) = OwnPage::at(&intake.path) {
-            return self.own_page(page, request, &intake, peer, account).await;
+            return Box::pin(self.own_page(page, request, &intake, peer, account)).await;
         }
         let method = request.method().clone();
         let asked = AccessRequest {
@@ -143,7 +144,7 @@ impl Inner {
         match verdict.decision {
             Decision::Refuse(refusal) => {
                 let (head, body) = request.into_parts();
-                discard_body(&head.headers, body, &mut account).await;
+                Box::pin(discard_body(&head.headers, body, &mut account)).await;
                 self.refuse(&refusal, account)
             }
             Decision::Allow(permit) => {
@@ -169,7 +170,7 @@ impl Inner {
         request: Request<Incoming>,
         intake: &Intake,
         peer: &Arc<Peer>,
-        mut account: Account,
+        mut account: Box<Account>,
     ) -> Response<ResponseBody> {
         let (request_id, trace) = (account.request_id.clone(), account.trace.clone());
         let (head, body) = request.into_parts();
@@ -210,7 +211,7 @@ impl Inner {
         &self,
         request: Request<Incoming>,
         reason: Reason,
-        mut account: Account,
+        mut account: Box<Account>,
     ) -> Response<ResponseBody> {
         self.engine.record_refusal(&account.request_id, &account.trace, reason);
         let (head, body) = request.into_parts();
@@ -218,7 +219,7 @@ impl Inner {
         self.refuse(&reason.into(), account)
     }
 
-    fn refuse(&self, refusal: &Refusal, mut account: Account) -> Response<ResponseBody> {
+    fn refuse(&self, refusal: &Refusal, mut account: Box<Account>) -> Response<ResponseBody> {
         account.reason = Some(refusal.reason);
         let response = self.refusals.response(refusal, &account.method, &account.asking, &account.request_id);
         account.status = Some(response.status());
@@ -226,7 +227,7 @@ impl Inner {
     }
 
     /// An answer of our own, with its account.
-    fn finish(&self, mut response: Response<Bytes>, account: Account) -> Response<ResponseBody> {
+    fn finish(&self, mut response: Response<Bytes>, account: Box<Account>) -> Response<ResponseBody> {
         // What follows an unread body or a malformed request on its connection must not be taken for a request.
         if account.version != Version::HTTP_2
             && (account.unread_body || response.status() == StatusCode::BAD_REQUEST)
@@ -237,7 +238,7 @@ impl Inner {
     }
 
     /// The answer to `OPTIONS *`: that we are here.
-    fn options(&self, mut account: Account) -> Response<ResponseBody> {
+    fn options(&self, mut account: Box<Account>) -> Response<ResponseBody> {
         account.status = Some(StatusCode::NO_CONTENT);
         let mut response = Response::new(ResponseBody::own(Bytes::new(), &self.managed_names(), account));
         *response.status_mut() = StatusCode::NO_CONTENT;
