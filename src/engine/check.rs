@@ -3,13 +3,13 @@
 //! Must not stand on an old reading of the clock after it waited, nor refuse anybody on evidence older than they are.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use moka::sync::Cache;
 
 use super::header_edits::HeaderEdits;
-use super::hold::Place;
+use super::hold::{Place, open_to_all};
 use super::identify::{Identified, Unfit, VerifiedToken};
 use super::leases::Leases;
 use super::recent::RecentTokens;
@@ -140,15 +140,16 @@ impl Engine {
         given: Option<Principal>,
         manner: Manner,
     ) -> Verdict {
-        let started = Instant::now();
+        let began = self.clock.now();
         let ticket = self.leases.ticket();
         let snapshot = self.snapshot.load_full();
         let mut course = Course { principal: given, ..Course::default() };
         let decided = if manner == Manner::Own {
-            self.identified(request, Arc::clone(&snapshot.own_route), &snapshot, &mut course).await
+            self.identified(request, Arc::clone(&snapshot.own_route), &snapshot, &mut course, began).await
         } else {
-            self.run(request, &snapshot, &mut course).await
+            self.run(request, &snapshot, &mut course, began).await
         };
+        let decided_at = self.clock.now();
         let mut decision = match decided {
             Ok(decision) => decision,
             Err(refusal) => Decision::Refuse(refusal),
@@ -162,7 +163,8 @@ impl Engine {
                     permit,
                     snapshot.assertions.as_deref(),
                     course.by_bearer,
-                    (manner == Manner::Enforced).then(|| self.clock.now()),
+                    course.recent.as_deref(),
+                    (manner == Manner::Enforced).then_some(decided_at),
                 )
             }
             Decision::Allow(_) => Ok(self.edits_for_nobody(request, &snapshot)),
@@ -175,10 +177,10 @@ impl Engine {
             self.edits_for_nobody(request, &snapshot)
         });
         if manner != Manner::Explained {
-            self.write(request, &decision, &course, started.elapsed());
+            let took = decided_at.monotonic.since(began.monotonic);
+            self.write(request, &decision, &course, took, decided_at);
         }
         let Course { route, principal, evidence, introspection, facts, vouched, unfit, .. } = course;
-        let decided_at = self.clock.now();
         Verdict {
             decision,
             route,
@@ -209,6 +211,7 @@ impl Engine {
         request: &AccessRequest<'_>,
         snapshot: &Arc<Snapshot>,
         course: &mut Course,
+        now: Now,
     ) -> Result<Decision, Refusal> {
         let found = find_route(snapshot, request.host, request.path, request.method);
         let route = match found {
@@ -221,9 +224,9 @@ impl Engine {
         course.route = Some(Arc::clone(route));
         let route = Arc::clone(route);
         if matches!(route.access, Access::Public) {
-            return Ok(self.open_to_all(&route, request));
+            return Ok(open_to_all(&route, request, now));
         }
-        self.identified(request, route, snapshot, course).await
+        self.identified(request, route, snapshot, course, now).await
     }
 
     /// Finds out who is calling, unless that was given, and holds `route` against them.
@@ -233,11 +236,14 @@ impl Engine {
         route: Arc<Route>,
         snapshot: &Arc<Snapshot>,
         course: &mut Course,
+        now: Now,
     ) -> Result<Decision, Refusal> {
         course.route = Some(Arc::clone(&route));
         if course.principal.is_none() {
-            let found = self.identify(request.headers, request.peer, snapshot, &mut course.unfit).await?;
-            let Identified { principal, by_bearer, vouched, named } = found;
+            let found =
+                self.identify(request.headers, request.peer, snapshot, &mut course.unfit, now).await?;
+            let Identified { principal, by_bearer, vouched, recent, named } = found;
+            course.recent = recent;
             course.by_bearer = by_bearer;
             course.named = named;
             course.vouched = vouched;

@@ -229,7 +229,7 @@ fn held(
     let subjects: Vec<(String, Subject)> = match (&verdict.principal, list) {
         (Some(Principal::Member(MemberPrincipal { bound: Bound::Session(id), .. })), Some(list)) => list
             .find(id)
-            .map(|session| (session.session_id.to_string(), Subject::Member(Arc::new(session))))
+            .map(|session| (session.session_id.to_string(), Subject::Member(session)))
             .into_iter()
             .collect(),
         (Some(Principal::Member(_)), Some(list)) => list

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::assertion::Assertions;
+use super::recent::RecentToken;
 use super::{HeaderSettings, IdentityHeader};
 use crate::identity::{CredentialSource, Now, remove_credential_cookies};
-use crate::policy::{Permit, Reason};
+use crate::policy::{Caller, IdentityAttribute, Permit, Reason};
 
 /// Fields that tell an origin to act on another URL or method than the one decided on, or name another client.
 const ALWAYS_REMOVED: [&str; 11] = [
@@ -62,6 +63,27 @@ impl ManagedNames {
         folded.starts_with(&self.prefix) || self.others.iter().any(|name| name == folded)
     }
 
+    /// The identity headers of `caller` that `wanted` picks.
+    fn written(
+        &self,
+        caller: &Caller,
+        wanted: impl Fn(&IdentityHeader) -> bool,
+    ) -> Result<Vec<(HeaderName, HeaderValue)>, Reason> {
+        let (mut headers, mut value) = (Vec::new(), String::new());
+        for planned in self.identity.iter().filter(|header| wanted(header)) {
+            value.clear();
+            if !planned.attribute.write(caller, &planned.format, &mut value) {
+                continue;
+            }
+            if value.len() > self.max_value_bytes {
+                return Err(Reason::IdentityOversized);
+            }
+            let value = HeaderValue::from_str(&value).map_err(|_| Reason::IdentityOversized)?;
+            headers.push((planned.name.clone(), value));
+        }
+        Ok(headers)
+    }
+
     /// Whether `name`, in whatever spelling an origin may fold it to, is ours.
     pub fn covers(&self, name: &str) -> bool {
         let folded = fold(name);
@@ -92,8 +114,14 @@ pub struct HeaderEdits {
     managed: Arc<ManagedNames>,
     credentials: Arc<[CredentialSource]>,
     remove_authorization: bool,
+    /// What tells of the session, written once for many requests.
+    shared: Injected,
+    /// What tells of this request alone, over what tells of the session.
     inject: Vec<(HeaderName, HeaderValue)>,
 }
+
+/// Header fields that are put into a request.
+pub(super) type Injected = Arc<[(HeaderName, HeaderValue)]>;
 
 impl HeaderEdits {
     /// For a public route: nothing is injected, everything of ours is still removed.
@@ -107,35 +135,37 @@ impl HeaderEdits {
             managed: Arc::clone(managed),
             credentials: Arc::clone(credentials),
             remove_authorization: by_bearer,
+            shared: Arc::default(),
             inject: Vec::new(),
         }
     }
 
     /// For a request that `permit` lets through, signed at `now`; unsigned for one that is only explained. A value past its
     /// bound is no value to send, and what an origin does without it nobody knows: the caller is refused.
-    pub fn for_permit(
+    pub(super) fn for_permit(
         managed: &Arc<ManagedNames>,
         credentials: &Arc<[CredentialSource]>,
         permit: &Permit,
         assertions: Option<&Assertions>,
         by_bearer: bool,
+        recent: Option<&RecentToken>,
         now: Option<Now>,
     ) -> Result<Self, Reason> {
         let mut edits = Self::without_identity(managed, credentials, by_bearer);
         let Some(caller) = permit.caller() else { return Ok(edits) };
-        edits.inject.reserve(managed.identity.len() + 1);
-        let mut value = String::new();
-        for planned in &*managed.identity {
-            value.clear();
-            if !planned.attribute.write(caller, &planned.format, &mut value) {
-                continue;
+        let of_request = |header: &IdentityHeader| header.attribute == IdentityAttribute::EvidenceAge;
+        let written = recent.zip(caller.subject.session());
+        edits.shared = match written.and_then(|(recent, session)| recent.told(session, managed)) {
+            Some(headers) => headers,
+            None => {
+                let headers = managed.written(caller, |header| !of_request(header))?.into();
+                if let Some((recent, session)) = written {
+                    recent.tell(session, managed, &headers);
+                }
+                headers
             }
-            if value.len() > managed.max_value_bytes {
-                return Err(Reason::IdentityOversized);
-            }
-            let value = HeaderValue::from_str(&value).map_err(|_| Reason::IdentityOversized)?;
-            edits.inject.push((planned.name.clone(), value));
-        }
+        };
+        edits.inject = managed.written(caller, of_request)?;
         if let (Some(assertions), Some(audience)) = (assertions, &permit.route().audience) {
             let value = match now {
                 Some(now) => assertions.assert(caller, audience, now.wall),
@@ -158,14 +188,17 @@ impl HeaderEdits {
         if self.remove_authorization {
             headers.remove(header::AUTHORIZATION);
         }
-        for (name, value) in &self.inject {
+        for (name, value) in self.shared.iter().chain(&self.inject) {
             headers.insert(name.clone(), value.clone());
         }
     }
 
     /// What is injected, for explaining a decision.
     pub fn injected(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.inject.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default()))
+        self.shared
+            .iter()
+            .chain(&self.inject)
+            .map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default()))
     }
 }
 
@@ -200,7 +233,7 @@ mod tests {
             prefix: "x-auth-".to_owned(),
             headers: vec![IdentityHeader {
                 name: named("remote-user"),
-                attribute: crate::policy::IdentityAttribute::Subject,
+                attribute: IdentityAttribute::Subject,
                 format: crate::policy::AttributeFormat::Joined(','),
             }],
             also_managed: vec![named("x-org")],

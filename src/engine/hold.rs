@@ -43,13 +43,13 @@ impl<'a> Place<'a> {
     }
 }
 
-impl Engine {
-    /// The decision on a public route, which asks nothing.
-    pub(super) fn open_to_all(&self, route: &Arc<Route>, request: &AccessRequest<'_>) -> Decision {
-        let facts = Facts::default();
-        decide(route, Presented::Nothing, Place::of(request).environment(route, &facts), self.clock.now())
-    }
+/// The decision on a public route, which asks nothing.
+pub(super) fn open_to_all(route: &Arc<Route>, request: &AccessRequest<'_>, now: Now) -> Decision {
+    let facts = Facts::default();
+    decide(route, Presented::Nothing, Place::of(request).environment(route, &facts), now)
+}
 
+impl Engine {
     /// Evidence and policy for the caller who is known by now.
     pub(super) async fn hold(
         &self,
@@ -64,7 +64,7 @@ impl Engine {
                 self.hold_member(route, &principal, place, snapshot, course).await
             }
             Some(Principal::Machine(token)) => {
-                Ok(self.settle(route, Presented::Machine(&token), place, course))
+                Ok(self.settle(route, Presented::Machine(&token), place, course, self.clock.now()))
             }
             Some(Principal::App(token)) => Box::pin(self.hold_app(route, &token, place, course)).await,
         }
@@ -90,20 +90,22 @@ impl Engine {
             vouched: course.vouched.clone(),
             now: course.asked_again.unwrap_or_else(|| self.clock.now()),
         };
-        let mut evidence = self.evidence(&query).await?;
-        let now = self.clock.now();
-        if course.asked_again.is_some() && evidence.age(now.monotonic) > route.freshness.max_staleness {
+        let (mut evidence, mut now) = self.evidence(&query).await?;
+        if course.asked_again.is_some() {
             // The turn of the member's streams began a while ago; what was new enough then may not be now.
-            query.now = now;
-            evidence = self.evidence(&query).await?;
+            now = self.clock.now();
+            if evidence.age(now.monotonic) > route.freshness.max_staleness {
+                query.now = now;
+                (evidence, now) = self.evidence(&query).await?;
+            }
         }
         if course.named.is_some() || asks_facts(route) {
             let with_facts = self.with_facts(route, principal, evidence, &mut query, place, course);
             evidence = Box::pin(with_facts).await?;
+            now = self.clock.now();
         }
         let presented = Presented::Member(principal, &evidence);
-        let decision = self.settle(route, presented, place, course);
-        let now = self.clock.now();
+        let decision = self.settle(route, presented, place, course, now);
 
         // Whoever is calling had the credential when the request came, so a list asked for since cannot be older.
         let asked_since = evidence.fetched_at().monotonic >= query.now.monotonic;
@@ -118,10 +120,11 @@ impl Engine {
         query.newer_than = Some(query.now.monotonic);
         query.now = now;
         course.evidence = Some(evidence);
-        let evidence = self.evidence(&query).await?;
+        let (evidence, _) = self.evidence(&query).await?;
         let with_facts = self.with_facts(route, principal, evidence, &mut query, place, course);
         let evidence = Box::pin(with_facts).await?;
-        let decision = self.settle(route, Presented::Member(principal, &evidence), place, course);
+        let presented = Presented::Member(principal, &evidence);
+        let decision = self.settle(route, presented, place, course, self.clock.now());
         course.evidence = Some(evidence);
         Ok(decision)
     }
@@ -146,7 +149,7 @@ impl Engine {
                 now: self.clock.now(),
                 ..query.clone()
             };
-            let found = self.evidence(&named).await?;
+            let (found, _) = self.evidence(&named).await?;
             if found.list().map(|list| &list.member) != Some(&principal.member) {
                 return Err(Reason::CredentialsDisagree.into());
             }
@@ -157,7 +160,7 @@ impl Engine {
                 break;
             }
             query.now = self.clock.now();
-            evidence = self.evidence(query).await?;
+            (evidence, _) = self.evidence(query).await?;
         }
         Ok(evidence)
     }
@@ -177,7 +180,7 @@ impl Engine {
         };
         let unasked = Introspection { active: false, scopes: None, fetched_at: now };
         if !takes && !route.shadow.as_ref().is_some_and(Requirement::takes_apps) {
-            return Ok(self.settle(route, Presented::App(token, &unasked), place, course));
+            return Ok(self.settle(route, Presented::App(token, &unasked), place, course, now));
         }
         // One that has ended by now, on a stream that is looked at again, is never sent upstream.
         if takes && token.expires_at <= now.wall {
@@ -196,7 +199,8 @@ impl Engine {
         let mut introspection = match ask().await {
             // What is only tried on the route fails nobody, and comes to nothing.
             Err(_) if !takes => {
-                let decision = self.settle(route, Presented::App(token, &unasked), place, course);
+                let unasked = Presented::App(token, &unasked);
+                let decision = self.settle(route, unasked, place, course, self.clock.now());
                 course.shadow = None;
                 return Ok(decision);
             }
@@ -213,13 +217,18 @@ impl Engine {
             };
             narrowed = introspection.narrow(token);
         }
-        let decision = self.settle(route, Presented::App(&narrowed, &introspection), place, course);
+        let presented = Presented::App(&narrowed, &introspection);
+        let decision = self.settle(route, presented, place, course, self.clock.now());
         course.introspection = Some(introspection);
         Ok(decision)
     }
 
-    async fn evidence(&self, query: &SessionQuery) -> Result<Evidence, Refusal> {
-        self.sources.directory.active_sessions(query).wait().await.map_err(refused)
+    /// The evidence, and the time it is once it is there: another one only if it was waited for.
+    async fn evidence(&self, query: &SessionQuery) -> Result<(Evidence, Now), Refusal> {
+        let answer = self.sources.directory.active_sessions(query);
+        let waits = answer.is_pending();
+        let evidence = answer.wait().await.map_err(refused)?;
+        Ok((evidence, if waits { self.clock.now() } else { query.now }))
     }
 
     /// Has the policy decide, and the shadow requirement beside it.
@@ -229,8 +238,8 @@ impl Engine {
         presented: Presented<'_>,
         place: Place<'_>,
         course: &mut Course,
+        now: Now,
     ) -> Decision {
-        let now = self.clock.now();
         let environment = place.environment(route, &course.facts);
         let decision = decide(route, presented, environment, now);
         course.found = match &decision {

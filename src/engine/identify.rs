@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use super::AccessRequest;
 use super::check::Engine;
+use super::recent::RecentToken;
 use super::snapshot::Snapshot;
 use crate::directory::{Answer, DirectoryError, TokenOwner, TokenQuery};
 use crate::identity::{
     Bound, Credential, CredentialDigest, CredentialSource, JwtError, JwtRules, JwtSubject, MemberPrincipal,
-    MemberRef, Principal, Secret, SessionId, SocketPeer, VerifiedJwt, find_credentials, payload_of,
+    MemberRef, Now, Principal, Secret, SessionId, SocketPeer, VerifiedJwt, find_credentials, payload_of,
     verify_ended_or_not, verify_jwt,
 };
 use crate::policy::{Reason, Refusal};
@@ -24,6 +25,8 @@ pub(super) struct Identified {
     pub(super) by_bearer: bool,
     /// What their token says of its session, where that counts.
     pub(super) vouched: Option<Arc<ActiveSessions>>,
+    /// The JWT it was, where it was one.
+    pub(super) recent: Option<Arc<RecentToken>>,
     /// The member whom a trusted peer named besides a session's own credential, as it spelled them: the directory must find
     /// the same.
     pub(super) named: Option<MemberRef>,
@@ -54,6 +57,26 @@ impl VerifiedToken {
     }
 }
 
+/// A credential that was verified.
+struct Verified {
+    principal: Principal,
+    vouched: Option<Arc<ActiveSessions>>,
+    recent: Option<Arc<RecentToken>>,
+}
+
+impl From<Principal> for Verified {
+    fn from(principal: Principal) -> Self {
+        Self { principal, vouched: None, recent: None }
+    }
+}
+
+impl From<Arc<RecentToken>> for Verified {
+    fn from(recent: Arc<RecentToken>) -> Self {
+        let VerifiedToken { principal, vouched, .. } = &*recent.known;
+        Self { principal: principal.clone(), vouched: vouched.clone(), recent: Some(recent) }
+    }
+}
+
 /// Why one candidate is no credential. For whoever looks after the gateway, never for the caller.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unfit {
@@ -75,7 +98,8 @@ impl Identified {
     /// is judged, and the identity must turn out to be its member's.
     ///
     /// Two members named by two peers do not agree, whoever they are.
-    fn join(&mut self, principal: Principal, vouched: Option<Arc<ActiveSessions>>) -> Result<(), Refusal> {
+    fn join(&mut self, verified: Verified) -> Result<(), Refusal> {
+        let Verified { principal, vouched, recent } = verified;
         let any_session = |principal: &Principal| match principal {
             Principal::Member(MemberPrincipal { bound: Bound::AnySession, member, .. }) => {
                 Some(member.clone())
@@ -87,6 +111,7 @@ impl Identified {
                 self.named = Some(named);
                 self.principal = principal;
                 self.vouched = vouched;
+                self.recent = recent;
             }
             (None, Some(named)) if self.named.as_ref().is_some_and(|known| *known != named) => {
                 return Err(Reason::CredentialsDisagree.into());
@@ -106,30 +131,35 @@ impl Engine {
         peer: SocketPeer<'_>,
         snapshot: &Snapshot,
         unfit: &mut Vec<Unfit>,
+        now: Now,
     ) -> Result<Identified, Refusal> {
         let found = find_credentials(headers, &snapshot.credentials, peer);
         let peer = peer.address;
         let mut winner: Option<Identified> = None;
+        // The first stands on the reading it came with; any other may come after a wait.
+        let mut now = Some(now);
         for (source, credential) in &found.candidates {
             let may_wait = winner.is_none();
+            let now = now.take().unwrap_or_else(|| self.clock.now());
             let verified = match credential {
-                Credential::Jwt(token) => self.verify(token, peer, snapshot, may_wait).await,
+                Credential::Jwt(token) => self.verify(token, peer, snapshot, may_wait, now).await,
                 Credential::SessionToken(token) => {
-                    self.resolve(token, peer, may_wait).await.map(|principal| (principal, None))
+                    self.resolve(token, peer, may_wait).await.map(Verified::from)
                 }
-                Credential::TrustedIdentity(member) => Ok((Principal::any_session_of(member.clone()), None)),
+                Credential::TrustedIdentity(member) => Ok(Principal::any_session_of(member.clone()).into()),
             };
             let is_bearer = snapshot.credentials.get(*source) == Some(&CredentialSource::Bearer);
             match (verified, &mut winner) {
-                (Ok((principal, vouched)), None) => {
-                    winner = Some(Identified { principal, by_bearer: is_bearer, vouched, named: None });
+                (Ok(Verified { principal, vouched, recent }), None) => {
+                    winner =
+                        Some(Identified { principal, by_bearer: is_bearer, vouched, recent, named: None });
                 }
-                (Ok((principal, _)), Some(first)) if !principal.agrees_with(&first.principal) => {
+                (Ok(verified), Some(first)) if !verified.principal.agrees_with(&first.principal) => {
                     return Err(Reason::CredentialsDisagree.into());
                 }
-                (Ok((principal, vouched)), Some(first)) => {
+                (Ok(verified), Some(first)) => {
                     first.by_bearer |= is_bearer;
-                    first.join(principal, vouched)?;
+                    first.join(verified)?;
                 }
                 (Err(why), _) => unfit.push(why),
             }
@@ -192,22 +222,21 @@ impl Engine {
         peer: Option<IpAddr>,
         snapshot: &Snapshot,
         may_wait: bool,
-    ) -> Result<(Principal, Option<Arc<ActiveSessions>>), Unfit> {
-        let now = self.clock.now();
+        now: Now,
+    ) -> Result<Verified, Unfit> {
         let mut keys = self.sources.keys.keys();
-        let still_holds = |known: &Arc<VerifiedToken>| {
+        let still_holds = |known: &VerifiedToken| {
             known.generation == keys.generation() && Arc::ptr_eq(&known.rules, &snapshot.jwt_rules)
         };
-        let recent = self.recent.get(token).filter(still_holds);
+        let recent = self.recent.get(token).filter(|recent| still_holds(&recent.known));
         let digest = if recent.is_none() { Some(CredentialDigest::of(token)) } else { None };
         let remembered = || {
-            let known = self.tokens.get(digest.as_ref()?).filter(still_holds)?;
-            self.recent.put(token, &known);
-            Some(known)
+            let known = self.tokens.get(digest.as_ref()?).filter(|known| still_holds(known))?;
+            Some(self.recent.put(token, known))
         };
-        if let Some(known) = recent.or_else(remembered) {
-            known.jwt.check_dates(now.wall, snapshot.jwt_rules.leeway).map_err(Unfit::Jwt)?;
-            return Ok((known.principal.clone(), known.vouched.clone()));
+        if let Some(recent) = recent.or_else(remembered) {
+            recent.known.jwt.check_dates(now.wall, snapshot.jwt_rules.leeway).map_err(Unfit::Jwt)?;
+            return Ok(recent.into());
         }
         let mut verified = verify_jwt(token, &keys, &snapshot.jwt_rules, now.wall);
         if let Err(JwtError::UnknownKey(key_id)) = &verified {
@@ -225,9 +254,8 @@ impl Engine {
         if let Some(digest) = digest {
             self.tokens.insert(digest, Arc::clone(&known));
         }
-        self.recent.put(token, &known);
         self.vouch(peer);
-        Ok((known.principal.clone(), known.vouched.clone()))
+        Ok(self.recent.put(token, known).into())
     }
 
     /// The session as the verified token tells it, dated when the token was made.

@@ -119,7 +119,7 @@ impl Stream {
             principal,
             vouched,
             client_ip: request.peer.address,
-            request_id: request.request_id.clone(),
+            request_id: *request.request_id,
             route,
             ended: OnceLock::new(),
             waker: AtomicWaker::new(),

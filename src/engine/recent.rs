@@ -4,19 +4,48 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::ManagedNames;
+use super::header_edits::Injected;
 use super::identify::VerifiedToken;
 use crate::identity::Secret;
+use crate::session::MemberSession;
 
 /// Sets of two; a power of two. Full of session JWTs they take about 16 MiB.
 const SETS: usize = 4096;
 
 /// A small cache without expiry or bookkeeping. A token can be in one set only, and drives out the one used longer ago.
-pub(super) struct RecentTokens(Box<[Mutex<[Option<Recent>; 2]>]>);
+pub(super) struct RecentTokens(Box<[Set]>);
 
-struct Recent {
+type Set = Mutex<[Option<Arc<RecentToken>>; 2]>;
+
+/// A token, what verifying it found, and what the origin was told of its caller the last time.
+pub(super) struct RecentToken {
     /// Compared whole. A part of a token, its signature even, says nothing of the rest until it is verified.
     token: Secret,
-    known: Arc<VerifiedToken>,
+    pub(super) known: Arc<VerifiedToken>,
+    told: Mutex<Option<Told>>,
+}
+
+struct Told {
+    session: Arc<MemberSession>,
+    managed: Arc<ManagedNames>,
+    headers: Injected,
+}
+
+impl RecentToken {
+    /// The headers that tell of `session`, if they were written for this very reading of it and by the same rules.
+    pub(super) fn told(&self, session: &Arc<MemberSession>, managed: &Arc<ManagedNames>) -> Option<Injected> {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = told.as_ref()?;
+        let same = Arc::ptr_eq(&told.session, session) && Arc::ptr_eq(&told.managed, managed);
+        same.then(|| Arc::clone(&told.headers))
+    }
+
+    pub(super) fn tell(&self, session: &Arc<MemberSession>, managed: &Arc<ManagedNames>, headers: &Injected) {
+        let told =
+            Told { session: Arc::clone(session), managed: Arc::clone(managed), headers: Arc::clone(headers) };
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+    }
 }
 
 impl RecentTokens {
@@ -24,21 +53,22 @@ impl RecentTokens {
         Self((0..SETS).map(|_| Mutex::default()).collect())
     }
 
-    pub(super) fn get(&self, token: &str) -> Option<Arc<VerifiedToken>> {
+    pub(super) fn get(&self, token: &str) -> Option<Arc<RecentToken>> {
         let mut set = self.set(token)?.lock().unwrap_or_else(PoisonError::into_inner);
         let [first, second] = &mut *set;
-        let is = |recent: &Recent| recent.token.expose() == token;
+        let is = |recent: &Arc<RecentToken>| recent.token.expose() == token;
         if !first.as_ref().is_some_and(is) {
             second.as_ref().filter(|recent| is(recent))?;
             std::mem::swap(first, second);
         }
-        first.as_ref().map(|recent| Arc::clone(&recent.known))
+        first.clone()
     }
 
     /// Remembers a token that was verified.
-    pub(super) fn put(&self, token: &str, known: &Arc<VerifiedToken>) {
-        let Some(set) = self.set(token) else { return };
-        let recent = Recent { token: Secret::new(token.to_owned()), known: Arc::clone(known) };
+    pub(super) fn put(&self, token: &str, known: Arc<VerifiedToken>) -> Arc<RecentToken> {
+        let token = Secret::new(token.to_owned());
+        let recent = Arc::new(RecentToken { token, known, told: Mutex::new(None) });
+        let Some(set) = self.set(recent.token.expose()) else { return recent };
         let dropped = {
             let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
             let [first, second] = &mut *set;
@@ -49,13 +79,14 @@ impl RecentTokens {
                 std::mem::swap(first, second);
                 first
             };
-            place.replace(recent)
+            place.replace(Arc::clone(&recent))
         };
         drop(dropped);
+        recent
     }
 
     /// By the end of a token: of its signature, where no two are alike.
-    fn set(&self, token: &str) -> Option<&Mutex<[Option<Recent>; 2]>> {
+    fn set(&self, token: &str) -> Option<&Set> {
         let end = u64::from_le_bytes(*token.as_bytes().last_chunk()?);
         let mixed = end.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - SETS.ilog2());
         self.0.get(usize::try_from(mixed).ok()?)

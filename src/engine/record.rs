@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::AccessRequest;
 use super::check::Engine;
 use super::identify::Unfit;
+use super::recent::RecentToken;
 use crate::identity::{Introspection, MemberRef, Now, Principal, SessionId};
 use crate::policy::{Decision, Facts, Reason, Refusal, Route};
 use crate::session::{ActiveSessions, Evidence};
@@ -33,6 +34,8 @@ pub(super) struct Course {
     pub(super) shadow: Option<ShadowDifference>,
     pub(super) vouched: Option<Arc<ActiveSessions>>,
     pub(super) by_bearer: bool,
+    /// The JWT they showed.
+    pub(super) recent: Option<Arc<RecentToken>>,
     pub(super) unfit: Vec<Unfit>,
     /// The member whom a trusted peer named besides.
     pub(super) named: Option<MemberRef>,
@@ -96,7 +99,8 @@ impl Engine {
     /// Counts and records a refusal of a request that was too malformed to be decided on.
     pub fn record_refusal(&self, request_id: &RequestId, trace: &TraceContext, reason: Reason) {
         let asked = Asked { request_id, trace, target: None, client_ip: None };
-        self.write_asked(&asked, &Decision::Refuse(reason.into()), &Course::default(), Duration::ZERO);
+        let decision = Decision::Refuse(reason.into());
+        self.write_asked(&asked, &decision, &Course::default(), Duration::ZERO, self.clock.now());
     }
 
     /// One decision, counted and recorded once.
@@ -106,11 +110,12 @@ impl Engine {
         decision: &Decision,
         course: &Course,
         took: Duration,
+        now: Now,
     ) {
-        self.write_asked(&request.into(), decision, course, took);
+        self.write_asked(&request.into(), decision, course, took, now);
     }
 
-    fn write_asked(&self, asked: &Asked<'_>, decision: &Decision, course: &Course, took: Duration) {
+    fn write_asked(&self, asked: &Asked<'_>, decision: &Decision, course: &Course, took: Duration, now: Now) {
         let (outcome, reason) = match decision {
             Decision::Allow(_) => ("allow", None),
             Decision::Refuse(Refusal { reason, .. }) => ("refuse", Some(*reason)),
@@ -119,11 +124,11 @@ impl Engine {
         let code = reason.map(Reason::code).unwrap_or_default();
         self.metrics.decisions.with_label_values(&[route, outcome, code]).inc();
         self.metrics.decision_duration.with_label_values(&[route]).observe(took.as_secs_f64());
-        if let (Decision::Allow(_), Some(age)) = (decision, course.evidence_age(self.clock.now())) {
+        if let (Decision::Allow(_), Some(age)) = (decision, course.evidence_age(now)) {
             self.metrics.evidence_age.observe(age.as_secs_f64());
         }
-        self.record(outcome, asked, reason, course, took);
-        self.record_shadow(asked, outcome, course);
+        self.record(outcome, asked, reason, course, took, now);
+        self.record_shadow(asked, outcome, course, now);
     }
 
     /// The record of one decision, if records are kept.
@@ -134,11 +139,11 @@ impl Engine {
         reason: Option<Reason>,
         course: &Course,
         took: Duration,
+        now: Now,
     ) {
         if !self.records.is_on() {
             return;
         }
-        let now = self.clock.now();
         let principal = course.principal.as_ref();
         let session =
             course.found.as_ref().map(|(_, id)| id).or_else(|| principal.and_then(Principal::session_id));
@@ -171,7 +176,7 @@ impl Engine {
     }
 
     /// Counts what a shadow requirement would have decided, with a line where it is something else.
-    fn record_shadow(&self, asked: &Asked<'_>, decision: &'static str, course: &Course) {
+    fn record_shadow(&self, asked: &Asked<'_>, decision: &'static str, course: &Course, now: Now) {
         let (Some(shadow), Some(route)) = (&course.shadow, &course.route) else { return };
         let reason = shadow.reason.map(Reason::code).unwrap_or_default();
         self.metrics.shadow_decisions.with_label_values(&[&*route.name, shadow.result, reason]).inc();
@@ -181,7 +186,7 @@ impl Engine {
         let member = course.member();
         let record = ShadowRecord {
             log: "shadow",
-            ts: self.clock.now().wall,
+            ts: now.wall,
             request_id: asked.request_id.as_str(),
             trace_id: asked.trace.trace_id(),
             route: &route.name,

@@ -213,7 +213,7 @@ fn judge_sessions(
         Bound::AnySession => {
             let mut best: Option<Refusal> = None;
             for session in list.sessions() {
-                match judge_session(requirement, session, environment, now) {
+                match judge_session(requirement, Arc::new(session), environment, now) {
                     Ok(session) => return Ok(session),
                     // The session that comes nearest to an allow answers: a step-up before a flat no.
                     Err(refusal) if best.as_ref().is_none_or(|best| nearer(&refusal, best)) => {
@@ -234,14 +234,14 @@ fn nearer(one: &Refusal, other: &Refusal) -> bool {
 
 fn judge_session(
     requirement: &Requirement,
-    session: MemberSession,
+    session: Arc<MemberSession>,
     environment: Environment<'_>,
     now: Now,
 ) -> Result<Subject, Refusal> {
     if !session.is_live(now.wall) {
         return Err(Reason::SessionExpired.into());
     }
-    let subject = Subject::Member(Arc::new(session));
+    let subject = Subject::Member(session);
     let case = Case { subject: &subject, environment, now };
     if evaluate(requirement, case).is_true() {
         return Ok(subject);
@@ -262,11 +262,11 @@ pub fn names_needed(
         Presented::App(token, _) => needed(&Subject::App(Arc::clone(token))),
         Presented::Member(principal, evidence) => {
             let Some(list) = evidence.list() else { return NamesNeeded::default() };
-            let needed = |session| needed(&Subject::Member(Arc::new(session)));
+            let needed = |session| needed(&Subject::Member(session));
             match &principal.bound {
                 Bound::Session(session_id) => list.find(session_id).map(needed).unwrap_or_default(),
                 Bound::AnySession => {
-                    list.sessions().map(needed).fold(NamesNeeded::default(), NamesNeeded::and)
+                    list.sessions().map(Arc::new).map(needed).fold(NamesNeeded::default(), NamesNeeded::and)
                 }
             }
         }

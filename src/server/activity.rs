@@ -13,12 +13,19 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::ServerLimits;
 
+/// How long a connection does nothing before it is held by its socket alone.
+const REST_AFTER: Duration = Duration::from_secs(2);
+
 /// The goings-on of one connection.
 pub(super) struct Activity {
     began: Instant,
     under_way: AtomicUsize,
     served: AtomicUsize,
     is_http2: AtomicBool,
+    /// A write did not go through yet.
+    blocked: AtomicBool,
+    /// The last request came without a body, so that nothing of it can still be on its way.
+    whole: AtomicBool,
     /// Milliseconds after `began`: when a request last ended or a byte was last written.
     moved: AtomicU64,
     /// Pieces of bodies handed over and not asked for more since, by request.
@@ -32,12 +39,16 @@ impl Activity {
             under_way: AtomicUsize::new(0),
             served: AtomicUsize::new(0),
             is_http2: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
+            whole: AtomicBool::new(false),
             moved: AtomicU64::new(0),
             unsent: Mutex::new(HashMap::new()),
         }
     }
 
-    pub(super) fn begin(activity: &Arc<Self>) -> Busy {
+    /// `whole` tells that the request has no body.
+    pub(super) fn begin(activity: &Arc<Self>, whole: bool) -> Busy {
+        activity.whole.store(whole, Ordering::Relaxed);
         activity.under_way.fetch_add(1, Ordering::Relaxed);
         let number = activity.served.fetch_add(1, Ordering::Relaxed);
         Busy { activity: Arc::clone(activity), number }
@@ -48,6 +59,17 @@ impl Activity {
         if !self.is_http2.load(Ordering::Relaxed) {
             self.note();
         }
+    }
+
+    /// Whether something handed over waits for the client.
+    pub(super) fn note_blocked(&self, blocked: bool) {
+        self.blocked.store(blocked, Ordering::Relaxed);
+    }
+
+    /// Whether everything asked was answered, and every answer sent, a while ago: nothing but the socket is needed to go on.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let (blocked, whole) = (self.blocked.load(Ordering::Relaxed), self.whole.load(Ordering::Relaxed));
+        self.has_served() && !self.is_busy() && !blocked && whole && self.idle() >= REST_AFTER
     }
 
     pub(super) fn speaks_http2(&self) {
@@ -82,10 +104,8 @@ impl Activity {
         if self.is_busy() {
             return limits.write_timeout.min(Duration::from_secs(5));
         }
-        self.bound(limits)
-            .saturating_sub(self.idle())
-            .max(Duration::from_millis(50))
-            .min(Duration::from_secs(5))
+        let longest = if self.has_served() { REST_AFTER } else { Duration::from_secs(5) };
+        self.bound(limits).saturating_sub(self.idle()).max(Duration::from_millis(50)).min(longest)
     }
 
     /// How long the piece that has waited longest was not taken off our hands.

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::protocol::{Serve, serve_connection};
 use super::tls::ServerTls;
-use super::{Drain, ListenerSettings, Peer, TlsError, server_tls};
+use super::{Drain, ListenerSettings, Peer, ServerLimits, TlsError, server_tls};
 use crate::telemetry::Metrics;
 
 /// Why a listener cannot be opened.
@@ -43,6 +43,7 @@ impl Drop for Place {
 pub struct Listener {
     socket: TcpListener,
     settings: ListenerSettings,
+    limits: Arc<ServerLimits>,
     tls: Option<ServerTls>,
     metrics: Metrics,
 }
@@ -56,7 +57,8 @@ impl Listener {
         let address = settings.address;
         let socket =
             TcpListener::bind(address).await.map_err(|error| BindError::Address { address, error })?;
-        Ok(Self { socket, settings, tls, metrics })
+        let limits = Arc::new(settings.limits.clone());
+        Ok(Self { socket, settings, limits, tls, metrics })
     }
 
     /// Where it listens: the port chosen if the settings left it open.
@@ -113,10 +115,10 @@ impl Listener {
             certificate: None,
             _place: place,
         };
-        let (tls, limits, metrics) = (self.tls.clone(), self.settings.limits.clone(), self.metrics.clone());
+        let (tls, limits, metrics) = (self.tls.clone(), Arc::clone(&self.limits), self.metrics.clone());
         async move {
             let listener = Arc::clone(&peer.listener);
-            if let Err(reason) = serve_connection(stream, tls, peer, &limits, service, drain).await {
+            if let Err(reason) = serve_connection(stream, tls, peer, limits, service, drain).await {
                 metrics.connections_rejected.with_label_values(&[&*listener, reason]).inc();
             }
         }

@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -64,89 +65,168 @@ pub trait Serve: Clone + Send + Sync + 'static {
 
 /// Serves until the client leaves, a limit ends it, or everyone is told to leave.
 ///
-/// The error is the label of a connection that ended before it was one.
+/// The error is the label of a connection that ended before it was one. Everything large is in a box of its own phase:
+/// what is left of a connection with nothing to do is little more than its socket.
 pub(super) async fn serve_connection<S: Serve>(
     stream: TcpStream,
     tls: Option<ServerTls>,
     mut peer: Peer,
-    limits: &ServerLimits,
+    limits: Arc<ServerLimits>,
     service: S,
     drain: Drain,
 ) -> Result<(), &'static str> {
     // Small writes must not wait for an acknowledgement; a socket that refuses is served all the same.
     drop(stream.set_nodelay(true));
     let activity = Arc::new(Activity::new());
-    let begin = async {
-        match tls {
-            Some(tls) => {
-                let stream = TlsAcceptor::from(tls.config).accept(stream).await.map_err(|_| "handshake")?;
-                let session = stream.get_ref().1;
-                let is_http2 = session.alpn_protocol() == Some(b"h2");
-                let shown = session.peer_certificates().zip(tls.verifier);
-                peer.certificate =
-                    shown.and_then(|(chain, verifier)| ClientCertificate::new(chain, verifier)).map(Arc::new);
-                Ok((ClientStream::tls(stream, limits.write_timeout, Arc::clone(&activity)), is_http2))
-            }
-            None => {
-                let is_http2 = sniff(&stream).await.map_err(|_| "preface")?;
-                Ok::<_, &'static str>((
-                    ClientStream::clear(stream, limits.write_timeout, Arc::clone(&activity)),
-                    is_http2,
-                ))
-            }
-        }
-    };
     let begun = tokio::select! {
-        begun = tokio::time::timeout(limits.header_timeout, begin) => begun.map_err(|_| "timeout")?,
+        begun = Box::pin(tokio::time::timeout(limits.header_timeout, begin(stream, tls, &mut peer, &limits, &activity))) => {
+            begun.map_err(|_| "timeout")?
+        }
         // Whoever is in the middle of saying hello is let finish, if they are quick.
         () = async { drain.begun().await; tokio::time::sleep(Duration::from_secs(1)).await } => return Ok(()),
     };
-    let (stream, is_http2): (ClientStream, bool) = begun?;
+    let (mut stream, is_http2): (ClientStream, bool) = begun?;
     let peer = Arc::new(peer);
-    let answer = {
-        let activity = Arc::clone(&activity);
-        move |request: Request<Incoming>| {
-            let (service, peer, busy) = (service.clone(), Arc::clone(&peer), Activity::begin(&activity));
-            async move {
-                let response = service.serve(request, peer).await;
-                Ok::<_, Infallible>(response.map(|body| Counted::new(body, busy)))
-            }
-        }
-    };
-    let io = TokioIo::new(stream);
     if is_http2 {
-        activity.speaks_http2();
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.max_streams)
-            .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
-            .initial_stream_window_size(256 * 1024)
-            .initial_connection_window_size(1024 * 1024)
-            .max_send_buf_size(256 * 1024)
-            .keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(20));
-        let mut connection = pin!(builder.serve_connection(io, service_fn(answer)));
-        watch(true, &activity, limits, &drain, connection.as_mut(), |connection| {
-            connection.graceful_shutdown();
-        })
-        .await
-    } else {
-        let mut builder = http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits.header_timeout.max(limits.idle_timeout))
-            .max_headers(limits.max_headers)
-            .max_header_size(limits.max_header_bytes);
-        let mut connection = pin!(builder.serve_connection(io, service_fn(answer)).with_upgrades());
-        watch(false, &activity, limits, &drain, connection.as_mut(), |connection| {
-            connection.graceful_shutdown();
-        })
-        .await
+        return Box::pin(serve_http2(stream, &service, &peer, &activity, &limits, &drain)).await;
+    }
+    loop {
+        let (resting, unread) =
+            match Box::pin(serve_http1(stream, &service, &peer, &activity, &limits, &drain)).await {
+                Served::Ended(ended) => return ended,
+                Served::Resting(stream, unread) => (stream, unread),
+            };
+        stream = resting;
+        if unread.is_empty() {
+            let left = activity.bound(&limits).saturating_sub(activity.idle());
+            if !rest(&mut stream, left, &drain).await {
+                return Ok(());
+            }
+        } else {
+            stream.unread(unread);
+        }
     }
 }
 
+/// The handshake, or the first bytes: until it is known which protocol is spoken.
+async fn begin(
+    stream: TcpStream,
+    tls: Option<ServerTls>,
+    peer: &mut Peer,
+    limits: &ServerLimits,
+    activity: &Arc<Activity>,
+) -> Result<(ClientStream, bool), &'static str> {
+    let Some(tls) = tls else {
+        let is_http2 = sniff(&stream).await.map_err(|_| "preface")?;
+        return Ok((ClientStream::clear(stream, limits.write_timeout, Arc::clone(activity)), is_http2));
+    };
+    let stream = TlsAcceptor::from(tls.config).accept(stream).await.map_err(|_| "handshake")?;
+    let session = stream.get_ref().1;
+    let is_http2 = session.alpn_protocol() == Some(b"h2");
+    let shown = session.peer_certificates().zip(tls.verifier);
+    peer.certificate =
+        shown.and_then(|(chain, verifier)| ClientCertificate::new(chain, verifier)).map(Arc::new);
+    Ok((ClientStream::tls(stream, limits.write_timeout, Arc::clone(activity)), is_http2))
+}
+
+/// What became of a connection, or of one spell of it.
+enum Served {
+    Ended(Result<(), &'static str>),
+    /// Nothing is under way; what was read of the next request is given back.
+    Resting(ClientStream, Bytes),
+}
+
+/// Answers the requests of a connection, each counted while it is under way.
+fn answering<S: Serve>(
+    service: &S,
+    peer: &Arc<Peer>,
+    activity: &Arc<Activity>,
+) -> impl Fn(Request<Incoming>) -> Answering<S::Body> + use<S> {
+    let (service, peer, activity) = (service.clone(), Arc::clone(peer), Arc::clone(activity));
+    move |request: Request<Incoming>| {
+        let busy = Activity::begin(&activity, request.body().is_end_stream());
+        let (service, peer) = (service.clone(), Arc::clone(&peer));
+        Box::pin(async move {
+            let response = service.serve(request, peer).await;
+            Ok::<_, Infallible>(response.map(|body| Counted::new(body, busy)))
+        })
+    }
+}
+
+type Answering<B> = Pin<Box<dyn Future<Output = Result<Response<Counted<B>>, Infallible>> + Send>>;
+
+async fn serve_http2<S: Serve>(
+    stream: ClientStream,
+    service: &S,
+    peer: &Arc<Peer>,
+    activity: &Arc<Activity>,
+    limits: &ServerLimits,
+    drain: &Drain,
+) -> Result<(), &'static str> {
+    activity.speaks_http2();
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.max_streams)
+        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .max_send_buf_size(256 * 1024)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(20));
+    let answer = service_fn(answering(service, peer, activity));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), answer));
+    let watched = watch(true, activity, limits, drain, connection.as_mut(), |connection| {
+        connection.graceful_shutdown();
+    });
+    watched.await.unwrap_or(Ok(()))
+}
+
+async fn serve_http1<S: Serve>(
+    stream: ClientStream,
+    service: &S,
+    peer: &Arc<Peer>,
+    activity: &Arc<Activity>,
+    limits: &ServerLimits,
+    drain: &Drain,
+) -> Served {
+    let mut builder = http1::Builder::new();
+    builder
+        // `watch` knows when nothing was answered for too long, whatever trickles in: no timer for each request besides.
+        .header_read_timeout(None)
+        .max_headers(limits.max_headers)
+        .max_header_size(limits.max_header_bytes);
+    let answer = service_fn(answering(service, peer, activity));
+    let mut connection = builder.serve_connection(TokioIo::new(stream), answer).with_upgrades();
+    let watched = watch(false, activity, limits, drain, Pin::new(&mut connection), |connection| {
+        connection.graceful_shutdown();
+    });
+    if let Some(ended) = watched.await {
+        return Served::Ended(ended);
+    }
+    match connection.into_parts() {
+        Some(parts) => Served::Resting(parts.io.into_inner(), parts.read_buf),
+        None => Served::Ended(Ok(())),
+    }
+}
+
+/// Waits, holding nothing but the socket, until the client says something: true. At most `left`, and not once everyone
+/// leaves: then it is closed.
+async fn rest(stream: &mut ClientStream, left: Duration, drain: &Drain) -> bool {
+    let spoken = tokio::select! {
+        biased;
+        readable = stream.readable() => readable.is_ok(),
+        () = drain.begun() => false,
+        () = tokio::time::sleep(left) => false,
+    };
+    if !spoken {
+        drop(Box::pin(tokio::time::timeout(Duration::from_secs(1), stream.shutdown())).await);
+    }
+    spoken
+}
+
 /// Drives a connection; asks it to end when it is idle for too long or everyone leaves, and cuts it if it does not.
+/// Nothing once it has rested for a moment and can be taken apart.
 async fn watch<C>(
     is_http2: bool,
     activity: &Activity,
@@ -154,10 +234,12 @@ async fn watch<C>(
     drain: &Drain,
     mut connection: Pin<&mut C>,
     mut end: impl FnMut(Pin<&mut C>),
-) -> Result<(), &'static str>
+) -> Option<Result<(), &'static str>>
 where
     C: Future<Output = hyper::Result<()>>,
 {
+    // Over HTTP/1.1 an idle connection ends when it is asked to, and half a head is nothing to wait for.
+    let grace = if is_http2 { Duration::from_secs(5) } else { Duration::ZERO };
     let mut ending: Option<Instant> = None;
     let mut draining = false;
     loop {
@@ -165,11 +247,11 @@ where
             // First, so that a request that has arrived is read before everyone is told to leave.
             biased;
             ended = connection.as_mut() => {
-                return match ended {
+                return Some(match ended {
                     Err(error) if error.is_parse() => Err("malformed"),
                     Err(error) if error.is_timeout() && !activity.has_served() => Err("timeout"),
                     _ => Ok(()),
-                };
+                });
             }
             () = drain.begun(), if !draining => {
                 draining = true;
@@ -179,7 +261,7 @@ where
                 if activity.is_busy() {
                     // HTTP/2 alone can take a piece and never send it: a client that opens no window.
                     if is_http2 && activity.longest_unsent() >= limits.write_timeout {
-                        return Err("stalled");
+                        return Some(Err("stalled"));
                     }
                     continue;
                 }
@@ -188,9 +270,10 @@ where
                         ending = Some(Instant::now());
                         end(connection.as_mut());
                     }
+                    None if !is_http2 && !draining && activity.is_at_rest() => return None,
                     // Asked to end, idle, and still there: what is left is a client that does not answer.
-                    Some(asked) if asked.elapsed().min(activity.idle()) >= Duration::from_secs(5) => {
-                        return if activity.has_served() { Ok(()) } else { Err("timeout") };
+                    Some(asked) if asked.elapsed().min(activity.idle()) >= grace => {
+                        return Some(if activity.has_served() { Ok(()) } else { Err("timeout") });
                     }
                     _ => {}
                 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
@@ -22,6 +23,10 @@ pub(super) struct ClientStream {
     activity: Arc<Activity>,
     /// Runs while a write makes no progress.
     stalled: Option<Pin<Box<Sleep>>>,
+    write_blocked: bool,
+    flush_blocked: bool,
+    /// Read before, and to be read again first.
+    unread: Bytes,
 }
 
 enum Transport {
@@ -31,7 +36,7 @@ enum Transport {
 
 impl ClientStream {
     pub(super) fn clear(stream: TcpStream, write_timeout: Duration, activity: Arc<Activity>) -> Self {
-        Self { inner: Transport::Clear(stream), write_timeout, activity, stalled: None }
+        Self::new(Transport::Clear(stream), write_timeout, activity)
     }
 
     pub(super) fn tls(
@@ -39,14 +44,54 @@ impl ClientStream {
         write_timeout: Duration,
         activity: Arc<Activity>,
     ) -> Self {
-        Self { inner: Transport::Tls(Box::new(stream)), write_timeout, activity, stalled: None }
+        Self::new(Transport::Tls(Box::new(stream)), write_timeout, activity)
     }
 
-    /// Passes progress on; turns a write that stood still for too long into an error.
+    fn new(inner: Transport, write_timeout: Duration, activity: Arc<Activity>) -> Self {
+        Self {
+            inner,
+            write_timeout,
+            activity,
+            stalled: None,
+            write_blocked: false,
+            flush_blocked: false,
+            unread: Bytes::new(),
+        }
+    }
+
+    /// Puts back what was read too much.
+    pub(super) fn unread(&mut self, bytes: Bytes) {
+        self.unread = bytes;
+    }
+
+    /// Resolves when the client has sent something, or left.
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        match &self.inner {
+            Transport::Clear(stream) => stream.readable().await,
+            Transport::Tls(stream) => stream.get_ref().0.readable().await,
+        }
+    }
+
+    /// Passes what became of a write on, and notes it.
+    fn wrote(&mut self, cx: &mut Context<'_>, progress: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.write_blocked = progress.is_pending();
+        if progress.is_ready() {
+            self.activity.note_write();
+        }
+        self.watch(cx, progress)
+    }
+
+    /// Passes what became of a flush or the end on: neither is anything the client was sent.
+    fn flushed(&mut self, cx: &mut Context<'_>, progress: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        self.flush_blocked = progress.is_pending();
+        self.watch(cx, progress)
+    }
+
+    /// Turns what stood still for too long into an error.
     fn watch<T>(&mut self, cx: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.activity.note_blocked(self.write_blocked || self.flush_blocked);
         if progress.is_ready() {
             self.stalled = None;
-            self.activity.note_write();
             return progress;
         }
         let timeout = self.write_timeout;
@@ -58,7 +103,13 @@ impl ClientStream {
 
 impl AsyncRead for ClientStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().inner {
+        let this = self.get_mut();
+        if !this.unread.is_empty() {
+            let piece = this.unread.split_to(this.unread.len().min(buf.remaining()));
+            buf.put_slice(&piece);
+            return Poll::Ready(Ok(()));
+        }
+        match &mut this.inner {
             Transport::Clear(stream) => Pin::new(stream).poll_read(cx, buf),
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
@@ -72,7 +123,7 @@ impl AsyncWrite for ClientStream {
             Transport::Clear(stream) => Pin::new(stream).poll_write(cx, buf),
             Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         };
-        this.watch(cx, progress)
+        this.wrote(cx, progress)
     }
 
     fn poll_write_vectored(
@@ -85,7 +136,7 @@ impl AsyncWrite for ClientStream {
             Transport::Clear(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         };
-        this.watch(cx, progress)
+        this.wrote(cx, progress)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -101,7 +152,7 @@ impl AsyncWrite for ClientStream {
             Transport::Clear(stream) => Pin::new(stream).poll_flush(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
         };
-        this.watch(cx, progress)
+        this.flushed(cx, progress)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -110,6 +161,6 @@ impl AsyncWrite for ClientStream {
             Transport::Clear(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         };
-        this.watch(cx, progress)
+        this.flushed(cx, progress)
     }
 }

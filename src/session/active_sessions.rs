@@ -3,7 +3,7 @@
 //! Must not merge sessions: whoever reads the list picks one.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -20,6 +20,38 @@ pub struct ActiveSessions {
     pub fetched_at: Now,
     bytes: Box<[u8]>,
     symbols: Symbols,
+    unpacked: LastUnpacked,
+}
+
+/// The session that was asked for last, for as long as somebody else holds it: unpacking is work, and so is keeping
+/// everybody's sessions unpacked.
+#[derive(Default)]
+struct LastUnpacked(Mutex<Weak<MemberSession>>);
+
+impl LastUnpacked {
+    fn get(&self, session_id: &SessionId) -> Option<Arc<MemberSession>> {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        held.filter(|session| session.session_id == *session_id)
+    }
+
+    fn put(&self, session: &Arc<MemberSession>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(session);
+    }
+}
+
+/// What was unpacked is no part of what a record says.
+impl PartialEq for LastUnpacked {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for LastUnpacked {}
+
+impl Clone for LastUnpacked {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 /// The bytes are no session list.
@@ -31,7 +63,7 @@ impl ActiveSessions {
     /// Packs `sessions`, which must all be the member's.
     pub fn new(member: MemberRef, sessions: &[MemberSession], fetched_at: Now) -> Self {
         let (bytes, symbols) = packed::pack(sessions);
-        Self { member, fetched_at, bytes, symbols }
+        Self { member, fetched_at, bytes, symbols, unpacked: LastUnpacked::default() }
     }
 
     /// What [`parts`](Self::parts) gave, read back.
@@ -45,7 +77,8 @@ impl ActiveSessions {
         if !packed::is_whole(bytes, &symbols, &member) {
             return Err(UnreadableRecord);
         }
-        Ok(Self { member, fetched_at, bytes: bytes.into(), symbols })
+        let unpacked = LastUnpacked::default();
+        Ok(Self { member, fetched_at, bytes: bytes.into(), symbols, unpacked })
     }
 
     /// The record's bytes and the words they refer to.
@@ -55,7 +88,8 @@ impl ActiveSessions {
 
     /// The same record with words that others hold as well.
     pub fn sharing(self, member: MemberRef, symbols: Arc<[Arc<str>]>) -> Self {
-        Self { member, symbols, ..self }
+        // What was unpacked before holds its own words.
+        Self { member, symbols, unpacked: LastUnpacked::default(), ..self }
     }
 
     /// What the record takes in memory at the most, in bytes: its words are counted as if no other record held them.
@@ -64,8 +98,12 @@ impl ActiveSessions {
         size_of::<Self>() + self.bytes.len() + self.member.member_id.as_str().len() + words + 48
     }
 
-    pub fn find(&self, session_id: &SessionId) -> Option<MemberSession> {
-        self.packed().find(|packed| packed.is(session_id))?.unpack()
+    pub fn find(&self, session_id: &SessionId) -> Option<Arc<MemberSession>> {
+        self.unpacked.get(session_id).or_else(|| {
+            let session = Arc::new(self.packed().find(|packed| packed.is(session_id))?.unpack()?);
+            self.unpacked.put(&session);
+            Some(session)
+        })
     }
 
     pub fn contains(&self, session_id: &SessionId) -> bool {
@@ -212,7 +250,7 @@ mod tests {
         let sessions = [session("session-1"), bare];
         let list = ActiveSessions::new(member(), &sessions, at);
         assert_eq!(list.sessions().collect::<Vec<_>>(), sessions);
-        assert_eq!(list.find(&sessions[1].session_id).as_ref(), Some(&sessions[1]));
+        assert_eq!(list.find(&sessions[1].session_id).as_deref(), Some(&sessions[1]));
         assert!(!list.contains(&SessionId::parse("session-2").unwrap()));
         let left = list.without(|id| id.as_str() == "session-1");
         assert_eq!(left.sessions().collect::<Vec<_>>(), sessions[1..]);

@@ -7,4 +7,4 @@ mod pool;
 mod settings;
 
 pub use origin::{Origin, OriginBody, OriginError, OriginResponse, Progress, UploadFailure};
-pub use settings::OriginSettings;
+pub use settings::{OriginAddress, OriginSettings};

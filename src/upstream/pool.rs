@@ -14,10 +14,11 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsConnector;
 
+use super::settings::Transport;
 use super::{OriginError, OriginSettings};
 
 /// A kept connection that is good is ready at once.
@@ -111,11 +112,16 @@ where
 
     async fn connect(&self) -> Result<SendRequest<B>, OriginError> {
         let connect = async {
-            let address = (self.settings.host.as_str(), self.settings.port);
-            let stream = TcpStream::connect(address).await.map_err(OriginError::Connect)?;
+            let (host, port, tls) = match &self.settings.address.0 {
+                Transport::Unix(path) => {
+                    return handshake(UnixStream::connect(path).await.map_err(OriginError::Connect)?).await;
+                }
+                Transport::Tcp { host, port, tls } => (host.as_str(), *port, *tls),
+            };
+            let stream = TcpStream::connect((host, port)).await.map_err(OriginError::Connect)?;
             drop(stream.set_nodelay(true));
-            if self.settings.tls {
-                let name = ServerName::try_from(self.settings.host.clone()).map_err(|_| OriginError::Name)?;
+            if tls {
+                let name = ServerName::try_from(host.to_owned()).map_err(|_| OriginError::Name)?;
                 let stream = self.tls.connect(name, stream).await.map_err(OriginError::Connect)?;
                 handshake(stream).await
             } else {

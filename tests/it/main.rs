@@ -28,6 +28,7 @@ mod forwarding;
 mod hostile_requests;
 mod identity_headers;
 mod operations;
+mod origins;
 mod outage;
 mod own_pages;
 mod peers;

@@ -6,10 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
-
 use super::checker::Checker;
-use super::project::is_origin;
+use super::project::origin_address;
 use crate::config::diagnostics::Code;
 use crate::config::mask::without_credentials;
 use crate::config::raw::{RawCredential, RawLimits, RawListener, RawLog, RawUpstream};
@@ -160,15 +158,11 @@ impl Checker<'_> {
         for (name, upstream) in raw {
             let path = path.key(name);
             let url = path.key("url");
-            let uri = upstream.url.as_deref().map(|text| (text, text.parse::<Uri>().ok().filter(is_origin)));
-            let (host, port, tls) = match uri {
-                Some((_, Some(uri))) => {
-                    let tls = uri.scheme_str() == Some("https");
-                    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-                    (host, uri.port_u16().unwrap_or(if tls { 443 } else { 80 }), tls)
-                }
+            let address = match upstream.url.as_deref().map(|text| (text, origin_address(text))) {
+                Some((_, Some(address))) => address,
                 Some((text, None)) => {
-                    let hint = "write scheme, host and port alone, such as `http://127.0.0.1:3000`";
+                    let hint = "write scheme, host and port alone, such as `http://127.0.0.1:3000`, or a socket's whole \
+                                path, such as `unix:/run/app.sock`";
                     self.note(
                         Code::InvalidValue,
                         &url,
@@ -185,9 +179,7 @@ impl Checker<'_> {
             let seconds = Duration::from_secs;
             origins.push(OriginSettings {
                 name: Arc::from(name.as_str()),
-                host,
-                port,
-                tls,
+                address,
                 connect_timeout: self.timeout(
                     upstream.connect_timeout.as_deref(),
                     seconds(5),

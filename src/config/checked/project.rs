@@ -17,6 +17,7 @@ use crate::config::tree::Path;
 use crate::identity::{ClientId, JwtRules, ProjectId};
 use crate::policy::HostName;
 use crate::stytch::{AppCredentials, RbacSettings, StytchSettings};
+use crate::upstream::OriginAddress;
 
 const LIVE: &str = "https://api.stytch.com";
 const TEST: &str = "https://test.stytch.com";
@@ -179,6 +180,21 @@ impl Checker<'_> {
         }
         Some(uri)
     }
+}
+
+/// `http://host:port`, `https://host:port` or `unix:/path`.
+pub(super) fn origin_address(text: &str) -> Option<OriginAddress> {
+    /// What a socket's address has room for (`sun_path` of unix(7), with the byte that ends it).
+    const MAX_SOCKET_PATH: usize = 107;
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        let is_path = path.len() > 1 && path.len() <= MAX_SOCKET_PATH && path.starts_with('/');
+        return (is_path && !path.contains('\0')).then(|| OriginAddress::unix(path.into()));
+    }
+    let uri = text.parse::<Uri>().ok().filter(is_origin)?;
+    let tls = uri.scheme_str() == Some("https");
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    Some(OriginAddress::tcp(host, uri.port_u16().unwrap_or(if tls { 443 } else { 80 }), tls))
 }
 
 /// `http` or `https`, a host that is one, and nothing behind it.

@@ -222,7 +222,7 @@ pub(super) struct RawCredential {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawUpstream {
-    /// `http://host:port` or `https://host:port`, without a path.
+    /// `http://host:port` or `https://host:port`, without a path, or `unix:/path/of/a/socket`.
     pub(super) url: Option<String>,
     /// Whether the application ignores letter case in paths, so that routes must as well. Default: `false`.
     pub(super) case_insensitive: Option<bool>,

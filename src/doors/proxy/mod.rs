@@ -172,7 +172,7 @@ impl Inner {
         peer: &Arc<Peer>,
         mut account: Box<Account>,
     ) -> Response<ResponseBody> {
-        let (request_id, trace) = (account.request_id.clone(), account.trace.clone());
+        let (request_id, trace) = (account.request_id, account.trace);
         let (head, body) = request.into_parts();
         let mut own = OwnRequest {
             page,
