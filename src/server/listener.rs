@@ -115,11 +115,12 @@ impl Listener {
             certificate: None,
             _place: place,
         };
-        let (tls, limits, metrics) = (self.tls.clone(), Arc::clone(&self.limits), self.metrics.clone());
+        let (tls, limits, rejected) =
+            (self.tls.clone(), Arc::clone(&self.limits), self.metrics.connections_rejected.clone());
         async move {
             let listener = Arc::clone(&peer.listener);
             if let Err(reason) = serve_connection(stream, tls, peer, limits, service, drain).await {
-                metrics.connections_rejected.with_label_values(&[&*listener, reason]).inc();
+                rejected.with_label_values(&[&*listener, reason]).inc();
             }
         }
     }

@@ -98,6 +98,8 @@ pub(super) async fn serve_connection<S: Serve>(
             };
         stream = resting;
         if unread.is_empty() {
+            // Empty, it still holds the buffer it was a part of.
+            drop(unread);
             let left = activity.bound(&limits).saturating_sub(activity.idle());
             if !rest(&mut stream, left, &drain).await {
                 return Ok(());
