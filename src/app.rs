@@ -145,6 +145,7 @@ impl Gateway {
         tokio::spawn(core.keys.clone().keep_fresh());
         tokio::spawn(core.facts.clone().keep_fresh(asks_permission(&config.routes)));
         tokio::spawn(Arc::clone(&core.engine).keep_leases());
+        tokio::spawn(Arc::clone(&core.engine).keep_recent_tokens());
         tokio::spawn(ops_listener.run(ops_door, ops_drain.clone()));
         for listener in listeners {
             tracing::info!(address = %listener.address(), tls = listener.is_secure(), "listening");

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Portcullis beside the proxies people would otherwise use, on one machine, in one run.
 
-    cargo build --release
+    cargo build --profile dist
     python3 benches/compare/compare.py --out benches/compare/results.md
 
 Everything an architecture needs, the origin and the load run on one core (`--core`), saturated, so that CPU per request
@@ -9,14 +9,11 @@ repeats; the systems take turns, round by round, and a cell is the median of the
 installed: a peer that is not found is named and left out. Load goes to 127.0.0.1 only; what was started is ended by pid.
 """
 import argparse
-import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -29,7 +26,7 @@ TASKS = ("authenticated", "public", "unix", "rate", "bodies", "tls", "http2", "m
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--portcullis", default=str(ROOT / "target/release/portcullis"))
+    arguments.add_argument("--portcullis", default=str(ROOT / "target/dist/portcullis"))
     arguments.add_argument("--against", help="another build of Portcullis, measured in the same run as `portcullis-before`")
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--seconds", type=float, default=3.0, help="how long each system is driven in a round")
@@ -47,7 +44,7 @@ def main():
         sys.exit(f"the load and the origin need {', '.join(missing)} "
                  "(Debian: apt-get install wrk nghttp2-client nginx openssl util-linux)")
     if not Path(options.portcullis).exists():
-        sys.exit(f"`{options.portcullis}` is not there: cargo build --release")
+        sys.exit(f"`{options.portcullis}` is not there: cargo build --profile dist")
 
     tasks = options.tasks.split(",")
     report = measure.Report(options)
@@ -61,6 +58,8 @@ def main():
                 report.note(f"not found, left out: {name} ({why})")
             for task in tasks:
                 getattr(measure, task)(rig, report, options)
+            for failure in dict.fromkeys(rig.left_out):
+                report.note(f"left out of a table, since it did not answer: {failure}")
         finally:
             rig.stop()
     text = report.markdown()

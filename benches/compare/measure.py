@@ -100,6 +100,7 @@ def in_turns(rig, options, chosen, drive, warm=None):
             (warm or drive)(system)
             working.append(system)
         except (RuntimeError, OSError, subprocess.TimeoutExpired) as error:
+            rig.left_out.append(f"{system.name}: {error}")
             print(f"left out: {system.name}: {error}", flush=True)
             system.stop()
     try:

@@ -100,7 +100,7 @@ def wait_for(port, patience=20):
 class Rig:
     def __init__(self, directory, path, options):
         self.directory, self.path, self.options = directory, path, options
-        self.running, self.tokens = [], []
+        self.running, self.tokens, self.left_out = [], [], []
         self.certificate, self.key = directory / "cert.pem", directory / "key.pem"
         subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
                         "-keyout", self.key, "-out", self.certificate, "-days", "30", "-subj", "/CN=localhost",
@@ -249,7 +249,7 @@ routes:
         service = self.portcullis(name=f"service-{port}")
         cache = f"proxy_cache_path {self.directory}/cache-{port} keys_zone=auth:64m;" if cached else ""
         use = ("proxy_cache auth; proxy_cache_key $http_authorization; proxy_cache_valid 200 30s; "
-               "proxy_ignore_headers Cache-Control Expires Set-Cookie;" if cached else "")
+               "proxy_ignore_headers Cache-Control Expires Set-Cookie Vary;" if cached else "")
 
         def start():
             service.start()
@@ -276,7 +276,7 @@ routes:
                 else "proto h2" if http2 else "")
         file = self.write(f"haproxy-{port}.cfg", f"""
 global
-  maxconn 12000
+  maxconn 9500
   nbthread 1
   tune.bufsize 32768
   tune.h2.max-concurrent-streams 256

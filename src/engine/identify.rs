@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::AccessRequest;
 use super::check::Engine;
@@ -17,6 +18,9 @@ use crate::identity::{
 };
 use crate::policy::{Reason, Refusal};
 use crate::session::{ActiveSessions, session_of_claims};
+
+/// How often tokens that are good no more are dropped from those remembered by their bytes.
+const RECENT_TOKENS_EVERY: Duration = Duration::from_secs(60);
 
 /// A caller and how they were known.
 pub(super) struct Identified {
@@ -256,6 +260,19 @@ impl Engine {
         }
         self.vouch(peer);
         Ok(self.recent.put(token, known).into())
+    }
+
+    /// Drops tokens that are remembered by their bytes and are good no more, now and then; ends only with the runtime.
+    pub async fn keep_recent_tokens(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(RECENT_TOKENS_EVERY).await;
+            let (now, snapshot, keys) = (self.clock.now(), self.snapshot(), self.sources.keys.keys());
+            self.recent.retain(|known| {
+                known.generation == keys.generation()
+                    && Arc::ptr_eq(&known.rules, &snapshot.jwt_rules)
+                    && known.jwt.check_dates(now.wall, snapshot.jwt_rules.leeway).is_ok()
+            });
+        }
     }
 
     /// The session as the verified token tells it, dated when the token was made.

@@ -10,7 +10,8 @@ use super::identify::VerifiedToken;
 use crate::identity::Secret;
 use crate::session::MemberSession;
 
-/// Sets of two; a power of two. Full of session JWTs they take about 16 MiB.
+/// Sets of two; a power of two. Full of session JWTs they take about 16 MiB, and as much again for what is told of their
+/// sessions.
 const SETS: usize = 4096;
 
 /// A small cache without expiry or bookkeeping. A token can be in one set only, and drives out the one used longer ago.
@@ -83,6 +84,18 @@ impl RecentTokens {
         };
         drop(dropped);
         recent
+    }
+
+    /// Drops every token that `stands` does not hold of.
+    pub(super) fn retain(&self, stands: impl Fn(&VerifiedToken) -> bool) {
+        for set in &self.0 {
+            let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
+            for place in &mut *set {
+                if place.as_ref().is_some_and(|recent| !stands(&recent.known)) {
+                    *place = None;
+                }
+            }
+        }
     }
 
     /// By the end of a token: of its signature, where no two are alike.

@@ -66,10 +66,15 @@ impl Activity {
         self.blocked.store(blocked, Ordering::Relaxed);
     }
 
+    /// Whether something handed over still waits for the client: `ClientStream` bounds for how long.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
     /// Whether everything asked was answered, and every answer sent, a while ago: nothing but the socket is needed to go on.
     pub(super) fn is_at_rest(&self) -> bool {
-        let (blocked, whole) = (self.blocked.load(Ordering::Relaxed), self.whole.load(Ordering::Relaxed));
-        self.has_served() && !self.is_busy() && !blocked && whole && self.idle() >= REST_AFTER
+        let whole = self.whole.load(Ordering::Relaxed);
+        self.has_served() && !self.is_busy() && !self.is_blocked() && whole && self.idle() >= REST_AFTER
     }
 
     pub(super) fn speaks_http2(&self) {

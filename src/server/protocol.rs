@@ -63,6 +63,9 @@ pub trait Serve: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
+/// How long whoever is in the middle of saying something is waited for once everyone leaves.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// Serves until the client leaves, a limit ends it, or everyone is told to leave.
 ///
 /// The error is the label of a connection that ended before it was one. Everything large is in a box of its own phase:
@@ -83,7 +86,7 @@ pub(super) async fn serve_connection<S: Serve>(
             begun.map_err(|_| "timeout")?
         }
         // Whoever is in the middle of saying hello is let finish, if they are quick.
-        () = async { drain.begun().await; tokio::time::sleep(Duration::from_secs(1)).await } => return Ok(()),
+        () = async { drain.begun().await; tokio::time::sleep(FAREWELL).await } => return Ok(()),
     };
     let (mut stream, is_http2): (ClientStream, bool) = begun?;
     let peer = Arc::new(peer);
@@ -245,6 +248,7 @@ where
     let mut ending: Option<Instant> = None;
     let mut draining = false;
     loop {
+        let patience = activity.patience(limits).min(if draining { FAREWELL } else { Duration::MAX });
         tokio::select! {
             // First, so that a request that has arrived is read before everyone is told to leave.
             biased;
@@ -259,22 +263,25 @@ where
                 draining = true;
                 end(connection.as_mut());
             }
-            () = tokio::time::sleep(activity.patience(limits)) => {
-                if activity.is_busy() {
+            () = tokio::time::sleep(patience) => {
+                if activity.is_busy() || (!is_http2 && activity.is_blocked()) {
                     // HTTP/2 alone can take a piece and never send it: a client that opens no window.
                     if is_http2 && activity.longest_unsent() >= limits.write_timeout {
                         return Some(Err("stalled"));
                     }
                     continue;
                 }
+                let expired = activity.idle() >= activity.bound(limits);
                 match ending {
-                    None if activity.idle() >= activity.bound(limits) => {
+                    None if expired => {
                         ending = Some(Instant::now());
                         end(connection.as_mut());
                     }
+                    // Half a head: it may be finished, if that is quick.
+                    None if !is_http2 && draining && activity.idle() >= FAREWELL => return Some(Ok(())),
                     None if !is_http2 && !draining && activity.is_at_rest() => return None,
                     // Asked to end, idle, and still there: what is left is a client that does not answer.
-                    Some(asked) if asked.elapsed().min(activity.idle()) >= grace => {
+                    Some(asked) if (is_http2 || expired) && asked.elapsed().min(activity.idle()) >= grace => {
                         return Some(if activity.has_served() { Ok(()) } else { Err("timeout") });
                     }
                     _ => {}

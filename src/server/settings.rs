@@ -32,9 +32,9 @@ pub struct CertificateFiles {
 pub struct ServerLimits {
     /// Connections open at once on one listener.
     pub max_connections: usize,
-    /// From accepting a connection, or the end of a request, to the next complete request head.
+    /// From accepting a connection to its first complete request head.
     pub header_timeout: Duration,
-    /// How long a connection may stay without a request under way.
+    /// How long a connection may stay without a request under way, the head of the next one included.
     pub idle_timeout: Duration,
     /// How long a write to the client may make no progress.
     pub write_timeout: Duration,

@@ -61,7 +61,8 @@ impl ClientStream {
 
     /// Puts back what was read too much.
     pub(super) fn unread(&mut self, bytes: Bytes) {
-        self.unread = bytes;
+        self.unread =
+            if self.unread.is_empty() { bytes } else { [bytes, self.unread.split_off(0)].concat().into() };
     }
 
     /// Resolves when the client has sent something, or left.

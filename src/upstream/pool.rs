@@ -3,6 +3,8 @@
 //! Must not hand out a connection that anything was left unread on.
 
 use std::future::{Future as _, poll_fn};
+use std::io;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -114,7 +116,7 @@ where
         let connect = async {
             let (host, port, tls) = match &self.settings.address.0 {
                 Transport::Unix(path) => {
-                    return handshake(UnixStream::connect(path).await.map_err(OriginError::Connect)?).await;
+                    return handshake(connect_unix(path).await.map_err(OriginError::Connect)?).await;
                 }
                 Transport::Tcp { host, port, tls } => (host.as_str(), *port, *tls),
             };
@@ -131,6 +133,18 @@ where
         tokio::time::timeout(self.settings.connect_timeout, connect)
             .await
             .unwrap_or(Err(OriginError::ConnectTimeout))
+    }
+}
+
+/// A Unix socket whose backlog is full says so at once, where TCP would wait; whoever asked bounds how long this does.
+async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            connected => return connected,
+        }
     }
 }
 

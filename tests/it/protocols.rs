@@ -188,33 +188,3 @@ async fn large_bodies_stream_both_ways() {
         assert_eq!(answer.json()["body_bytes"], 900_000);
     }
 }
-
-/// What comes next on a kept connection, as far as one read brings it.
-async fn next_answer(stream: &mut TcpStream) -> String {
-    use tokio::io::AsyncReadExt as _;
-    let mut buffer = [0; 8192];
-    let count =
-        tokio::time::timeout(Duration::from_secs(5), stream.read(&mut buffer)).await.unwrap().unwrap();
-    String::from_utf8_lossy(&buffer[..count]).into_owned()
-}
-
-#[tokio::test]
-async fn a_connection_that_rested_goes_on_where_it_was() {
-    use tokio::io::AsyncWriteExt as _;
-    let world = World::start().await;
-    let mut stream = TcpStream::connect(world.address()).await.unwrap();
-    let ask = "GET /public/x HTTP/1.1\r\nHost: app.test\r\n\r\n";
-    stream.write_all(ask.as_bytes()).await.unwrap();
-    assert!(next_answer(&mut stream).await.starts_with("HTTP/1.1 200 OK"));
-    // Longer than it takes until nothing of the connection is held but its socket.
-    tokio::time::sleep(Duration::from_secs(6)).await;
-    let (first, last) = ask.split_at(20);
-    stream.write_all(first.as_bytes()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    stream.write_all(last.as_bytes()).await.unwrap();
-    assert!(next_answer(&mut stream).await.starts_with("HTTP/1.1 200 OK"));
-    // And it is closed when everyone leaves, not when its time is up.
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(world.gateway.shut_down().await, "the connection held up the end");
-    assert_eq!(next_answer(&mut stream).await, "");
-}

@@ -205,3 +205,28 @@ pub(super) fn is_origin(uri: &Uri) -> bool {
         && matches!(uri.path(), "" | "/")
         && uri.query().is_none()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_named_by_its_whole_path() {
+        let path = |length: usize| format!("unix:/{}", "x".repeat(length - 1));
+        for fine in ["unix:/run/app.sock", "unix:///run/app.sock", "http://127.0.0.1:3000", &path(107)] {
+            assert!(origin_address(fine).is_some(), "{fine}");
+        }
+        let broken = [
+            "unix:",
+            "unix:/",
+            "unix:run/app.sock",
+            "unix://run/app.sock",
+            "unix:/a\0b",
+            "http://a/b",
+            &path(108),
+        ];
+        for broken in broken {
+            assert!(origin_address(broken).is_none(), "{broken}");
+        }
+    }
+}

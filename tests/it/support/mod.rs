@@ -111,6 +111,10 @@ impl World {
         Self { emulator, gateway, lines, personas, echo }
     }
 
+    pub(crate) fn echo_address(&self) -> SocketAddr {
+        self.echo.address()
+    }
+
     pub(crate) fn persona(&self, name: &str) -> &Persona {
         &self.personas[name]
     }
