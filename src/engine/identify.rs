@@ -50,6 +50,15 @@ impl VerifiedToken {
     /// What one takes at least, in bytes; a token's own word about its session counts by its size.
     pub(super) const LEAST_BYTES: u32 = 512;
 
+    /// Whether the keys and the rules in force are those that verified it. Its dates are another question.
+    fn still_holds(&self, generation: u64, rules: &Arc<JwtRules>) -> bool {
+        self.generation == generation && Arc::ptr_eq(&self.rules, rules)
+    }
+
+    fn check_dates(&self, now: Now) -> Result<(), Unfit> {
+        self.jwt.check_dates(now.wall, self.rules.leeway).map_err(Unfit::Jwt)
+    }
+
     pub(super) fn weight(&self) -> u32 {
         let vouched = self.vouched.as_ref().map_or(0, |vouched| vouched.weight());
         // An app's token is kept whole, since its introspection needs it.
@@ -229,18 +238,15 @@ impl Engine {
         now: Now,
     ) -> Result<Verified, Unfit> {
         let mut keys = self.sources.keys.keys();
-        let still_holds = |known: &VerifiedToken| {
-            known.generation == keys.generation() && Arc::ptr_eq(&known.rules, &snapshot.jwt_rules)
-        };
-        let recent = self.recent.get(token).filter(|recent| still_holds(&recent.known));
-        let digest = if recent.is_none() { Some(CredentialDigest::of(token)) } else { None };
-        let remembered = || {
-            let known = self.tokens.get(digest.as_ref()?).filter(|known| still_holds(known))?;
-            Some(self.recent.put(token, known))
-        };
-        if let Some(recent) = recent.or_else(remembered) {
-            recent.known.jwt.check_dates(now.wall, snapshot.jwt_rules.leeway).map_err(Unfit::Jwt)?;
+        let still_holds = |known: &VerifiedToken| known.still_holds(keys.generation(), &snapshot.jwt_rules);
+        if let Some(recent) = self.recent.get(token).filter(|recent| still_holds(&recent.known)) {
+            recent.known.check_dates(now)?;
             return Ok(recent.into());
+        }
+        let digest = CredentialDigest::of(token);
+        if let Some(known) = self.tokens.get(&digest).filter(|known| still_holds(known)) {
+            known.check_dates(now)?;
+            return Ok(self.recent.put(token, known).into());
         }
         let mut verified = verify_jwt(token, &keys, &snapshot.jwt_rules, now.wall);
         if let Err(JwtError::UnknownKey(key_id)) = &verified {
@@ -255,9 +261,7 @@ impl Engine {
         let rules = Arc::clone(&snapshot.jwt_rules);
         let principal = jwt.principal(token);
         let known = Arc::new(VerifiedToken { jwt, principal, generation: keys.generation(), rules, vouched });
-        if let Some(digest) = digest {
-            self.tokens.insert(digest, Arc::clone(&known));
-        }
+        self.tokens.insert(digest, Arc::clone(&known));
         self.vouch(peer);
         Ok(self.recent.put(token, known).into())
     }
@@ -268,9 +272,7 @@ impl Engine {
             tokio::time::sleep(RECENT_TOKENS_EVERY).await;
             let (now, snapshot, keys) = (self.clock.now(), self.snapshot(), self.sources.keys.keys());
             self.recent.retain(|known| {
-                known.generation == keys.generation()
-                    && Arc::ptr_eq(&known.rules, &snapshot.jwt_rules)
-                    && known.jwt.check_dates(now.wall, snapshot.jwt_rules.leeway).is_ok()
+                known.still_holds(keys.generation(), &snapshot.jwt_rules) && known.check_dates(now).is_ok()
             });
         }
     }

@@ -70,19 +70,14 @@ impl RecentTokens {
         let token = Secret::new(token.to_owned());
         let recent = Arc::new(RecentToken { token, known, told: Mutex::new(None) });
         let Some(set) = self.set(recent.token.expose()) else { return recent };
-        let dropped = {
-            let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
-            let [first, second] = &mut *set;
-            // One that was verified anew takes its own place.
-            let place = if first.as_ref().is_some_and(|held| held.token == recent.token) {
-                first
-            } else {
-                std::mem::swap(first, second);
-                first
-            };
-            place.replace(Arc::clone(&recent))
-        };
-        drop(dropped);
+        let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
+        let [first, second] = &mut *set;
+        // One that was verified anew takes its own place.
+        if first.as_ref().is_none_or(|held| held.token != recent.token) {
+            std::mem::swap(first, second);
+        }
+        *first = Some(Arc::clone(&recent));
+        drop(set);
         recent
     }
 

@@ -69,7 +69,6 @@ impl ProxyDoor {
     }
 }
 
-/// What is rarely waited for waits in a box: the future of a request is moved more than once before it is first polled.
 impl Serve for ProxyDoor {
     type Body = ResponseBody;
 
@@ -93,6 +92,7 @@ impl Serve for ProxyDoor {
 }
 
 impl Inner {
+    /// What is rarely waited for waits in a box: this future is moved more than once before it is first polled.
     async fn answer(
         &self,
         request: Request<Incoming>,
