@@ -89,22 +89,22 @@ pub(super) async fn serve_connection<S: Serve>(
         () = async { drain.begun().await; tokio::time::sleep(FAREWELL).await } => return Ok(()),
     };
     let (mut stream, is_http2): (ClientStream, bool) = begun?;
-    let peer = Arc::new(peer);
+    let connection = Connection { service, peer: Arc::new(peer), activity, limits, drain };
     if is_http2 {
-        return Box::pin(serve_http2(stream, &service, &peer, &activity, &limits, &drain)).await;
+        return Box::pin(connection.serve_http2(stream)).await;
     }
+    let Connection { activity, limits, drain, .. } = &connection;
     loop {
-        let (resting, unread) =
-            match Box::pin(serve_http1(stream, &service, &peer, &activity, &limits, &drain)).await {
-                Served::Ended(ended) => return ended,
-                Served::Resting(stream, unread) => (stream, unread),
-            };
+        let (resting, unread) = match Box::pin(connection.serve_http1(stream)).await {
+            Served::Ended(ended) => return ended,
+            Served::Resting(stream, unread) => (stream, unread),
+        };
         stream = resting;
         if unread.is_empty() {
             // Empty, it still holds the buffer it was a part of.
             drop(unread);
-            let left = activity.bound(&limits).saturating_sub(activity.idle());
-            if !rest(&mut stream, left, &drain).await {
+            let left = activity.bound(limits).saturating_sub(activity.idle());
+            if !rest(&mut stream, left, drain).await {
                 return Ok(());
             }
         } else {
@@ -141,77 +141,73 @@ enum Served {
     Resting(ClientStream, Bytes),
 }
 
-/// Answers the requests of a connection, each counted while it is under way.
-fn answering<S: Serve>(
-    service: &S,
-    peer: &Arc<Peer>,
-    activity: &Arc<Activity>,
-) -> impl Fn(Request<Incoming>) -> Answering<S::Body> + use<S> {
-    let (service, peer, activity) = (service.clone(), Arc::clone(peer), Arc::clone(activity));
-    move |request: Request<Incoming>| {
-        let busy = Activity::begin(&activity, request.body().is_end_stream());
-        let (service, peer) = (service.clone(), Arc::clone(&peer));
-        Box::pin(async move {
-            let response = service.serve(request, peer).await;
-            Ok::<_, Infallible>(response.map(|body| Counted::new(body, busy)))
-        })
-    }
+/// What a connection goes on with through all its spells.
+struct Connection<S> {
+    service: S,
+    peer: Arc<Peer>,
+    activity: Arc<Activity>,
+    limits: Arc<ServerLimits>,
+    drain: Drain,
 }
 
 type Answering<B> = Pin<Box<dyn Future<Output = Result<Response<Counted<B>>, Infallible>> + Send>>;
 
-async fn serve_http2<S: Serve>(
-    stream: ClientStream,
-    service: &S,
-    peer: &Arc<Peer>,
-    activity: &Arc<Activity>,
-    limits: &ServerLimits,
-    drain: &Drain,
-) -> Result<(), &'static str> {
-    activity.speaks_http2();
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.max_streams)
-        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
-        .initial_stream_window_size(256 * 1024)
-        .initial_connection_window_size(1024 * 1024)
-        .max_send_buf_size(256 * 1024)
-        .keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(20));
-    let answer = service_fn(answering(service, peer, activity));
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), answer));
-    let watched = watch(true, activity, limits, drain, connection.as_mut(), |connection| {
-        connection.graceful_shutdown();
-    });
-    watched.await.unwrap_or(Ok(()))
-}
-
-async fn serve_http1<S: Serve>(
-    stream: ClientStream,
-    service: &S,
-    peer: &Arc<Peer>,
-    activity: &Arc<Activity>,
-    limits: &ServerLimits,
-    drain: &Drain,
-) -> Served {
-    let mut builder = http1::Builder::new();
-    builder
-        // `watch` knows when nothing was answered for too long, whatever trickles in: no timer for each request besides.
-        .header_read_timeout(None)
-        .max_headers(limits.max_headers)
-        .max_header_size(limits.max_header_bytes);
-    let answer = service_fn(answering(service, peer, activity));
-    let mut connection = builder.serve_connection(TokioIo::new(stream), answer).with_upgrades();
-    let watched = watch(false, activity, limits, drain, Pin::new(&mut connection), |connection| {
-        connection.graceful_shutdown();
-    });
-    if let Some(ended) = watched.await {
-        return Served::Ended(ended);
+impl<S: Serve> Connection<S> {
+    /// Answers its requests, each counted while it is under way.
+    fn answering(&self) -> impl Fn(Request<Incoming>) -> Answering<S::Body> + use<S> {
+        let Self { service, peer, activity, .. } = self;
+        let (service, peer, activity) = (service.clone(), Arc::clone(peer), Arc::clone(activity));
+        move |request: Request<Incoming>| {
+            let busy = Activity::begin(&activity, request.body().is_end_stream());
+            let (service, peer) = (service.clone(), Arc::clone(&peer));
+            Box::pin(async move {
+                let response = service.serve(request, peer).await;
+                Ok::<_, Infallible>(response.map(|body| Counted::new(body, busy)))
+            })
+        }
     }
-    match connection.into_parts() {
-        Some(parts) => Served::Resting(parts.io.into_inner(), parts.read_buf),
-        None => Served::Ended(Ok(())),
+
+    async fn serve_http2(&self, stream: ClientStream) -> Result<(), &'static str> {
+        let Self { activity, limits, drain, .. } = self;
+        activity.speaks_http2();
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.max_streams)
+            .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+            .initial_stream_window_size(256 * 1024)
+            .initial_connection_window_size(1024 * 1024)
+            .max_send_buf_size(256 * 1024)
+            .keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(20));
+        let answer = service_fn(self.answering());
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), answer));
+        let watched = watch(true, activity, limits, drain, connection.as_mut(), |connection| {
+            connection.graceful_shutdown();
+        });
+        watched.await.unwrap_or(Ok(()))
+    }
+
+    async fn serve_http1(&self, stream: ClientStream) -> Served {
+        let Self { activity, limits, drain, .. } = self;
+        let mut builder = http1::Builder::new();
+        builder
+            // `watch` knows when nothing was answered for too long, whatever trickles in: no timer for each head besides.
+            .header_read_timeout(None)
+            .max_headers(limits.max_headers)
+            .max_header_size(limits.max_header_bytes);
+        let answer = service_fn(self.answering());
+        let mut connection = builder.serve_connection(TokioIo::new(stream), answer).with_upgrades();
+        let watched = watch(false, activity, limits, drain, Pin::new(&mut connection), |connection| {
+            connection.graceful_shutdown();
+        });
+        if let Some(ended) = watched.await {
+            return Served::Ended(ended);
+        }
+        match connection.into_parts() {
+            Some(parts) => Served::Resting(parts.io.into_inner(), parts.read_buf),
+            None => Served::Ended(Ok(())),
+        }
     }
 }
 
