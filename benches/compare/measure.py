@@ -54,7 +54,7 @@ def run(rig, *command, timeout=120):
     return subprocess.run(pinned(rig, *command), capture_output=True, text=True, timeout=timeout, env=rig.environment())
 
 
-def wrk_script(rig, name, path, body=False, close=False):
+def wrk_script(rig, name, path, body=False):
     """A script that sends the tokens in turn; every request is written beforehand."""
     tokens = rig.write("tokens.txt", "\n".join(rig.tokens) + "\n")
     method = "POST" if body else "GET"
@@ -64,7 +64,7 @@ function init(arguments)
   local body = {'string.rep("x", 1024 * 1024)' if body else 'nil'}
   for token in io.lines("{tokens}") do
     requests[#requests + 1] = wrk.format("{method}", "{path}", {{ ["Authorization"] = "Bearer " .. token,
-      ["Host"] = wrk.headers["Host"], ["User-Agent"] = "compare/1"{', ["Connection"] = "close"' if close else ''} }}, body)
+      ["Host"] = wrk.headers["Host"], ["User-Agent"] = "compare/1" }}, body)
     if body and #requests == 8 then break end
   end
 end
@@ -114,13 +114,13 @@ def in_turns(rig, options, chosen, drive, warm=None):
     return {name: rounds for name, rounds in gathered.items() if rounds}
 
 
-def saturated(rig, options, chosen, path="/x", scheme="http", **script):
+def saturated(rig, options, chosen, path="/x"):
     """CPU per request in microseconds, and requests a second, with 64 connections that never wait."""
-    file = wrk_script(rig, f"saturated-{len(str(path))}-{scheme}", path, **script)
+    file = wrk_script(rig, "saturated", path)
 
     def drive(system, seconds=options.seconds):
         before = system.cpu()
-        count, took = wrk(rig, f"{scheme}://127.0.0.1:{system.port}{path}", file, seconds)
+        count, took = wrk(rig, f"http://127.0.0.1:{system.port}{path}", file, seconds)
         return (system.cpu() - before) / count * 1e6, count / took
     return in_turns(rig, options, chosen, drive, warm=lambda system: drive(system, 1))
 

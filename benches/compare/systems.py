@@ -20,8 +20,8 @@ PADDING = 0
 class System:
     """One architecture: its processes, and where its requests go."""
 
-    def __init__(self, name, port, kind, start):
-        self.name, self.port, self.kind, self._start = name, port, kind, start
+    def __init__(self, name, port, start):
+        self.name, self.port, self._start = name, port, start
         self.processes = []
 
     def start(self):
@@ -217,7 +217,7 @@ routes:
                 except OSError:
                     time.sleep(0.05)
             return [process]
-        return System(name, port, "authenticates", start)
+        return System(name, port, start)
 
     def own(self, **changes):
         """Portcullis, and the build it is compared with if there is one."""
@@ -233,7 +233,7 @@ routes:
         listen = (f"listen 127.0.0.1:{port} ssl http2 backlog=4096; ssl_certificate {self.certificate}; "
                   f"ssl_certificate_key {self.key}; ssl_protocols TLSv1.3; ssl_session_tickets off;"
                   if tls else f"listen 127.0.0.1:{port} backlog=4096;")
-        return System("nginx plain", port, "plain", lambda: [self.nginx(f"nginx-{port}", f"""
+        return System("nginx plain", port, lambda: [self.nginx(f"nginx-{port}", f"""
   upstream app {{ server {server}; keepalive 256; keepalive_requests 1000000000; }}
   server {{ {listen}
     location / {{ proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering on;
@@ -241,7 +241,7 @@ routes:
 
     def nginx_http2(self):
         port = free_port()
-        return System("nginx plain", port, "plain", lambda: [self.nginx(f"nginx-{port}", f"""
+        return System("nginx plain", port, lambda: [self.nginx(f"nginx-{port}", f"""
   upstream app {{ server 127.0.0.1:{self.origin_port}; keepalive 256; keepalive_requests 1000000000; }}
   server {{ listen 127.0.0.1:{port} http2 backlog=4096; http2_max_concurrent_streams 256;
     location / {{ proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection ""; }} }}""")])
@@ -263,7 +263,7 @@ routes:
     location = /_auth {{ internal; {use} proxy_pass http://auth/.portcullis/whoami; proxy_pass_request_body off;
       proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Content-Length ""; }} }}""", extra=cache)]
         name = "nginx auth_request + proxy_cache" if cached else "nginx auth_request"
-        return System(name, port, "authenticates", start)
+        return System(name, port, start)
 
     def haproxy(self, verify=False, unix=False, http2=False, tls=False):
         port = free_port()
@@ -296,7 +296,7 @@ backend back
   server one {server} pool-max-conn 256
 """)
         name = "haproxy jwt_verify (no session)" if verify else "haproxy plain"
-        return System(name, port, "verifies" if verify else "plain", lambda: [self.spawn("haproxy", "-db", "-f", file)])
+        return System(name, port, lambda: [self.spawn("haproxy", "-db", "-f", file)])
 
     def envoy(self, mode="plain", http2=False):
         port = free_port()
@@ -345,8 +345,7 @@ backend back
                                "--base-id", str(port), log="envoy.log")
             return [*(service.processes if service else []), envoy]
         names = {"plain": "envoy plain", "jwt_authn": "envoy jwt_authn + cache (no session)", "ext_authz": "envoy ext_authz"}
-        kinds = {"plain": "plain", "jwt_authn": "verifies", "ext_authz": "authenticates"}
-        return System(names[mode], port, kinds[mode], start)
+        return System(names[mode], port, start)
 
     def caddy(self):
         port = free_port()
@@ -368,7 +367,7 @@ http://127.0.0.1:{port} {{
         def start():
             service.start()
             return [*service.processes, self.spawn(self.find("caddy"), "run", "--config", file, "--adapter", "caddyfile")]
-        return System("caddy forward_auth", port, "authenticates", start)
+        return System("caddy forward_auth", port, start)
 
     def traefik(self):
         port = free_port()
@@ -384,7 +383,7 @@ http://127.0.0.1:{port} {{
         def start():
             service.start()
             return [*service.processes, self.spawn(self.find("traefik"), f"--configFile={file}")]
-        return System("traefik forwardAuth", port, "authenticates", start)
+        return System("traefik forwardAuth", port, start)
 
     def wait_for_answer(self, system, patience=10):
         """A port may be open before what is behind it is configured. Whoever does not speak HTTP/1.1 in the clear is ready."""
