@@ -13,7 +13,7 @@ use std::time::Duration;
 use http::{Method, Uri};
 
 use self::core::{Core, build_core, rules};
-use self::trust::client_tls;
+use self::trust::trusted_roots;
 use crate::admin::{AdminDoor, OpsDoor, Readiness};
 use crate::config::Config;
 use crate::directory::{Clock, SharedError, SystemClock};
@@ -24,7 +24,7 @@ use crate::policy::{Access, CanonicalPath, Reason, Requirement};
 use crate::revocation::Revocations;
 use crate::server::{BindError, Drain, Listener, ListenerSettings, ServerLimits, server_tls};
 use crate::telemetry::{LineWriter, Metrics};
-use crate::upstream::Origin;
+use crate::upstream::{Origin, OriginTlsError, origin_tls};
 
 pub use self::core::{Explained, ask_for_policy, build_to_explain};
 
@@ -45,6 +45,8 @@ pub enum StartError {
     Key(#[from] KeyFailure),
     #[error("the page of `refusals.page` cannot be made: {0}")]
     Page(String),
+    #[error("upstream `{upstream}`: {error}")]
+    Origin { upstream: Arc<str>, error: OriginTlsError },
     #[error("the log cannot be set up: {0}")]
     Log(io::Error),
 }
@@ -104,11 +106,14 @@ impl Gateway {
         );
 
         let drain = Drain::default();
-        let origins: Origins = config
-            .upstreams
-            .iter()
-            .map(|settings| (Arc::clone(&settings.name), Origin::new(settings.clone(), &core.tls)))
-            .collect();
+        let mut origins = Origins::new();
+        for settings in &config.upstreams {
+            let name = Arc::clone(&settings.name);
+            let failed = |error| StartError::Origin { upstream: Arc::clone(&settings.name), error };
+            let origin = Origin::new(settings.clone(), &core.roots, metrics.clone()).map_err(failed)?;
+            origins.insert(name, origin);
+        }
+        let reporting = origins.clone();
         let door = ProxyDoor::new(
             Arc::clone(&core.engine),
             origins,
@@ -141,7 +146,7 @@ impl Gateway {
 
         let traffic = listeners.iter().map(|listener| (listener.address(), listener.is_secure())).collect();
         let ops = ops_listener.address();
-        let ops_door = ops_door(&metrics, &core, &drain);
+        let ops_door = ops_door(&metrics, &core, &drain, reporting);
         tokio::spawn(core.keys.clone().keep_fresh());
         tokio::spawn(core.facts.clone().keep_fresh(asks_permission(&config.routes)));
         tokio::spawn(Arc::clone(&core.engine).keep_leases());
@@ -247,7 +252,15 @@ pub fn check_files(config: &Config) -> Vec<String> {
     });
     let page = config.proxy.refusals.page.as_deref().and_then(|page| doors::try_page(page).err());
     let page = page.map(|error| StartError::Page(error).to_string());
-    certificates.chain(client_tls(config).err().map(|error| error.to_string())).chain(page).collect()
+    let roots = match trusted_roots(config) {
+        Ok(roots) => roots,
+        Err(error) => return certificates.chain([error.to_string()]).chain(page).collect(),
+    };
+    let origins = config.upstreams.iter().filter_map(|origin| {
+        let error = origin_tls(&origin.tls, origin.http2, &roots).err()?;
+        Some(format!("upstream `{}`: {error}", origin.name))
+    });
+    certificates.chain(origins).chain(page).collect()
 }
 
 /// Whether any route asks the RBAC policy.
@@ -271,7 +284,7 @@ fn small_listener(name: &str, address: SocketAddr) -> ListenerSettings {
     }
 }
 
-fn ops_door(metrics: &Metrics, core: &Core, drain: &Drain) -> OpsDoor {
+fn ops_door(metrics: &Metrics, core: &Core, drain: &Drain, origins: Origins) -> OpsDoor {
     let (loaded, drain, memory) = (core.keys.loaded(), drain.clone(), core.memory.clone());
     let (entries, bytes) = (metrics.session_cache_entries.clone(), metrics.session_cache_bytes.clone());
     OpsDoor::new(
@@ -285,6 +298,7 @@ fn ops_door(metrics: &Metrics, core: &Core, drain: &Drain) -> OpsDoor {
             let (count, size) = memory.size();
             entries.set(i64::try_from(count).unwrap_or(i64::MAX));
             bytes.set(i64::try_from(size).unwrap_or(i64::MAX));
+            origins.values().for_each(Origin::report);
         }),
     )
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rustls::ClientConfig;
+use rustls::RootCertStore;
 
 use super::StartError;
-use super::trust::client_tls;
+use super::trust::{client_tls, trusted_roots};
 use crate::config::Config;
 use crate::directory::{
     AppTokenSource, AppTokens, Attempts, Clock, DirectoryError, Guard, KeyVault, Memory, OrganizationSource,
@@ -33,7 +33,7 @@ pub(super) struct Core {
     pub(super) horizon: Duration,
     pub(super) keys: Keys,
     pub(super) facts: ProjectFacts,
-    pub(super) tls: Arc<ClientConfig>,
+    pub(super) roots: Arc<RootCertStore>,
 }
 
 /// What stands in for the directory while a decision is explained.
@@ -120,7 +120,12 @@ pub async fn build_to_explain(
 pub async fn ask_for_policy(config: &Config) -> Result<Result<Arc<RbacPolicy>, DirectoryError>, StartError> {
     let metrics = Metrics::new()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let client = StytchClient::new(&config.stytch, &client_tls(config)?, Arc::clone(&clock), metrics.clone());
+    let client = StytchClient::new(
+        &config.stytch,
+        &client_tls(&trusted_roots(config)?)?,
+        Arc::clone(&clock),
+        metrics.clone(),
+    );
     let facts = ProjectFacts::new(&client, &config.stytch.rbac, &metrics);
     Ok(facts.policy(clock.now()).wait().await)
 }
@@ -132,8 +137,8 @@ pub(super) fn build_core(
     metrics: &Metrics,
     lines: &LineWriter,
 ) -> Result<Core, StartError> {
-    let tls = client_tls(config)?;
-    let client = StytchClient::new(&config.stytch, &tls, Arc::clone(&clock), metrics.clone());
+    let roots = trusted_roots(config)?;
+    let client = StytchClient::new(&config.stytch, &client_tls(&roots)?, Arc::clone(&clock), metrics.clone());
     let link = match &config.shared {
         Some(settings) => Some(RedisLink::new(settings, Arc::clone(&clock), metrics)?),
         None => None,
@@ -161,7 +166,7 @@ pub(super) fn build_core(
         attempts,
     };
     let engine = build_engine(config, sources, clock, metrics, lines)?;
-    Ok(Core { engine: Arc::new(engine), client, link, memory, horizon, keys, facts, tls })
+    Ok(Core { engine: Arc::new(engine), client, link, memory, horizon, keys, facts, roots })
 }
 
 /// The tier in front of introspection.

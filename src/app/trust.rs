@@ -13,7 +13,7 @@ use super::StartError;
 use crate::config::Config;
 
 /// Trust in servers: the system's authorities, those that come with the program where there are none, and the configured ones.
-pub(super) fn client_tls(config: &Config) -> Result<Arc<ClientConfig>, StartError> {
+pub(super) fn trusted_roots(config: &Config) -> Result<Arc<RootCertStore>, StartError> {
     let mut roots = RootCertStore::empty();
     for certificate in rustls_native_certs::load_native_certs().certs {
         // One unreadable authority of the system is no reason not to start.
@@ -29,10 +29,15 @@ pub(super) fn client_tls(config: &Config) -> Result<Arc<ClientConfig>, StartErro
             roots.add(certificate).map_err(|error| fail(error.to_string()))?;
         }
     }
+    Ok(Arc::new(roots))
+}
+
+/// TLS towards servers that are trusted by `roots`.
+pub(super) fn client_tls(roots: &Arc<RootCertStore>) -> Result<Arc<ClientConfig>, StartError> {
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(StartError::Tls)?
-        .with_root_certificates(roots)
+        .with_root_certificates(Arc::clone(roots))
         .with_no_client_auth();
     Ok(Arc::new(config))
 }

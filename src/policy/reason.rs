@@ -127,6 +127,8 @@ reasons! {
     IdentityOversized "identity_oversized" INTERNAL_SERVER_ERROR Retry "what the application would be told about the caller is too long";
     AssertionFailed "assertion_failed" INTERNAL_SERVER_ERROR Retry "the assertion about the caller cannot be signed";
     OriginUnreachable "origin_unreachable" BAD_GATEWAY Retry "the application cannot be reached";
+    OriginUntrusted "origin_untrusted" BAD_GATEWAY Retry "no secure connection to the application can be made";
+    OriginClosed "origin_closed" BAD_GATEWAY Retry "the application ended the connection before it answered";
     OriginTimeout "origin_timeout" GATEWAY_TIMEOUT Retry "the application did not answer in time";
     OriginMalformed "origin_malformed" BAD_GATEWAY Retry "the application's answer cannot be read";
     OriginBusy "origin_busy" SERVICE_UNAVAILABLE Retry "too many requests are waiting for the application";

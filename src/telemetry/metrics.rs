@@ -45,6 +45,10 @@ pub struct Metrics {
     pub jwks_last_success: Gauge,
     pub upstream_requests: IntCounterVec,
     pub upstream_request_duration: HistogramVec,
+    pub upstream_retries: IntCounterVec,
+    pub upstream_ejections: IntCounterVec,
+    pub upstream_health_checks: IntCounterVec,
+    pub upstream_servers: IntGaugeVec,
     pub connections_open: IntGaugeVec,
     pub connections_rejected: IntCounterVec,
     pub log_lines_dropped: IntCounter,
@@ -172,6 +176,28 @@ impl Metrics {
                 "From sending a request to an upstream to the head of its response.",
                 &["upstream"],
                 &REQUEST_BUCKETS,
+            )?,
+            upstream_retries: counters(
+                "upstream_retries_total",
+                "Requests sent to a further server, or once more.",
+                &["upstream"],
+            )?,
+            upstream_ejections: counters(
+                "upstream_ejections_total",
+                "Servers left out for a while because they did not answer.",
+                &["upstream"],
+            )?,
+            upstream_health_checks: counters(
+                "upstream_health_checks_total",
+                "Health checks of servers, by what they found.",
+                &["upstream", "result"],
+            )?,
+            upstream_servers: keep(
+                &registry,
+                IntGaugeVec::new(
+                    opts("upstream_servers", "Servers of an upstream, by how they stand."),
+                    &["upstream", "state"],
+                ),
             )?,
             connections_open: keep(
                 &registry,

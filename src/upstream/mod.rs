@@ -1,10 +1,29 @@
-//! Origins: connecting, keeping connections, sending one request and reading one answer.
+//! Origins: choosing a server, connecting, keeping connections, sending one request and reading one answer.
 //!
-//! Must not know who is calling, and must not send a request twice.
+//! Must not know who is calling, and must not send a request's body twice.
 
+mod balance;
+mod body;
+mod choice;
+mod connect;
+mod error;
+mod health;
+mod multiplex;
 mod origin;
 mod pool;
+mod progress;
+mod resolve;
+mod retry;
 mod settings;
+mod standing;
+mod stream;
+mod tls;
 
-pub use origin::{Origin, OriginBody, OriginError, OriginResponse, Progress, UploadFailure};
-pub use settings::{OriginAddress, OriginSettings};
+pub use body::OriginBody;
+pub use error::OriginError;
+pub use origin::{Origin, OriginResponse};
+pub use progress::{Progress, UploadFailure};
+pub use settings::{
+    EjectionSettings, HealthSettings, OriginAddress, OriginSettings, OriginTls, RetrySettings,
+};
+pub use tls::{OriginTlsError, origin_tls};

@@ -1,290 +1,223 @@
-//! One origin: send a request, wait for the head of its answer, hand on the body.
+//! One application: choose a server, send a request, wait for the head of its answer, hand on the body.
 //!
-//! Must not wait without a bound, and must not send a request again once a byte of it may have arrived.
+//! Must not wait without a bound, and must not send a body twice.
 
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use hyper::body::Incoming;
-use tokio::sync::OwnedSemaphorePermit;
+use rustls::RootCertStore;
 
 use super::OriginSettings;
-use super::pool::{Lease, Pool};
-
-/// How long an upload may go on after its answer ended.
-const UPLOAD_AFTER_ANSWER: Duration = Duration::from_secs(600);
+use super::balance::{Balance, Server};
+use super::body::OriginBody;
+use super::error::OriginError;
+use super::pool::{Lease, Unanswered};
+use super::progress::Progress;
+use super::retry::{Budget, Repeatable};
+use super::tls::OriginTlsError;
+use crate::telemetry::Metrics;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum OriginError {
-    #[error("cannot connect: {0}")]
-    Connect(std::io::Error),
-    #[error("the host is no name for TLS")]
-    Name,
-    #[error("connecting took too long")]
-    ConnectTimeout,
-    #[error("all connections are in use")]
-    Busy,
-    #[error("no answer came in time")]
-    ResponseTimeout,
-    #[error("the exchange failed: {0}")]
-    Exchange(hyper::Error),
-}
-
-/// How the upload of a request is going: when something last moved, whose turn it is, how it ended.
-#[derive(Debug)]
-pub struct Progress {
-    began: Instant,
-    moved: AtomicU64,
-    /// The client owes the next piece.
-    awaiting_client: AtomicBool,
-    finished: AtomicBool,
-    failure: OnceLock<UploadFailure>,
-    client_patience: Duration,
-}
-
-/// Why a request's body did not reach its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UploadFailure {
-    /// The client sent nothing for too long.
-    Stalled,
-    TooLarge,
-    /// The client left or broke its framing.
-    Broken,
-}
-
-impl Progress {
-    /// `client_patience` is how long the client may take for each piece.
-    pub fn new(client_patience: Duration) -> Self {
-        Self {
-            began: Instant::now(),
-            moved: AtomicU64::new(0),
-            awaiting_client: AtomicBool::new(false),
-            finished: AtomicBool::new(false),
-            failure: OnceLock::new(),
-            client_patience,
-        }
-    }
-
-    /// Something moved just now.
-    pub fn note(&self) {
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.moved.store(now, Ordering::Relaxed);
-        self.awaiting_client.store(false, Ordering::Relaxed);
-    }
-
-    pub fn await_client(&self) {
-        self.awaiting_client.store(true, Ordering::Relaxed);
-    }
-
-    pub fn finish(&self) {
-        self.finished.store(true, Ordering::Release);
-    }
-
-    pub fn fail(&self, failure: UploadFailure) {
-        // The first failure is the one that counts.
-        self.failure.get_or_init(|| failure);
-    }
-
-    pub fn failure(&self) -> Option<UploadFailure> {
-        self.failure.get().copied()
-    }
-
-    fn still_for(&self) -> Duration {
-        self.began.elapsed().saturating_sub(Duration::from_millis(self.moved.load(Ordering::Relaxed)))
-    }
-
-    /// How much longer an origin may take that has `response_timeout` once everything is sent.
-    fn remaining(&self, response_timeout: Duration) -> Duration {
-        let waits_for_client =
-            self.awaiting_client.load(Ordering::Relaxed) && !self.finished.load(Ordering::Acquire);
-        let bound = if waits_for_client { response_timeout + self.client_patience } else { response_timeout };
-        bound.saturating_sub(self.still_for())
-    }
-}
-
-/// An origin with its connections. Cheap to clone.
-pub struct Origin<B> {
-    pool: Arc<Pool<B>>,
-    name: Arc<str>,
-    response_timeout: Duration,
-}
+/// Servers a request is offered to that could not be connected to, before it is given up.
+const MOST_CONNECTS: usize = 4;
 
 /// The head of an answer, and its body still to be read.
 pub type OriginResponse<B> = Response<OriginBody<B>>;
 
+/// An application with its servers. Cheap to clone.
+pub struct Origin<B>(Arc<Inner<B>>);
+
+struct Inner<B> {
+    balance: Arc<Balance<B>>,
+    budget: Budget,
+    settings: OriginSettings,
+    metrics: Metrics,
+}
+
 impl<B> Clone for Origin<B> {
     fn clone(&self) -> Self {
-        Self {
-            pool: Arc::clone(&self.pool),
-            name: Arc::clone(&self.name),
-            response_timeout: self.response_timeout,
-        }
+        Self(Arc::clone(&self.0))
     }
 }
 
 impl<B> Origin<B>
 where
-    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B: Body<Data = Bytes> + Default + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    /// Must be called inside a runtime: idle connections are swept now and then.
-    pub fn new(settings: OriginSettings, tls: &Arc<rustls::ClientConfig>) -> Self {
-        let (name, response_timeout) = (Arc::clone(&settings.name), settings.response_timeout);
-        let every = settings.idle_timeout.max(Duration::from_secs(1));
-        let pool = Arc::new(Pool::new(settings, tls));
-        let swept = Arc::downgrade(&pool);
-        tokio::spawn(async move {
-            while let Some(pool) = swept.upgrade() {
-                pool.sweep();
-                drop(pool);
-                tokio::time::sleep(every).await;
-            }
-        });
-        Self { pool, name, response_timeout }
+    /// Must be called inside a runtime: names are looked up, servers checked and idle connections swept now and then.
+    /// `roots` are believed where the settings name no authority.
+    pub fn new(
+        settings: OriginSettings,
+        roots: &Arc<RootCertStore>,
+        metrics: Metrics,
+    ) -> Result<Self, OriginTlsError> {
+        let balance = Balance::start(settings.clone(), roots, metrics.clone())?;
+        let budget = Budget::new(&settings.retries);
+        Ok(Self(Arc::new(Inner { balance, budget, settings, metrics })))
     }
 
     pub fn name(&self) -> &Arc<str> {
-        &self.name
+        &self.0.settings.name
     }
 
-    /// Sends `request`, whose URI is in origin form, and waits for the head of the answer.
+    /// Whether HTTP/2 is spoken to it.
+    pub fn speaks_http2(&self) -> bool {
+        self.0.settings.http2
+    }
+
+    /// Whether it is spoken to under TLS.
+    pub fn is_secure(&self) -> bool {
+        self.0.settings.servers.iter().any(super::OriginAddress::is_secure)
+    }
+
+    /// Puts how many servers stand which way into the metrics.
+    pub fn report(&self) {
+        self.0.balance.report();
+    }
+
+    /// Sends `request` and waits for the head of the answer.
+    ///
+    /// Its URI is in origin form, or absolute where HTTP/2 is spoken. A request nothing of which was sent is offered
+    /// to further servers; one that may have arrived is repeated only if it is safe and has no body, within the budget.
     pub async fn send(
         &self,
         request: Request<B>,
         progress: &Arc<Progress>,
     ) -> Result<OriginResponse<B>, OriginError> {
+        match self.0.settings.deadline {
+            None => self.0.try_servers(request, progress).await,
+            Some(deadline) => {
+                let trying = Box::pin(self.0.try_servers(request, progress));
+                tokio::time::timeout(deadline, trying).await.unwrap_or(Err(OriginError::ResponseTimeout))
+            }
+        }
+    }
+}
+
+impl<B> Inner<B>
+where
+    B: Body<Data = Bytes> + Default + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    async fn try_servers(
+        &self,
+        request: Request<B>,
+        progress: &Arc<Progress>,
+    ) -> Result<OriginResponse<B>, OriginError> {
+        let mut retries = self.settings.retries.attempts;
+        let repeatable = if retries > 0 { Repeatable::of(&request) } else { None };
+        if repeatable.is_some() {
+            self.budget.earn();
+        }
+        let mut tried = Vec::new();
+        let mut request = request;
+        loop {
+            let server = self.balance.choose(&tried).await?;
+            let patience = match (&repeatable, self.settings.retries.per_try_timeout) {
+                (Some(_), Some(per_try)) if retries > 0 => per_try.min(self.settings.response_timeout),
+                _ => self.settings.response_timeout,
+            };
+            let (error, unsent) = match self.ask(&server, request, progress, patience).await {
+                Ok(response) => {
+                    server.standing.succeed();
+                    return Ok(response);
+                }
+                Err(unanswered) => unanswered,
+            };
+            // What ended because the client stopped sending says nothing about the server.
+            if error.is_failure() && progress.failure().is_none() {
+                self.balance.note_failure(&server, &error);
+            }
+            tried.push(server);
+            let untried = self.balance.has_untried(&tried);
+            let next = match (unsent, &repeatable) {
+                (Some(unsent), _) if untried && tried.len() < MOST_CONNECTS => unsent,
+                (None, Some(again)) if error.may_pass() && retries > 0 && self.budget.spend() => {
+                    retries -= 1;
+                    if !untried {
+                        tried.clear();
+                    }
+                    again.request(B::default())
+                }
+                _ => return Err(error),
+            };
+            self.metrics.upstream_retries.with_label_values(&[&*self.settings.name]).inc();
+            tracing::debug!(upstream = %self.settings.name, %error, "the request is tried once more");
+            request = next;
+        }
+    }
+
+    /// Sends the request to one server.
+    async fn ask(
+        &self,
+        server: &Arc<Server<B>>,
+        request: Request<B>,
+        progress: &Arc<Progress>,
+        patience: Duration,
+    ) -> Result<OriginResponse<B>, Unanswered<B>> {
         let bound = is_bound_to_connection(request.headers(), header::AUTHORIZATION);
-        let mut lease = self.pool.take().await?;
+        let mut lease = match server.pool.take().await {
+            Ok(lease) => lease,
+            Err(error) => return Err((error, Some(request))),
+        };
         progress.note();
-        let mut sent = self.exchange(&mut lease, request, progress).await;
+        let mut sent = exchange(&mut lease, request, progress, patience).await;
         if let Err((error, Some(request))) = sent {
             // Handed back unsent: the kept connection had closed meanwhile.
             if !lease.used {
-                return Err(error);
+                return Err((error, Some(request)));
             }
-            self.pool.reconnect(&mut lease).await?;
-            sent = self.exchange(&mut lease, request, progress).await;
+            if let Err(error) = server.pool.reconnect(&mut lease).await {
+                return Err((error, Some(request)));
+            }
+            sent = exchange(&mut lease, request, progress, patience).await;
         }
-        let response = sent.map_err(|(error, _)| error)?;
+        let response = sent?;
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let bound = bound || is_bound_to_connection(response.headers(), header::WWW_AUTHENTICATE);
-        Ok(response.map(|body| {
-            let mut body = OriginBody {
-                body,
-                lease: Some(lease),
-                reusable: !upgraded && !bound,
-                progress: Arc::clone(progress),
-                pool: Arc::clone(&self.pool),
-            };
-            if body.body.is_end_stream() {
-                body.give_back();
-            }
-            body
-        }))
+        lease.kept_for = kept_for(response.headers());
+        Ok(response
+            .map(|body| OriginBody::new(body, lease, !upgraded && !bound, progress, Arc::clone(server))))
     }
+}
 
-    async fn exchange(
-        &self,
-        lease: &mut Lease<B>,
-        request: Request<B>,
-        progress: &Progress,
-    ) -> Result<Response<Incoming>, (OriginError, Option<Request<B>>)> {
-        let mut sending = std::pin::pin!(lease.sender.try_send_request(request));
-        loop {
-            let remaining = progress.remaining(self.response_timeout);
-            tokio::select! {
-                biased;
-                sent = sending.as_mut() => {
-                    return sent.map_err(|mut error| {
-                        let unsent = error.take_message();
-                        (OriginError::Exchange(error.into_error()), unsent)
-                    });
-                }
-                () = tokio::time::sleep(remaining) => {
-                    if progress.remaining(self.response_timeout).is_zero() {
-                        return Err((OriginError::ResponseTimeout, None));
-                    }
+async fn exchange<B>(
+    lease: &mut Lease<B>,
+    request: Request<B>,
+    progress: &Progress,
+    patience: Duration,
+) -> Result<Response<Incoming>, Unanswered<B>>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let mut sending = std::pin::pin!(lease.send(request));
+    loop {
+        let remaining = progress.remaining(patience);
+        tokio::select! {
+            biased;
+            sent = sending.as_mut() => return sent,
+            () = tokio::time::sleep(remaining) => {
+                if progress.remaining(patience).is_zero() {
+                    return Err((OriginError::ResponseTimeout, None));
                 }
             }
         }
     }
 }
 
-/// The body of an answer. Read to its end, its connection can serve again; dropped before, the connection closes.
-pub struct OriginBody<B> {
-    body: Incoming,
-    lease: Option<Lease<B>>,
-    reusable: bool,
-    progress: Arc<Progress>,
-    pool: Arc<Pool<B>>,
-}
-
-impl<B> OriginBody<B>
-where
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    /// The answer is over. A connection on which the request is not would make its next user wait for somebody
-    /// else's upload.
-    fn give_back(&mut self) {
-        let Some(mut lease) = self.lease.take().filter(|_| self.reusable) else { return };
-        if self.progress.finished.load(Ordering::Acquire) {
-            self.pool.put_back(lease);
-            return;
-        }
-        // The origin answered early and the upload goes on: its place stays taken until the connection is free again.
-        let pool = Arc::clone(&self.pool);
-        tokio::spawn(async move {
-            if matches!(tokio::time::timeout(UPLOAD_AFTER_ANSWER, lease.sender.ready()).await, Ok(Ok(()))) {
-                pool.put_back(lease);
-            }
-        });
-    }
-
-    /// The origin's place, to be held by the tunnel this answer opens.
-    pub fn take_place(&mut self) -> Option<OwnedSemaphorePermit> {
-        self.lease.take().map(|lease| lease.place)
-    }
-}
-
-impl<B> Body for OriginBody<B>
-where
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        match &polled {
-            Poll::Ready(None) => self.give_back(),
-            Poll::Ready(Some(Err(_))) => self.lease = None,
-            Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => self.give_back(),
-            _ => {}
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+/// How long the server says it keeps a connection idle (`Keep-Alive: timeout=5`, RFC 2068 section 19.7.1.1).
+fn kept_for(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get("keep-alive")?.to_str().ok()?;
+    let mut parts = value.split(',').filter_map(|part| part.split_once('='));
+    let (_, seconds) = parts.find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"))?;
+    seconds.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// NTLM and Negotiate authenticate the connection, not the request: its next user would be taken for this one.

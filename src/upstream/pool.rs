@@ -1,150 +1,223 @@
-//! Connections to one origin: taken one by one, put back when their answer is read to its end.
+//! Connections to one server: taken one by one, put back when their answer is read to its end.
 //!
 //! Must not hand out a connection that anything was left unread on.
 
 use std::future::{Future as _, poll_fn};
-use std::io;
-use std::path::Path;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::{Request, Response};
 use http_body::Body;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_rustls::TlsConnector;
 
-use super::settings::Transport;
-use super::{OriginError, OriginSettings};
+use super::OriginSettings;
+use super::connect::{Connector, Endpoint};
+use super::error::OriginError;
+use super::multiplex::{Multiplex, Stream};
 
 /// A kept connection that is good is ready at once.
 const READY_WITHIN: Duration = Duration::from_millis(100);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The connections of one origin.
+/// The connections of one server.
 pub(super) struct Pool<B> {
-    settings: OriginSettings,
-    tls: TlsConnector,
+    endpoint: Endpoint,
+    connector: Connector,
+    limits: Limits,
     idle: Mutex<Vec<Idle<B>>>,
+    /// Where the server speaks HTTP/2.
+    multiplex: Option<Multiplex<B>>,
     /// One place per request under way: since an idle connection is taken before a new one is made, it also
     /// bounds the connections.
     places: Arc<Semaphore>,
+    waiting: AtomicUsize,
+}
+
+struct Limits {
+    places: usize,
+    max_waiting: usize,
+    wait_timeout: Duration,
+    idle_timeout: Duration,
 }
 
 struct Idle<B> {
     sender: SendRequest<B>,
-    since: Instant,
+    /// No longer good from here on.
+    until: Instant,
+}
+
+/// What a request is sent on.
+pub(super) enum Sender<B> {
+    /// A connection of its own.
+    Http1(SendRequest<B>),
+    /// A stream of a connection others use as well.
+    Http2(Stream<B>),
 }
 
 /// A connection in use by one request.
 pub(super) struct Lease<B> {
-    pub(super) sender: SendRequest<B>,
+    pub(super) sender: Sender<B>,
     /// Whether it has served a request before.
     pub(super) used: bool,
+    /// How long the server keeps it idle, if it said so.
+    pub(super) kept_for: Option<Duration>,
     /// Held as long as the request, or the tunnel it became, lives.
     pub(super) place: OwnedSemaphorePermit,
 }
 
-impl<B> Pool<B>
+/// A request that did not get an answer, and the request itself if none of it was sent.
+pub(super) type Unanswered<B> = (OriginError, Option<Request<B>>);
+
+impl<B> Lease<B>
 where
-    B: Body<Data = Bytes> + Send + 'static,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    pub(super) fn new(settings: OriginSettings, tls: &Arc<rustls::ClientConfig>) -> Self {
-        Self {
-            places: Arc::new(Semaphore::new(settings.max_connections)),
-            tls: TlsConnector::from(Arc::clone(tls)),
-            idle: Mutex::new(Vec::new()),
-            settings,
+    pub(super) async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, Unanswered<B>> {
+        let sent = match &mut self.sender {
+            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::Http2(stream) => stream.sender.try_send_request(request).await,
+        };
+        sent.map_err(|mut error| {
+            let unsent = error.take_message();
+            (OriginError::of_exchange(error.into_error()), unsent)
+        })
+    }
+
+    /// Resolves when the connection is free again: true if it still is one.
+    pub(super) async fn is_free(&mut self) -> bool {
+        match &mut self.sender {
+            Sender::Http1(sender) => sender.ready().await.is_ok(),
+            Sender::Http2(_) => true,
         }
+    }
+}
+
+/// Counts a request among the waiting.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<B> Pool<B>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    pub(super) fn new(endpoint: Endpoint, settings: &OriginSettings, connector: Connector) -> Self {
+        let (places, multiplex) = if settings.http2 {
+            let places = settings.max_connections.saturating_mul(settings.max_streams);
+            (places, Some(Multiplex::new(settings.max_streams, settings.idle_timeout)))
+        } else {
+            (settings.max_connections, None)
+        };
+        let places = places.min(Semaphore::MAX_PERMITS);
+        Self {
+            endpoint,
+            connector,
+            limits: Limits {
+                places,
+                max_waiting: settings.max_waiting,
+                wait_timeout: settings.wait_timeout,
+                idle_timeout: settings.idle_timeout,
+            },
+            idle: Mutex::new(Vec::new()),
+            multiplex,
+            places: Arc::new(Semaphore::new(places)),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Requests under way and waiting.
+    pub(super) fn load(&self) -> usize {
+        self.limits.places - self.places.available_permits() + self.waiting.load(Ordering::Relaxed)
     }
 
     /// An idle connection that is ready, the latest used first, or a new one.
     pub(super) async fn take(&self) -> Result<Lease<B>, OriginError> {
         let place = match Arc::clone(&self.places).try_acquire_owned() {
             Ok(place) => place,
-            Err(_) => {
-                let place = Arc::clone(&self.places).acquire_owned();
-                match Box::pin(tokio::time::timeout(self.settings.connect_timeout, place)).await {
-                    Ok(Ok(place)) => place,
-                    _ => return Err(OriginError::Busy),
-                }
-            }
+            Err(_) => Box::pin(self.wait_for_place()).await?,
         };
+        if let Some(multiplex) = &self.multiplex {
+            let (stream, used) = Box::pin(multiplex.take(&self.endpoint, &self.connector)).await?;
+            return Ok(Lease { sender: Sender::Http2(stream), used, kept_for: None, place });
+        }
         while let Some(mut idle) = self.pop() {
-            let fresh = idle.since.elapsed() < self.settings.idle_timeout && !idle.sender.is_closed();
+            let fresh = Instant::now() < idle.until && !idle.sender.is_closed();
             if fresh && is_ready(&mut idle.sender).await {
-                return Ok(Lease { sender: idle.sender, used: true, place });
+                return Ok(Lease { sender: Sender::Http1(idle.sender), used: true, kept_for: None, place });
             }
         }
-        Ok(Lease { sender: Box::pin(self.connect()).await?, used: false, place })
+        let sender = Sender::Http1(Box::pin(self.connector.http1(&self.endpoint)).await?);
+        Ok(Lease { sender, used: false, kept_for: None, place })
+    }
+
+    async fn wait_for_place(&self) -> Result<OwnedSemaphorePermit, OriginError> {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.limits.max_waiting {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return Err(OriginError::Busy);
+        }
+        let _waiting = Waiting(&self.waiting);
+        let place = Arc::clone(&self.places).acquire_owned();
+        match tokio::time::timeout(self.limits.wait_timeout, place).await {
+            Ok(Ok(place)) => Ok(place),
+            _ => Err(OriginError::Busy),
+        }
     }
 
     /// A new connection in the place of one that turned out closed.
     pub(super) async fn reconnect(&self, lease: &mut Lease<B>) -> Result<(), OriginError> {
-        lease.sender = Box::pin(self.connect()).await?;
+        lease.sender = match &self.multiplex {
+            Some(multiplex) => {
+                Sender::Http2(Box::pin(multiplex.take(&self.endpoint, &self.connector)).await?.0)
+            }
+            None => Sender::Http1(Box::pin(self.connector.http1(&self.endpoint)).await?),
+        };
         lease.used = false;
         Ok(())
     }
 
+    /// The connection can serve again. A stream of a shared one is simply over.
     pub(super) fn put_back(&self, lease: Lease<B>) {
-        if !lease.sender.is_closed() {
-            let idle = Idle { sender: lease.sender, since: Instant::now() };
+        let Sender::Http1(sender) = lease.sender else { return };
+        // Closed here before the server closes it: a request sent at that very moment would be lost.
+        let kept = lease.kept_for.map_or(self.limits.idle_timeout, |kept| {
+            kept.saturating_sub(Duration::from_secs(1)).min(self.limits.idle_timeout)
+        });
+        if !sender.is_closed() && !kept.is_zero() {
+            let idle = Idle { sender, until: Instant::now() + kept };
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
         }
     }
 
     /// Drops connections that were idle for too long; called now and then.
     pub(super) fn sweep(&self) {
-        let limit = self.settings.idle_timeout;
+        let now = Instant::now();
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|idle| idle.since.elapsed() < limit && !idle.sender.is_closed());
+        idle.retain(|idle| now < idle.until && !idle.sender.is_closed());
+        drop(idle);
+        if let Some(multiplex) = &self.multiplex {
+            multiplex.sweep();
+        }
     }
 
     fn pop(&self) -> Option<Idle<B>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
-    }
-
-    async fn connect(&self) -> Result<SendRequest<B>, OriginError> {
-        let connect = async {
-            let (host, port, tls) = match &self.settings.address.0 {
-                Transport::Unix(path) => {
-                    return handshake(connect_unix(path).await.map_err(OriginError::Connect)?).await;
-                }
-                Transport::Tcp { host, port, tls } => (host.as_str(), *port, *tls),
-            };
-            let stream = TcpStream::connect((host, port)).await.map_err(OriginError::Connect)?;
-            drop(stream.set_nodelay(true));
-            if tls {
-                let name = ServerName::try_from(host.to_owned()).map_err(|_| OriginError::Name)?;
-                let stream = self.tls.connect(name, stream).await.map_err(OriginError::Connect)?;
-                handshake(stream).await
-            } else {
-                handshake(stream).await
-            }
-        };
-        tokio::time::timeout(self.settings.connect_timeout, connect)
-            .await
-            .unwrap_or(Err(OriginError::ConnectTimeout))
-    }
-}
-
-/// A Unix socket whose backlog is full says so at once, where TCP would wait; whoever asked bounds how long this does.
-async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
-    loop {
-        match UnixStream::connect(path).await {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-            connected => return connected,
-        }
     }
 }
 
@@ -156,21 +229,4 @@ async fn is_ready<B>(sender: &mut SendRequest<B>) -> bool {
         Poll::Ready(ready) => ready.is_ok(),
         Poll::Pending => matches!(Box::pin(tokio::time::timeout(READY_WITHIN, ready)).await, Ok(Ok(()))),
     }
-}
-
-async fn handshake<B>(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-) -> Result<SendRequest<B>, OriginError>
-where
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    let (sender, connection) = http1::Builder::new()
-        .max_headers(200)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(OriginError::Exchange)?;
-    // Its end is seen by whoever holds the sender; there is nobody else to tell.
-    tokio::spawn(async move { drop(connection.with_upgrades().await) });
-    Ok(sender)
 }

@@ -13,7 +13,7 @@ fn read(name: &str, text: &str, overrides: &[(&str, &str)]) -> Result<Config, In
 }
 
 /// Code, line and message of every mistake.
-fn mistakes(text: &str) -> Vec<(String, Option<usize>, String)> {
+pub(crate) fn mistakes(text: &str) -> Vec<(String, Option<usize>, String)> {
     match read("x.yaml", text, &[]) {
         Ok(_) => Vec::new(),
         Err(invalid) => {
@@ -23,7 +23,7 @@ fn mistakes(text: &str) -> Vec<(String, Option<usize>, String)> {
     }
 }
 
-const GOOD: &str = r#"stytch:
+pub(crate) const GOOD: &str = r#"stytch:
   project_id: project-test-1
   secret: { value: s }
 upstreams:

@@ -121,7 +121,7 @@ async fn the_answer_is_cleaned_of_identity_and_hop_by_hop_fields() {
 #[tokio::test]
 async fn an_origin_that_fails_has_its_own_reasons() {
     for (reply, status, reason) in [
-        (Reply::Close, 502, "origin_malformed"),
+        (Reply::Close, 502, "origin_closed"),
         (Reply::text("HTTP/1.1 nonsense\r\n\r\n"), 502, "origin_malformed"),
         (
             Reply::text(

@@ -13,6 +13,7 @@ mod requirement;
 mod routes;
 mod sessions;
 mod trusted;
+mod upstreams;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -2,21 +2,17 @@
 //!
 //! Must not look from one section into another; references between them are the routes' business.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::checker::Checker;
-use super::project::origin_address;
 use crate::config::diagnostics::Code;
-use crate::config::mask::without_credentials;
-use crate::config::raw::{RawCredential, RawLimits, RawListener, RawLog, RawUpstream};
+use crate::config::raw::{RawCredential, RawLimits, RawListener, RawLog};
 use crate::config::tree::Path;
 use crate::doors::{ProxySettings, RefusalSettings, SignOutSettings};
 use crate::identity::CredentialSource;
 use crate::server::{CertificateFiles, ListenerSettings, ServerLimits};
 use crate::telemetry::LogSettings;
-use crate::upstream::OriginSettings;
 
 pub(super) struct Limits {
     pub(super) server: ServerLimits,
@@ -142,63 +138,6 @@ impl Checker<'_> {
             );
         }
         sources
-    }
-
-    pub(super) fn upstreams(
-        &mut self,
-        raw: Option<&BTreeMap<String, RawUpstream>>,
-        path: &Path,
-    ) -> Vec<OriginSettings> {
-        let Some(raw) = raw.filter(|raw| !raw.is_empty()) else {
-            let hint = "add `app: { url: http://127.0.0.1:3000 }`";
-            self.note(Code::Missing, path, "there is no upstream", Some(hint));
-            return Vec::new();
-        };
-        let mut origins = Vec::new();
-        for (name, upstream) in raw {
-            let path = path.key(name);
-            let url = path.key("url");
-            let address = match upstream.url.as_deref().map(|text| (text, origin_address(text))) {
-                Some((_, Some(address))) => address,
-                Some((text, None)) => {
-                    let hint = "write scheme, host and port alone, such as `http://127.0.0.1:3000`, or a socket's whole \
-                                path, such as `unix:/run/app.sock`";
-                    self.note(
-                        Code::InvalidValue,
-                        &url,
-                        format!("`{}` is not the address of an origin", without_credentials(text)),
-                        Some(hint),
-                    );
-                    continue;
-                }
-                None => {
-                    self.note(Code::Missing, &url, format!("upstream `{name}` has no `url`"), None);
-                    continue;
-                }
-            };
-            let seconds = Duration::from_secs;
-            origins.push(OriginSettings {
-                name: Arc::from(name.as_str()),
-                address,
-                connect_timeout: self.timeout(
-                    upstream.connect_timeout.as_deref(),
-                    seconds(5),
-                    &path.key("connect_timeout"),
-                ),
-                response_timeout: self.timeout(
-                    upstream.response_timeout.as_deref(),
-                    seconds(60),
-                    &path.key("response_timeout"),
-                ),
-                idle_timeout: self.duration(
-                    upstream.idle_timeout.as_deref(),
-                    seconds(30),
-                    &path.key("idle_timeout"),
-                ),
-                max_connections: self.count(upstream.max_connections, 1024, &path.key("max_connections")),
-            });
-        }
-        origins
     }
 
     pub(super) fn limits(&mut self, raw: Option<&RawLimits>, path: &Path) -> Limits {

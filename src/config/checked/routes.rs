@@ -102,6 +102,13 @@ impl Checker<'_> {
             self.note(Code::Conflict, &path.key("shadow"), message, Some(hint));
         }
         let shadow = tried.or(shadow);
+        let speaks_http2 =
+            upstreams.get(&*upstream).is_some_and(|found| found.protocol.as_deref() == Some("http2"));
+        if raw.websocket == Some(true) && speaks_http2 {
+            let message = "no WebSocket is opened to an upstream that speaks HTTP/2";
+            let hint = "make a second upstream of it, with `protocol: http1`";
+            self.note(Code::Conflict, &path.key("websocket"), message, Some(hint));
+        }
         if raw.audience.as_deref() == Some("") {
             self.note(Code::InvalidValue, &path.key("audience"), "an assertion for nobody", None);
         }

@@ -6,6 +6,7 @@ mod forms;
 mod identity;
 mod refusals;
 mod sessions;
+mod upstreams;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ pub(super) use forms::{OneOrMany, RequirementForm};
 pub(super) use identity::{RawAssertion, RawIdentity, RawIdentityHeader, RawTrustedIdentity};
 pub(super) use refusals::{RawCors, RawRefusals, RawSignIn};
 pub(super) use sessions::{RawSessions, RawShared};
+pub(super) use upstreams::{RawEjection, RawHealth, RawOriginTls, RawRetries, RawUpstream};
 
 /// The configuration of a gateway.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -216,24 +218,6 @@ pub(super) struct RawCredential {
     pub(super) bearer: Option<bool>,
     /// Two headers of a peer that is trusted to name a member.
     pub(super) trusted_identity: Option<RawTrustedIdentity>,
-}
-
-/// An application.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RawUpstream {
-    /// `http://host:port` or `https://host:port`, without a path, or `unix:/path/of/a/socket`.
-    pub(super) url: Option<String>,
-    /// Whether the application ignores letter case in paths, so that routes must as well. Default: `false`.
-    pub(super) case_insensitive: Option<bool>,
-    /// To connect, and to wait for a place when all connections are in use. Default: `5s`.
-    pub(super) connect_timeout: Option<String>,
-    /// From the end of the request to the head of the response. Default: `60s`.
-    pub(super) response_timeout: Option<String>,
-    /// How long an unused connection is kept; stay below the application's own keep-alive. Default: `30s`.
-    pub(super) idle_timeout: Option<String>,
-    /// Connections at once. Default: `1024`.
-    pub(super) max_connections: Option<u64>,
 }
 
 /// Limits of the traffic listeners.

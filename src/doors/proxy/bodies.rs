@@ -70,9 +70,12 @@ impl Ending {
     }
 }
 
-/// The client's body on its way to the origin.
-pub struct RequestBody {
-    body: Option<Incoming>,
+/// The client's body on its way to the origin; the default is none at all.
+#[derive(Default)]
+pub struct RequestBody(Option<Upload>);
+
+struct Upload {
+    body: Incoming,
     managed: Arc<ManagedNames>,
     progress: Arc<Progress>,
     bytes: Arc<AtomicU64>,
@@ -83,6 +86,7 @@ pub struct RequestBody {
 }
 
 impl RequestBody {
+    /// Passes nothing on any more once the lease has ended.
     pub(super) fn new(
         body: Incoming,
         managed: &Arc<ManagedNames>,
@@ -90,32 +94,22 @@ impl RequestBody {
         bytes: &Arc<AtomicU64>,
         limit: u64,
         timeout: Duration,
+        lease: Option<&Arc<Lease>>,
     ) -> Self {
         // A body that is over at once is never polled.
         if body.is_end_stream() {
             progress.finish();
+            return Self::default();
         }
-        Self {
-            body: Some(body),
+        Self(Some(Upload {
+            body,
             managed: Arc::clone(managed),
             progress: Arc::clone(progress),
             bytes: Arc::clone(bytes),
             limit,
             patience: Patience::new(timeout),
-            lease: None,
-        }
-    }
-
-    /// Passes nothing on any more once the lease has ended.
-    pub(super) fn under(mut self, lease: Option<&Arc<Lease>>) -> Self {
-        self.lease = lease.cloned();
-        self
-    }
-
-    /// No body at all, for a request that becomes a tunnel.
-    pub(super) fn without_body(mut self) -> Self {
-        self.body = None;
-        self
+            lease: lease.cloned(),
+        }))
     }
 }
 
@@ -127,11 +121,10 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = self.get_mut();
-        let Some(body) = &mut this.body else {
+        let Some(this) = &mut self.get_mut().0 else {
             return Poll::Ready(None);
         };
-        let polled = Pin::new(body).poll_frame(cx);
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
         if polled.is_pending() {
             this.progress.await_client();
         }
@@ -156,18 +149,18 @@ impl Body for RequestBody {
             }
         }
         clean_trailers(&mut frame, |trailers| this.managed.strip_request(trailers));
-        if this.is_end_stream() {
+        if this.body.is_end_stream() {
             this.progress.finish();
         }
         Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.0.as_ref().is_none_or(|upload| upload.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |upload| upload.body.size_hint())
     }
 }
 

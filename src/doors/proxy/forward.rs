@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::uri::PathAndQuery;
+use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -61,7 +61,16 @@ impl Inner {
 
         let (mut parts, body) = request.into_parts();
         prepare(&mut parts.headers, intake, peer, edits, snapshot, &account);
-        frame(&mut parts.headers, &parts.method, &body);
+        let target = if origin.speaks_http2() {
+            frame_as_http2(&mut parts.headers, &body);
+            absolute_target(intake, if origin.is_secure() { Scheme::HTTPS } else { Scheme::HTTP })
+        } else {
+            frame(&mut parts.headers, &parts.method, &body);
+            target(intake)
+        };
+        let Some(target) = target else {
+            return self.refuse(&Reason::MalformedRequest.into(), account);
+        };
         if websocket {
             mark_websocket(&mut parts.headers);
         }
@@ -74,15 +83,12 @@ impl Inner {
             &account.request_bytes,
             settings.max_request_bytes,
             settings.body_timeout,
-        )
-        .under(lease.as_ref());
-        let mut outbound = Request::new(if websocket { body.without_body() } else { body });
+            lease.as_ref(),
+        );
+        let mut outbound = Request::new(body);
         *outbound.method_mut() = parts.method;
         *outbound.headers_mut() = parts.headers;
-        match target(intake) {
-            Some(uri) => *outbound.uri_mut() = uri,
-            None => return self.refuse(&Reason::MalformedRequest.into(), account),
-        }
+        *outbound.uri_mut() = target;
 
         let began = Instant::now();
         let sent = tokio::select! {
@@ -214,6 +220,15 @@ fn frame(headers: &mut HeaderMap, method: &Method, body: &Incoming) {
     };
 }
 
+/// The same over HTTP/2, which frames by itself; the host is in the target (RFC 9113 section 8.3.1).
+fn frame_as_http2(headers: &mut HeaderMap, body: &Incoming) {
+    headers.remove(header::HOST);
+    headers.remove(header::CONTENT_LENGTH);
+    if let Some(length) = body.size_hint().exact().filter(|_| !body.is_end_stream()) {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+}
+
 /// Takes an answer's framing off. False where the origin framed it in a way that could be read differently.
 fn unframe(headers: &mut HeaderMap) -> bool {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
@@ -239,11 +254,21 @@ fn forwarded(peer: &Peer, authority: &str, scheme: &str) -> String {
 
 /// The canonical path and the query as sent, in origin form.
 fn target(intake: &Intake) -> Option<Uri> {
+    path_and_query(intake).map(Uri::from)
+}
+
+/// The same with scheme and authority, as HTTP/2 has them.
+fn absolute_target(intake: &Intake, scheme: Scheme) -> Option<Uri> {
+    let uri = Uri::builder().scheme(scheme).authority(&*intake.authority);
+    uri.path_and_query(path_and_query(intake)?).build().ok()
+}
+
+fn path_and_query(intake: &Intake) -> Option<PathAndQuery> {
     let text = match &intake.query {
         Some(query) => [intake.path.as_str(), "?", query].concat(),
         None => intake.path.as_str().to_owned(),
     };
-    PathAndQuery::try_from(text).ok().map(Uri::from)
+    PathAndQuery::try_from(text).ok()
 }
 
 fn upload_reason(failure: UploadFailure) -> Reason {
@@ -256,11 +281,14 @@ fn upload_reason(failure: UploadFailure) -> Reason {
 
 fn reason_of(error: &OriginError) -> Reason {
     match error {
-        OriginError::Connect(_) | OriginError::Name | OriginError::ConnectTimeout => {
-            Reason::OriginUnreachable
-        }
+        OriginError::Unresolved
+        | OriginError::Connect(_)
+        | OriginError::Protocol
+        | OriginError::ConnectTimeout => Reason::OriginUnreachable,
+        OriginError::Untrusted(_) => Reason::OriginUntrusted,
         OriginError::Busy => Reason::OriginBusy,
         OriginError::ResponseTimeout => Reason::OriginTimeout,
-        OriginError::Exchange(_) => Reason::OriginMalformed,
+        OriginError::Closed(_) => Reason::OriginClosed,
+        OriginError::Malformed(_) => Reason::OriginMalformed,
     }
 }

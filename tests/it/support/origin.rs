@@ -1,6 +1,7 @@
 //! An origin that does what a test tells it, byte for byte.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -33,20 +34,38 @@ impl Reply {
 pub(crate) struct Origin {
     address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Origin {
     pub(crate) async fn start(reply: Reply) -> Self {
-        let listener = TcpListener::bind(ANY).await.unwrap();
+        Self::start_at(ANY, reply).await
+    }
+
+    /// One at an address where nobody listened.
+    pub(crate) async fn start_at(address: SocketAddr, reply: Reply) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let heads = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&heads);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let accepted = Arc::clone(&connections);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                accepted.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(serve(stream, reply.clone(), Arc::clone(&seen)));
             }
         });
-        Self { address, heads }
+        Self { address, heads, connections }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Connections taken so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     pub(crate) fn url(&self) -> String {

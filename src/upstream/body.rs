@@ -1,0 +1,105 @@
+//! The body of an answer, which gives its connection back when it was read to its end.
+//!
+//! Must not give back a connection that anything was left unread on.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::balance::Server;
+use super::pool::Lease;
+use super::progress::Progress;
+
+/// How long an upload may go on after its answer ended.
+const UPLOAD_AFTER_ANSWER: Duration = Duration::from_secs(600);
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of an answer. Read to its end, its connection can serve again; dropped before, the connection closes.
+pub struct OriginBody<B> {
+    body: Incoming,
+    lease: Option<Lease<B>>,
+    reusable: bool,
+    progress: Arc<Progress>,
+    server: Arc<Server<B>>,
+}
+
+impl<B> OriginBody<B>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    /// With `reusable`, the connection may serve somebody else afterwards.
+    pub(super) fn new(
+        body: Incoming,
+        lease: Lease<B>,
+        reusable: bool,
+        progress: &Arc<Progress>,
+        server: Arc<Server<B>>,
+    ) -> Self {
+        let mut body = Self { body, lease: Some(lease), reusable, progress: Arc::clone(progress), server };
+        if body.body.is_end_stream() {
+            body.give_back();
+        }
+        body
+    }
+
+    /// The answer is over. A connection on which the request is not would make its next user wait for somebody
+    /// else's upload.
+    fn give_back(&mut self) {
+        let Some(mut lease) = self.lease.take().filter(|_| self.reusable) else { return };
+        if self.progress.is_finished() {
+            self.server.pool.put_back(lease);
+            return;
+        }
+        // The origin answered early and the upload goes on: its place stays taken until the connection is free again.
+        let server = Arc::clone(&self.server);
+        tokio::spawn(async move {
+            if matches!(tokio::time::timeout(UPLOAD_AFTER_ANSWER, lease.is_free()).await, Ok(true)) {
+                server.pool.put_back(lease);
+            }
+        });
+    }
+
+    /// The origin's place, to be held by the tunnel this answer opens.
+    pub fn take_place(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.lease.take().map(|lease| lease.place)
+    }
+}
+
+impl<B> Body for OriginBody<B>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Ready(None) => self.give_back(),
+            Poll::Ready(Some(Err(_))) => self.lease = None,
+            Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => self.give_back(),
+            _ => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,43 @@
+//! Why there is no answer from an origin.
+//!
+//! Must not guess whether a request arrived: what cannot be known is an exchange that failed.
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum OriginError {
+    #[error("no server's address is known")]
+    Unresolved,
+    #[error("cannot connect: {0}")]
+    Connect(std::io::Error),
+    #[error("no TLS with it: {0}")]
+    Untrusted(std::io::Error),
+    #[error("it does not speak HTTP/2")]
+    Protocol,
+    #[error("connecting took too long")]
+    ConnectTimeout,
+    #[error("all connections are in use")]
+    Busy,
+    #[error("no answer came in time")]
+    ResponseTimeout,
+    #[error("the connection ended before the answer: {0}")]
+    Closed(hyper::Error),
+    #[error("the answer cannot be read: {0}")]
+    Malformed(hyper::Error),
+}
+
+impl OriginError {
+    /// What hyper said of an exchange: whether nothing came, or nothing that makes sense.
+    pub(super) fn of_exchange(error: hyper::Error) -> Self {
+        if error.is_parse() || error.is_user() { Self::Malformed(error) } else { Self::Closed(error) }
+    }
+
+    /// Whether the server is to blame: one that is busy has done nothing wrong.
+    pub(super) fn is_failure(&self) -> bool {
+        !matches!(self, Self::Busy | Self::Unresolved)
+    }
+
+    /// Whether another try of a request that may have arrived can help.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, Self::Closed(_) | Self::ResponseTimeout)
+    }
+}

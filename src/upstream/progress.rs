@@ -1,0 +1,83 @@
+//! How the upload of a request is going: what moved last, whose turn it is, how it ended.
+//!
+//! Must not touch the body: whoever passes it on says what happens to it.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How the upload of a request is going: when something last moved, whose turn it is, how it ended.
+#[derive(Debug)]
+pub struct Progress {
+    began: Instant,
+    moved: AtomicU64,
+    /// The client owes the next piece.
+    awaiting_client: AtomicBool,
+    finished: AtomicBool,
+    failure: OnceLock<UploadFailure>,
+    client_patience: Duration,
+}
+
+/// Why a request's body did not reach its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UploadFailure {
+    /// The client sent nothing for too long.
+    Stalled,
+    TooLarge,
+    /// The client left or broke its framing.
+    Broken,
+}
+
+impl Progress {
+    /// `client_patience` is how long the client may take for each piece.
+    pub fn new(client_patience: Duration) -> Self {
+        Self {
+            began: Instant::now(),
+            moved: AtomicU64::new(0),
+            awaiting_client: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
+            failure: OnceLock::new(),
+            client_patience,
+        }
+    }
+
+    /// Something moved just now.
+    pub fn note(&self) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.moved.store(now, Ordering::Relaxed);
+        self.awaiting_client.store(false, Ordering::Relaxed);
+    }
+
+    pub fn await_client(&self) {
+        self.awaiting_client.store(true, Ordering::Relaxed);
+    }
+
+    pub fn finish(&self) {
+        self.finished.store(true, Ordering::Release);
+    }
+
+    pub fn fail(&self, failure: UploadFailure) {
+        // The first failure is the one that counts.
+        self.failure.get_or_init(|| failure);
+    }
+
+    pub fn failure(&self) -> Option<UploadFailure> {
+        self.failure.get().copied()
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
+    }
+
+    fn still_for(&self) -> Duration {
+        self.began.elapsed().saturating_sub(Duration::from_millis(self.moved.load(Ordering::Relaxed)))
+    }
+
+    /// How much longer an origin may take that has `response_timeout` once everything is sent.
+    pub(super) fn remaining(&self, response_timeout: Duration) -> Duration {
+        let waits_for_client =
+            self.awaiting_client.load(Ordering::Relaxed) && !self.finished.load(Ordering::Acquire);
+        let bound = if waits_for_client { response_timeout + self.client_patience } else { response_timeout };
+        bound.saturating_sub(self.still_for())
+    }
+}
