@@ -225,6 +225,7 @@ impl World {
                 path: &CanonicalPath::parse("/admin/users").unwrap(),
                 headers,
                 peer: SocketPeer::default(),
+                client_ip: None,
                 request_id: &request_id,
                 trace: &trace,
             })

@@ -280,6 +280,8 @@ fn small_listener(name: &str, address: SocketAddr) -> ListenerSettings {
         address,
         certificates: Vec::new(),
         client_ca: None,
+        proxy_protocol: Vec::new(),
+        forwarded: None,
         limits: ServerLimits { max_connections: 100, ..ServerLimits::default() },
     }
 }

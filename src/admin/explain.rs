@@ -72,6 +72,7 @@ pub(super) async fn explain(
         path: &path,
         headers: &headers,
         peer: SocketPeer { address: call.client_ip, certificate_names: &[] },
+        client_ip: call.client_ip,
         request_id: &request_id,
         trace: &TraceContext::begin(&request_id),
     };

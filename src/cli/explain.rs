@@ -212,6 +212,7 @@ async fn decide(args: &ExplainArgs, question: &Question, config: &Config) -> Res
         path: &path,
         headers: &question.headers,
         peer: SocketPeer { address: question.client_ip, certificate_names: &[] },
+        client_ip: question.client_ip,
         request_id: &request_id,
         trace: &TraceContext::begin(&request_id),
     };

@@ -191,6 +191,7 @@ async fn run_case(
         path: &path,
         headers: &HeaderMap::new(),
         peer: SocketPeer { address: asked.client_ip, certificate_names: &[] },
+        client_ip: asked.client_ip,
         request_id: &request_id,
         trace: &TraceContext::begin(&request_id),
     };

@@ -21,6 +21,8 @@ const CLIENT_LEFT: u16 = 499;
 pub(super) struct Account {
     pub(super) request_id: RequestId,
     pub(super) trace: TraceContext,
+    /// The trace is one a listed proxy began.
+    pub(super) joins_trace: bool,
     pub(super) method: Method,
     pub(super) host: String,
     pub(super) path: String,
@@ -53,9 +55,15 @@ impl Account {
         lines: &LineWriter,
     ) -> Box<Self> {
         metrics.http_requests_in_flight.inc();
-        let request_id = RequestId::new();
+        let named = |name: &str| {
+            // Only a listed proxy is believed what it calls a request.
+            peer.is_proxy.then(|| request.headers().get(name)?.to_str().ok()).flatten()
+        };
+        let request_id = named("x-request-id").and_then(RequestId::parse).unwrap_or_default();
+        let joined = named("traceparent").and_then(TraceContext::join);
         Box::new(Self {
-            trace: TraceContext::begin(&request_id),
+            joins_trace: joined.is_some(),
+            trace: joined.unwrap_or_else(|| TraceContext::begin(&request_id)),
             request_id,
             method: request.method().clone(),
             host: String::new(),

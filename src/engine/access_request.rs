@@ -2,6 +2,8 @@
 //!
 //! Must not hold a body, a wire shape of some proxy, or anything mutable.
 
+use std::net::IpAddr;
+
 use http::{HeaderMap, Method};
 
 use crate::identity::SocketPeer;
@@ -16,6 +18,8 @@ pub struct AccessRequest<'a> {
     pub path: &'a CanonicalPath,
     pub headers: &'a HeaderMap,
     pub peer: SocketPeer<'a>,
+    /// The client's own address, which a listed proxy may have named; what networks are asked about.
+    pub client_ip: Option<IpAddr>,
     pub request_id: &'a RequestId,
     pub trace: &'a TraceContext,
 }

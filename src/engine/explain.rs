@@ -250,7 +250,7 @@ fn held(
         _ => Vec::new(),
     };
     let environment = Environment {
-        client_ip: request.peer.address,
+        client_ip: request.client_ip,
         host: request.host,
         path: request.path,
         patterns: &route.matches.paths,

@@ -34,7 +34,7 @@ pub(super) struct Place<'a> {
 
 impl<'a> Place<'a> {
     pub(super) fn of(request: &AccessRequest<'a>) -> Self {
-        Self { host: request.host, path: request.path, client_ip: request.peer.address }
+        Self { host: request.host, path: request.path, client_ip: request.client_ip }
     }
 
     fn environment(self, route: &'a Route, facts: &'a Facts) -> Environment<'a> {

@@ -13,7 +13,7 @@ use super::snapshot::Snapshot;
 use crate::directory::{Answer, DirectoryError, TokenOwner, TokenQuery};
 use crate::identity::{
     Bound, Credential, CredentialDigest, CredentialSource, JwtError, JwtRules, JwtSubject, MemberPrincipal,
-    MemberRef, Now, Principal, Secret, SessionId, SocketPeer, VerifiedJwt, find_credentials, payload_of,
+    MemberRef, Now, Principal, Secret, SessionId, VerifiedJwt, find_credentials, payload_of,
     verify_ended_or_not, verify_jwt,
 };
 use crate::policy::{Reason, Refusal};
@@ -140,14 +140,13 @@ impl Engine {
     /// The first candidate that verifies, unless a later one names another session.
     pub(super) async fn identify(
         &self,
-        headers: &http::HeaderMap,
-        peer: SocketPeer<'_>,
+        request: &AccessRequest<'_>,
         snapshot: &Snapshot,
         unfit: &mut Vec<Unfit>,
         now: Now,
     ) -> Result<Identified, Refusal> {
-        let found = find_credentials(headers, &snapshot.credentials, peer);
-        let peer = peer.address;
+        let found = find_credentials(request.headers, &snapshot.credentials, request.peer);
+        let peer = request.client_ip;
         let mut winner: Option<Identified> = None;
         // The first stands on the reading it came with; any other may come after a wait.
         let mut now = Some(now);
@@ -197,13 +196,11 @@ impl Engine {
         {
             let found = match credential {
                 Credential::Jwt(token) => self.session_of(token, &snapshot).await,
-                Credential::SessionToken(token) => {
-                    match self.resolve(token, request.peer.address, true).await {
-                        Ok(principal) => Ok(principal.session_id().cloned()),
-                        Err(Unfit::Directory(error)) => Err(error.refusal()),
-                        Err(_) => Ok(None),
-                    }
-                }
+                Credential::SessionToken(token) => match self.resolve(token, request.client_ip, true).await {
+                    Ok(principal) => Ok(principal.session_id().cloned()),
+                    Err(Unfit::Directory(error)) => Err(error.refusal()),
+                    Err(_) => Ok(None),
+                },
                 // Whoever vouches for a member holds none of their sessions.
                 Credential::TrustedIdentity(_) => Ok(None),
             };

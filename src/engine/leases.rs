@@ -118,7 +118,7 @@ impl Stream {
             path: request.path.clone(),
             principal,
             vouched,
-            client_ip: request.peer.address,
+            client_ip: request.client_ip,
             request_id: *request.request_id,
             route,
             ended: OnceLock::new(),

@@ -90,7 +90,7 @@ impl<'a> From<&AccessRequest<'a>> for Asked<'a> {
             request_id: request.request_id,
             trace: request.trace,
             target: Some((request.method.as_str(), request.host.as_str(), request.path.as_str())),
-            client_ip: request.peer.address,
+            client_ip: request.client_ip,
         }
     }
 }

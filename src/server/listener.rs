@@ -7,14 +7,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
 use prometheus::IntGauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::protocol::{Serve, serve_connection};
 use super::tls::ServerTls;
-use super::{Drain, ListenerSettings, Peer, ServerLimits, TlsError, server_tls};
+use super::{Drain, ListenerSettings, Peer, TlsError, server_tls};
 use crate::telemetry::Metrics;
 
 /// Why a listener cannot be opened.
@@ -42,8 +41,7 @@ impl Drop for Place {
 /// A listener that is bound and not yet serving.
 pub struct Listener {
     socket: TcpListener,
-    settings: ListenerSettings,
-    limits: Arc<ServerLimits>,
+    settings: Arc<ListenerSettings>,
     tls: Option<ServerTls>,
     metrics: Metrics,
 }
@@ -57,8 +55,7 @@ impl Listener {
         let address = settings.address;
         let socket =
             TcpListener::bind(address).await.map_err(|error| BindError::Address { address, error })?;
-        let limits = Arc::new(settings.limits.clone());
-        Ok(Self { socket, settings, limits, tls, metrics })
+        Ok(Self { socket, settings: Arc::new(settings), tls, metrics })
     }
 
     /// Where it listens: the port chosen if the settings left it open.
@@ -106,20 +103,12 @@ impl Listener {
         service: S,
         drain: Drain,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let peer = Peer {
-            address,
-            address_value: HeaderValue::from_str(&address.ip().to_canonical().to_string())
-                .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
-            listener: Arc::clone(&self.settings.name),
-            secure: self.tls.is_some(),
-            certificate: None,
-            _place: place,
-        };
-        let (tls, limits, rejected) =
-            (self.tls.clone(), Arc::clone(&self.limits), self.metrics.connections_rejected.clone());
+        let peer = Peer::new(address, Arc::clone(&self.settings.name), self.tls.is_some(), place);
+        let (tls, settings, rejected) =
+            (self.tls.clone(), Arc::clone(&self.settings), self.metrics.connections_rejected.clone());
         async move {
             let listener = Arc::clone(&peer.listener);
-            if let Err(reason) = serve_connection(stream, tls, peer, limits, service, drain).await {
+            if let Err(reason) = serve_connection(stream, tls, peer, settings, service, drain).await {
                 rejected.with_label_values(&[&*listener, reason]).inc();
             }
         }

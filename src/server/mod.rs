@@ -5,14 +5,20 @@
 mod activity;
 mod client_certificate;
 mod drain;
+mod forwarded;
 mod listener;
+mod peer;
 mod protocol;
+mod proxy_protocol;
 mod settings;
 mod stream;
 mod tls;
 
 pub use drain::Drain;
+pub use forwarded::{Told, read_forwarded};
 pub use listener::{BindError, Listener};
-pub use protocol::{Peer, Serve};
-pub use settings::{CertificateFiles, ListenerSettings, ServerLimits};
+pub use peer::Peer;
+pub use protocol::Serve;
+pub use proxy_protocol::{Proxied, parse_binary, parse_line};
+pub use settings::{CertificateFiles, ForwardedTrust, ListenerSettings, ServerLimits};
 pub use tls::{ServerTls, TlsError, server_tls};

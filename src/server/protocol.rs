@@ -4,13 +4,12 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
+use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -22,32 +21,11 @@ use tokio_rustls::TlsAcceptor;
 
 use super::activity::{Activity, Counted};
 use super::client_certificate::ClientCertificate;
-use super::listener::Place;
+use super::peer::Peer;
+use super::proxy_protocol::read_header;
 use super::stream::ClientStream;
 use super::tls::ServerTls;
-use super::{Drain, ServerLimits};
-
-/// Whoever is at the other end of a connection.
-#[derive(Debug, Clone)]
-pub struct Peer {
-    /// The socket's own address; nothing a header says.
-    pub address: SocketAddr,
-    /// The same without its port, as text: written once, sent with every request.
-    pub address_value: HeaderValue,
-    pub listener: Arc<str>,
-    /// Whether the connection came under TLS.
-    pub secure: bool,
-    pub(super) certificate: Option<Arc<ClientCertificate>>,
-    /// Its place among the connections of the listener: held by whoever holds the peer, tunnels included.
-    pub(super) _place: Arc<Place>,
-}
-
-impl Peer {
-    /// The names in its client certificate, which was verified and is valid; none if it showed none.
-    pub fn certificate_names(&self) -> &[String] {
-        self.certificate.as_deref().map(ClientCertificate::names).unwrap_or_default()
-    }
-}
+use super::{Drain, ListenerSettings, ServerLimits};
 
 /// What answers the requests of a listener.
 pub trait Serve: Clone + Send + Sync + 'static {
@@ -74,26 +52,28 @@ pub(super) async fn serve_connection<S: Serve>(
     stream: TcpStream,
     tls: Option<ServerTls>,
     mut peer: Peer,
-    limits: Arc<ServerLimits>,
+    settings: Arc<ListenerSettings>,
     service: S,
     drain: Drain,
 ) -> Result<(), &'static str> {
     // Small writes must not wait for an acknowledgement; a socket that refuses is served all the same.
     drop(stream.set_nodelay(true));
     let activity = Arc::new(Activity::new());
+    let limits = &settings.limits;
     let begun = tokio::select! {
-        begun = Box::pin(tokio::time::timeout(limits.header_timeout, begin(stream, tls, &mut peer, &limits, &activity))) => {
+        begun = Box::pin(tokio::time::timeout(limits.header_timeout, begin(stream, tls, &mut peer, &settings, &activity))) => {
             begun.map_err(|_| "timeout")?
         }
         // Whoever is in the middle of saying hello is let finish, if they are quick.
         () = async { drain.begun().await; tokio::time::sleep(FAREWELL).await } => return Ok(()),
     };
     let (mut stream, is_http2): (ClientStream, bool) = begun?;
-    let connection = Connection { service, peer: Arc::new(peer), activity, limits, drain };
+    let connection = Connection { service, peer: Arc::new(peer), activity, settings, drain };
     if is_http2 {
         return Box::pin(connection.serve_http2(stream)).await;
     }
-    let Connection { activity, limits, drain, .. } = &connection;
+    let Connection { activity, settings, drain, .. } = &connection;
+    let limits = &settings.limits;
     loop {
         let (resting, unread) = match Box::pin(connection.serve_http1(stream)).await {
             Served::Ended(ended) => return ended,
@@ -115,12 +95,16 @@ pub(super) async fn serve_connection<S: Serve>(
 
 /// The handshake, or the first bytes: until it is known which protocol is spoken.
 async fn begin(
-    stream: TcpStream,
+    mut stream: TcpStream,
     tls: Option<ServerTls>,
     peer: &mut Peer,
-    limits: &ServerLimits,
+    settings: &ListenerSettings,
     activity: &Arc<Activity>,
 ) -> Result<(ClientStream, bool), &'static str> {
+    let limits = &settings.limits;
+    if settings.proxy_protocol.iter().any(|network| network.contains(&peer.socket)) {
+        peer.is_proxied(read_header(&mut stream).await.map_err(|_| "proxy_protocol")?);
+    }
     let Some(tls) = tls else {
         let is_http2 = sniff(&stream).await.map_err(|_| "preface")?;
         return Ok((ClientStream::clear(stream, limits.write_timeout, Arc::clone(activity)), is_http2));
@@ -146,7 +130,7 @@ struct Connection<S> {
     service: S,
     peer: Arc<Peer>,
     activity: Arc<Activity>,
-    limits: Arc<ServerLimits>,
+    settings: Arc<ListenerSettings>,
     drain: Drain,
 }
 
@@ -155,11 +139,13 @@ type Answering<B> = Pin<Box<dyn Future<Output = Result<Response<Counted<B>>, Inf
 impl<S: Serve> Connection<S> {
     /// Answers its requests, each counted while it is under way.
     fn answering(&self) -> impl Fn(Request<Incoming>) -> Answering<S::Body> + use<S> {
-        let Self { service, peer, activity, .. } = self;
+        let Self { service, peer, activity, settings, .. } = self;
         let (service, peer, activity) = (service.clone(), Arc::clone(peer), Arc::clone(activity));
+        let settings = Arc::clone(settings);
         move |request: Request<Incoming>| {
             let busy = Activity::begin(&activity, request.body().is_end_stream());
-            let (service, peer) = (service.clone(), Arc::clone(&peer));
+            let peer = peer.of(request.headers(), settings.forwarded.as_ref());
+            let service = service.clone();
             Box::pin(async move {
                 let response = service.serve(request, peer).await;
                 Ok::<_, Infallible>(response.map(|body| Counted::new(body, busy)))
@@ -168,7 +154,8 @@ impl<S: Serve> Connection<S> {
     }
 
     async fn serve_http2(&self, stream: ClientStream) -> Result<(), &'static str> {
-        let Self { activity, limits, drain, .. } = self;
+        let Self { activity, settings, drain, .. } = self;
+        let limits = &settings.limits;
         activity.speaks_http2();
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
@@ -189,7 +176,8 @@ impl<S: Serve> Connection<S> {
     }
 
     async fn serve_http1(&self, stream: ClientStream) -> Served {
-        let Self { activity, limits, drain, .. } = self;
+        let Self { activity, settings, drain, .. } = self;
+        let limits = &settings.limits;
         let mut builder = http1::Builder::new();
         builder
             // `watch` knows when nothing was answered for too long, whatever trickles in: no timer for each head besides.

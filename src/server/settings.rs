@@ -2,10 +2,12 @@
 //!
 //! Must not read anything: plain values only.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 /// One listener for traffic.
 #[derive(Debug, Clone)]
@@ -17,7 +19,26 @@ pub struct ListenerSettings {
     pub certificates: Vec<CertificateFiles>,
     /// Authorities of client certificates; without it none is asked for.
     pub client_ca: Option<PathBuf>,
+    /// Whose connections begin with a header of the PROXY protocol; empty: nobody's.
+    pub proxy_protocol: Vec<IpNet>,
+    pub forwarded: Option<ForwardedTrust>,
     pub limits: ServerLimits,
+}
+
+/// Whom to believe what a header says of the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardedTrust {
+    pub networks: Vec<IpNet>,
+    /// `Forwarded` is read in place of `X-Forwarded-*`. Never both: a proxy that writes one passes the other on.
+    pub standard: bool,
+    /// The host they name is the host asked for.
+    pub host: bool,
+}
+
+impl ForwardedTrust {
+    pub(super) fn covers(&self, address: IpAddr) -> bool {
+        self.networks.iter().any(|network| network.contains(&address))
+    }
 }
 
 /// A certificate chain and its key, in PEM files.

@@ -15,6 +15,19 @@ impl RequestId {
         Self(hex(fastrand::u128(1..).to_be_bytes()))
     }
 
+    /// Reads 32 hexadecimal digits, or the same as a UUID is written; the dashes are dropped.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits: Vec<u8> = match text.len() {
+            32 => text.bytes().collect(),
+            36 => {
+                let dashes = text.bytes().enumerate().filter(|(_, byte)| *byte == b'-').map(|(at, _)| at);
+                dashes.eq([8, 13, 18, 23]).then(|| text.bytes().filter(|byte| *byte != b'-').collect())?
+            }
+            _ => return None,
+        };
+        digits_of(&digits).map(Self)
+    }
+
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
@@ -47,23 +60,49 @@ impl fmt::Debug for RequestId {
 pub struct TraceContext {
     trace_id: RequestId,
     span_id: [u8; 16],
+    /// Whether whoever began it records it.
+    sampled: bool,
 }
 
 impl TraceContext {
     /// A new trace, named like the request.
     pub fn begin(request_id: &RequestId) -> Self {
-        Self { trace_id: *request_id, span_id: hex(fastrand::u64(1..).to_be_bytes()) }
+        Self { trace_id: *request_id, span_id: hex(fastrand::u64(1..).to_be_bytes()), sampled: false }
+    }
+
+    /// Joins the trace of a `traceparent`: version 00, or what a later one has in common with it.
+    pub fn join(text: &str) -> Option<Self> {
+        let mut parts = text.split('-');
+        let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let version: [u8; 2] = digits_of(version.as_bytes())?;
+        if &version == b"ff" || (&version == b"00" && parts.next().is_some()) {
+            return None;
+        }
+        let trace_id = RequestId(digits_of(trace.as_bytes())?);
+        let parent: [u8; 16] = digits_of(parent.as_bytes())?;
+        let [_, low]: [u8; 2] = digits_of(flags.as_bytes())?;
+        let nothing =
+            trace_id.0.iter().all(|digit| *digit == b'0') || parent.iter().all(|digit| *digit == b'0');
+        let sampled = char::from(low).to_digit(16)? & 1 == 1;
+        (!nothing).then(|| Self { trace_id, span_id: hex(fastrand::u64(1..).to_be_bytes()), sampled })
     }
 
     pub fn trace_id(&self) -> &str {
         self.trace_id.as_str()
     }
 
-    /// The `traceparent` sent to the origin: version 00, not sampled, since nothing records spans.
+    /// The `traceparent` sent to the origin: version 00, sampled only if the trace that was joined is.
     pub fn header(&self) -> HeaderValue {
-        let text: [&[u8]; 5] = [b"00-", &self.trace_id.0, b"-", &self.span_id, b"-00"];
+        let text: [&[u8]; 5] =
+            [b"00-", &self.trace_id.0, b"-", &self.span_id, if self.sampled { b"-01" } else { b"-00" }];
         HeaderValue::from_bytes(&text.concat()).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
+}
+
+/// Lower-case hexadecimal digits, and exactly as many.
+fn digits_of<const DIGITS: usize>(text: &[u8]) -> Option<[u8; DIGITS]> {
+    let digits = <[u8; DIGITS]>::try_from(text).ok()?;
+    digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')).then_some(digits)
 }
 
 /// The bytes as lower-case hexadecimal digits.
@@ -80,6 +119,51 @@ fn hex<const BYTES: usize, const DIGITS: usize>(bytes: [u8; BYTES]) -> [u8; DIGI
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trace_is_joined_only_as_the_standard_writes_it() {
+        let (trace, parent) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+        for (flags, sampled) in [("01", "01"), ("00", "00"), ("03", "01")] {
+            let joined = TraceContext::join(&format!("00-{trace}-{parent}-{flags}")).unwrap();
+            assert_eq!(joined.trace_id(), trace);
+            let header = joined.header();
+            let sent = header.to_str().unwrap();
+            assert!(sent.starts_with(&format!("00-{trace}-")) && sent.ends_with(sampled), "{sent}");
+            assert!(!sent.contains(parent), "the span is ours");
+        }
+        assert!(TraceContext::join(&format!("cc-{trace}-{parent}-01-what-comes")).is_some());
+        let (zeros, half) = ("0".repeat(32), "0".repeat(16));
+        for broken in [
+            String::new(),
+            format!("ff-{trace}-{parent}-01"),
+            format!("00-{trace}-{parent}-01-more"),
+            format!("00-{zeros}-{parent}-01"),
+            format!("00-{trace}-{half}-01"),
+            format!("00-{}-{parent}-01", trace.to_uppercase()),
+            format!("00-{trace}-{parent}"),
+            format!("00-{trace}-{parent}-0g"),
+        ] {
+            assert_eq!(TraceContext::join(&broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_request_id_is_one_of_two_spellings() {
+        let plain = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let uuid = "4bf92f35-77b3-4da6-a3ce-929d0e0e4736";
+        for text in [plain, uuid] {
+            assert_eq!(RequestId::parse(text).map(|id| id.to_string()).as_deref(), Some(plain));
+        }
+        let broken = [
+            "",
+            "x",
+            &plain.to_uppercase(),
+            &format!("{plain}0"),
+            "4bf92f3-577b3-4da6-a3ce-929d0e0e47360",
+            "4bf92f35-77b3-4da6-a3ce-929d0e0e473\n",
+        ];
+        assert!(broken.into_iter().all(|text| RequestId::parse(text).is_none()));
+    }
 
     #[test]
     fn a_traceparent_has_the_four_parts_of_the_standard() {

@@ -49,5 +49,6 @@ mod support;
 mod svix;
 mod tenants;
 mod tidy;
+mod true_peer;
 mod tunnels;
 mod warnings;

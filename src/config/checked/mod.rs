@@ -8,6 +8,7 @@ mod leaves;
 mod own;
 mod parts;
 mod project;
+mod proxies;
 mod refusals;
 mod requirement;
 mod routes;

@@ -69,6 +69,14 @@ impl Checker<'_> {
                 address,
                 certificates,
                 client_ca,
+                proxy_protocol: self.proxy_protocol(
+                    listener.proxy_protocol.as_ref(),
+                    &path.key("proxy_protocol").key("from"),
+                ),
+                forwarded: listener
+                    .forwarded
+                    .as_ref()
+                    .and_then(|raw| self.forwarded(raw, &path.key("forwarded"))),
                 limits,
             });
         }

@@ -74,6 +74,30 @@ pub(super) struct RawListener {
     pub(super) name: Option<String>,
     /// Answers HTTPS with these certificates.
     pub(super) tls: Option<RawTls>,
+    /// Connections that begin with a header of the PROXY protocol, version 1 or 2.
+    pub(super) proxy_protocol: Option<RawProxyProtocol>,
+    /// Proxies that are believed what they say of the client. Default: none, and what a client says of itself is replaced.
+    pub(super) forwarded: Option<RawForwarded>,
+}
+
+/// The PROXY protocol.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawProxyProtocol {
+    /// Networks and addresses whose every connection begins with the header; all others begin without.
+    pub(super) from: Option<Vec<String>>,
+}
+
+/// Proxies in front.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawForwarded {
+    /// Their networks and addresses. The list in the header is followed from the right, as long as it names these.
+    pub(super) from: Option<Vec<String>>,
+    /// `x-forwarded` (`X-Forwarded-For`, `-Proto`, `-Host`) or `forwarded` (RFC 7239): the one these proxies write. Default: `x-forwarded`.
+    pub(super) header: Option<String>,
+    /// Whether the host they name is the host asked for: only if they replace it. Default: `false`.
+    pub(super) host: Option<bool>,
 }
 
 /// TLS of a listener.

@@ -83,9 +83,10 @@ impl OwnRequest<'_> {
             path: self.path,
             headers: &self.head.headers,
             peer: SocketPeer {
-                address: Some(self.peer.address.ip()),
+                address: Some(self.peer.socket),
                 certificate_names: self.peer.certificate_names(),
             },
+            client_ip: Some(self.peer.address),
             request_id: self.request_id,
             trace: self.trace,
         }

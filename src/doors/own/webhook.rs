@@ -69,7 +69,7 @@ impl OwnPages {
         if !self.revocations.is_timely(&signature) {
             return Err(Reason::WebhookInvalid.into());
         }
-        let peer = own.peer.address.ip();
+        let peer = own.peer.address;
         let _places = self.deliveries.place(peer).await?;
         let body = match own.body.take() {
             Some(body) => read(body, self.deliveries.patience(peer)).await?,

@@ -25,6 +25,7 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 impl Inner {
     /// Sends the request to the origin of the permit's route and answers with what comes back.
@@ -189,14 +190,18 @@ fn prepare(
     remove_hop_by_hop(headers);
     headers.remove(header::EXPECT);
     filter_announced_trailers(headers, &snapshot.managed_names);
+    let state = if account.joins_trace { headers.remove(TRACESTATE) } else { None };
     edits.apply(headers);
+    if let Some(state) = state {
+        headers.insert(TRACESTATE, state);
+    }
     let scheme = if peer.secure { "https" } else { "http" };
     // One piece of text serves both: values share what they hold.
     if let Ok(authority) = HeaderValue::from_str(&intake.authority) {
         headers.insert(header::HOST, authority.clone());
         headers.insert(FORWARDED_HOST, authority);
     }
-    headers.insert(FORWARDED_FOR, peer.address_value.clone());
+    headers.insert(FORWARDED_FOR, peer.forwarded_for());
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
     if let Ok(forwarded) = HeaderValue::try_from(forwarded(peer, &intake.authority, scheme)) {
         headers.insert(header::FORWARDED, forwarded);
@@ -242,14 +247,23 @@ fn unframe(headers: &mut HeaderMap) -> bool {
     }
 }
 
-/// RFC 7239; an IPv6 address is bracketed and quoted.
+/// RFC 7239; an IPv6 address is bracketed and quoted. Proxies the request came through follow the client.
 fn forwarded(peer: &Peer, authority: &str, scheme: &str) -> String {
+    let (open, close) = around(peer.address);
     let address = peer.address_value.to_str().unwrap_or_default();
-    let (open, close) = match peer.address.ip().to_canonical() {
-        IpAddr::V4(_) => ("for=", ";host=\""),
-        IpAddr::V6(_) => ("for=\"[", "]\";host=\""),
-    };
-    [open, address, close, authority, "\";proto=", scheme].concat()
+    let mut text = ["for=", open, address, close, ";host=\"", authority, "\";proto=", scheme].concat();
+    for hop in &peer.hops {
+        let (open, close) = around(*hop);
+        text.extend([", for=", open, &hop.to_string(), close]);
+    }
+    text
+}
+
+fn around(address: IpAddr) -> (&'static str, &'static str) {
+    match address {
+        IpAddr::V4(_) => ("", ""),
+        IpAddr::V6(_) => ("\"[", "]\""),
+    }
 }
 
 /// The canonical path and the query as sent, in origin form.

@@ -24,15 +24,19 @@ pub(super) enum Taken {
     ServerOptions,
 }
 
-/// Takes a request in, or says why not.
-pub(super) fn take_in<B>(request: &Request<B>) -> Result<Taken, Reason> {
+/// Takes a request in, or says why not. `host` is what a listed proxy says the client asked for.
+pub(super) fn take_in<B>(request: &Request<B>, host: Option<&str>) -> Result<Taken, Reason> {
     let (method, uri, headers, version) =
         (request.method(), request.uri(), request.headers(), request.version());
     if *method == Method::CONNECT {
         return Err(Reason::ConnectRefused);
     }
     check_framing(headers, version)?;
-    let (host, authority) = read_host(uri, headers)?;
+    let named = read_host(uri, headers)?;
+    let (host, authority) = match host {
+        None => named,
+        Some(told) => (HostName::parse(told).map_err(|_| Reason::HostInvalid)?, told.to_ascii_lowercase()),
+    };
     if uri.path() == "*" {
         return if *method == Method::OPTIONS {
             Ok(Taken::ServerOptions)
@@ -104,7 +108,7 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        match take_in(&request.body(()).unwrap())? {
+        match take_in(&request.body(()).unwrap(), None)? {
             Taken::Request(intake) => Ok(intake),
             Taken::ServerOptions => panic!("not a request"),
         }

@@ -99,7 +99,7 @@ impl Inner {
         peer: &Arc<Peer>,
         mut account: Box<Account>,
     ) -> Response<ResponseBody> {
-        let intake = match take_in(&request) {
+        let intake = match take_in(&request, peer.host.as_deref()) {
             Ok(Taken::Request(intake)) => intake,
             Ok(Taken::ServerOptions) => return self.options(account),
             Err(reason) => {
@@ -130,10 +130,8 @@ impl Inner {
             host: &intake.host,
             path: &intake.path,
             headers: request.headers(),
-            peer: SocketPeer {
-                address: Some(peer.address.ip()),
-                certificate_names: peer.certificate_names(),
-            },
+            peer: SocketPeer { address: Some(peer.socket), certificate_names: peer.certificate_names() },
+            client_ip: Some(peer.address),
             request_id: &account.request_id,
             trace: &account.trace,
         };

@@ -53,6 +53,7 @@ fn open(leases: &Leases, member: &MemberRef, ticket: u64, due: Monotonic) -> Lea
         path: &CanonicalPath::parse("/").unwrap(),
         headers: &HeaderMap::new(),
         peer: SocketPeer::default(),
+        client_ip: None,
         request_id: &request_id,
         trace: &TraceContext::begin(&request_id),
     };

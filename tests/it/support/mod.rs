@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 pub(crate) use client::{Answer, Ask, ask, raw, raw_patiently, try_ask};
 pub(crate) use judged::{Showing, at, member, now};
 pub(crate) use origin::{Origin, Reply};
-pub(crate) use peers::{Running, ask_script, is_here, node, python};
+pub(crate) use peers::{Running, ask_script, is_here, is_here_with, node, python};
 use portcullis::app::Gateway;
 use portcullis::config::{Config, LoadOptions, SecretPolicy, load};
 use portcullis::emulator::{EchoOrigin, Emulator, EmulatorSettings, Persona};

@@ -16,7 +16,12 @@ impl Drop for Running {
 
 /// Whether the program is there; says so if it is not.
 pub(crate) fn is_here(program: &str) -> bool {
-    found(program, Command::new(program).arg("--version"))
+    is_here_with(program, "--version")
+}
+
+/// The same for a program that tells its version in another way.
+pub(crate) fn is_here_with(program: &str, option: &str) -> bool {
+    found(program, Command::new(program).arg(option))
 }
 
 /// Where Python has the package; `PORTCULLIS_PYTHON` names another interpreter than `python3`.

@@ -1,0 +1,101 @@
+//! Whoever is at the other end of a connection, and whoever that says it speaks for.
+//!
+//! Must not believe an address, a scheme or a host out of a header unless the socket's own address is listed.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue};
+
+use super::client_certificate::ClientCertificate;
+use super::forwarded::{Told, read_forwarded};
+use super::listener::Place;
+use super::proxy_protocol::Proxied;
+use super::settings::ForwardedTrust;
+
+/// Whoever a request comes from.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The client's address: the socket's own, unless a listed proxy names another.
+    pub address: IpAddr,
+    /// The same as text: written once, sent with every request.
+    pub address_value: HeaderValue,
+    /// The address at the other end of the socket; nothing a header or a proxy says.
+    pub socket: IpAddr,
+    /// Listed proxies the request came through, the client's end first, without the client.
+    pub hops: Vec<IpAddr>,
+    /// The host a listed proxy says the client asked for, where that is to be believed.
+    pub host: Option<String>,
+    /// Whether a listed proxy sent it, whose request ids and traces are taken up.
+    pub is_proxy: bool,
+    pub listener: Arc<str>,
+    /// Whether the client's own connection was under TLS.
+    pub secure: bool,
+    pub(super) certificate: Option<Arc<ClientCertificate>>,
+    /// Its place among the connections of the listener: held by whoever holds the peer, tunnels included.
+    pub(super) _place: Arc<Place>,
+}
+
+impl Peer {
+    pub(super) fn new(socket: SocketAddr, listener: Arc<str>, secure: bool, place: Arc<Place>) -> Self {
+        let address = socket.ip().to_canonical();
+        Self {
+            address,
+            address_value: value_of(address),
+            socket: address,
+            hops: Vec::new(),
+            host: None,
+            is_proxy: false,
+            listener,
+            secure,
+            certificate: None,
+            _place: place,
+        }
+    }
+
+    /// The names in its client certificate, which was verified and is valid; none if it showed none.
+    pub fn certificate_names(&self) -> &[String] {
+        self.certificate.as_deref().map(ClientCertificate::names).unwrap_or_default()
+    }
+
+    /// The client and the proxies it came through, as `X-Forwarded-For` has them.
+    pub fn forwarded_for(&self) -> HeaderValue {
+        if self.hops.is_empty() {
+            return self.address_value.clone();
+        }
+        let all: Vec<String> =
+            std::iter::once(&self.address).chain(&self.hops).map(ToString::to_string).collect();
+        HeaderValue::try_from(all.join(", ")).unwrap_or_else(|_| self.address_value.clone())
+    }
+
+    /// What a listed proxy wrote before the connection's first byte.
+    pub(super) fn is_proxied(&mut self, proxied: Proxied) {
+        let Some(client) = proxied.client else { return };
+        self.hops = vec![self.socket];
+        self.secure |= proxied.under_tls;
+        self.set_address(client);
+    }
+
+    /// Whoever one request comes from, when its headers may say so.
+    pub(super) fn of(self: &Arc<Self>, headers: &HeaderMap, trust: Option<&ForwardedTrust>) -> Arc<Self> {
+        let Some(trust) = trust.filter(|trust| trust.covers(self.address)) else { return Arc::clone(self) };
+        let Told { client, hops, secure, host } = read_forwarded(headers, self.address, trust);
+        let mut told = Self::clone(self);
+        told.is_proxy = true;
+        told.secure = secure.unwrap_or(self.secure);
+        told.host = host;
+        // What was already known lies nearer to us.
+        told.hops = hops.into_iter().chain(self.hops.iter().copied()).collect();
+        told.set_address(client);
+        Arc::new(told)
+    }
+
+    fn set_address(&mut self, address: IpAddr) {
+        self.address = address.to_canonical();
+        self.address_value = value_of(self.address);
+    }
+}
+
+fn value_of(address: IpAddr) -> HeaderValue {
+    HeaderValue::from_str(&address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+}
