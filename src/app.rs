@@ -245,9 +245,8 @@ pub fn refused_at_the_door(method: &Method, path: &CanonicalPath) -> Option<Reas
 
 /// Whether what the configuration names on disk can be used: certificates, keys, authorities. All that cannot, told.
 pub fn check_files(config: &Config) -> Vec<String> {
-    let certificates = config.listeners.iter().filter(|listener| !listener.certificates.is_empty());
-    let certificates = certificates.filter_map(|listener| {
-        let error = server_tls(&listener.certificates, listener.client_ca.as_deref()).err()?;
+    let certificates = config.listeners.iter().filter_map(|listener| {
+        let error = server_tls(listener.tls.as_ref()?).err()?;
         Some(format!("listener `{}`: {error}", listener.name))
     });
     let page = config.proxy.refusals.page.as_deref().and_then(|page| doors::try_page(page).err());
@@ -278,8 +277,7 @@ fn small_listener(name: &str, address: SocketAddr) -> ListenerSettings {
     ListenerSettings {
         name: Arc::from(name),
         address,
-        certificates: Vec::new(),
-        client_ca: None,
+        tls: None,
         proxy_protocol: Vec::new(),
         forwarded: None,
         limits: ServerLimits { max_connections: 100, ..ServerLimits::default() },

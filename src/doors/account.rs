@@ -87,6 +87,13 @@ impl Account {
     }
 }
 
+impl Account {
+    /// Whether more requests are under way than `most`, this one included.
+    pub(super) fn is_one_too_many(&self, most: usize) -> bool {
+        usize::try_from(self.metrics.http_requests_in_flight.get()).is_ok_and(|count| count > most)
+    }
+}
+
 impl Drop for Account {
     fn drop(&mut self) {
         let took = self.began.elapsed();

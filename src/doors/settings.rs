@@ -39,6 +39,8 @@ pub struct ProxySettings {
     pub body_timeout: Duration,
     /// How long a tunnel may stand still in both directions.
     pub tunnel_timeout: Duration,
+    /// Requests under way at once, their responses included; further ones are refused at once.
+    pub max_requests: usize,
     pub max_request_bytes: u64,
     pub sign_out: SignOutSettings,
     pub refusals: RefusalSettings,

@@ -79,6 +79,8 @@ reasons! {
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE ChangeRequest "the body is larger than this route takes";
     RequestTimeout "request_timeout" REQUEST_TIMEOUT ChangeRequest "the request's body did not arrive in time";
     RequestIncomplete "request_incomplete" BAD_REQUEST ChangeRequest "the request's body ended early or was malformed";
+    Overloaded "overloaded" SERVICE_UNAVAILABLE Retry "more requests are under way than the gateway takes";
+    ServerNameMismatch "server_name_mismatch" MISDIRECTED_REQUEST ChangeRequest "the connection was made for another host";
     Misdirected "misdirected" MISDIRECTED_REQUEST ChangeRequest "no route answers for this host";
     RouteNotFound "route_not_found" NOT_FOUND ChangeRequest "no route answers for this path";
     ReservedPath "reserved_path" NOT_FOUND ChangeRequest "the path belongs to the gateway and nothing is there";

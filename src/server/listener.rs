@@ -11,10 +11,14 @@ use prometheus::IntGauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::peer_shares::{Share, Shares};
 use super::protocol::{Serve, serve_connection};
 use super::tls::ServerTls;
 use super::{Drain, ListenerSettings, Peer, TlsError, server_tls};
 use crate::telemetry::Metrics;
+
+/// How often the files of certificates are looked at.
+const RENEW_EVERY: Duration = Duration::from_secs(5);
 
 /// Why a listener cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +33,7 @@ pub enum BindError {
 #[derive(Debug)]
 pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
+    _share: Share,
     open: IntGauge,
 }
 
@@ -48,10 +53,7 @@ pub struct Listener {
 
 impl Listener {
     pub async fn bind(settings: ListenerSettings, metrics: Metrics) -> Result<Self, BindError> {
-        let tls = match settings.certificates.as_slice() {
-            [] => None,
-            files => Some(server_tls(files, settings.client_ca.as_deref())?),
-        };
+        let tls = settings.tls.as_ref().map(server_tls).transpose()?;
         let address = settings.address;
         let socket =
             TcpListener::bind(address).await.map_err(|error| BindError::Address { address, error })?;
@@ -69,6 +71,11 @@ impl Listener {
 
     /// Accepts until leaving begins. Connections past the limit are closed at once and counted.
     pub async fn run<S: Serve>(self, service: S, drain: Drain) {
+        if let Some(tls) = self.tls.clone() {
+            let (metrics, name) = (self.metrics.clone(), Arc::clone(&self.settings.name));
+            tokio::spawn(keep_certificates(tls, metrics, name, drain.clone()));
+        }
+        let shares = Shares::new(self.settings.limits.max_connections_per_peer);
         let places = Arc::new(Semaphore::new(self.settings.limits.max_connections));
         loop {
             let accepted = tokio::select! {
@@ -88,9 +95,16 @@ impl Listener {
                 self.metrics.connections_rejected.with_label_values(&[&*self.settings.name, "limit"]).inc();
                 continue;
             };
+            let Some(share) = shares.take(address.ip()) else {
+                self.metrics
+                    .connections_rejected
+                    .with_label_values(&[&*self.settings.name, "peer_limit"])
+                    .inc();
+                continue;
+            };
             let open = self.metrics.connections_open.with_label_values(&[&*self.settings.name]);
             open.inc();
-            let place = Arc::new(Place { _permit: permit, open });
+            let place = Arc::new(Place { _permit: permit, _share: share, open });
             drain.spawn(self.serve_one(stream, address, place, service.clone(), drain.clone()));
         }
     }
@@ -111,6 +125,39 @@ impl Listener {
             if let Err(reason) = serve_connection(stream, tls, peer, settings, service, drain).await {
                 rejected.with_label_values(&[&*listener, reason]).inc();
             }
+        }
+    }
+}
+
+/// Reads certificates again when their files change, until everyone leaves.
+async fn keep_certificates(tls: ServerTls, metrics: Metrics, listener: Arc<str>, drain: Drain) {
+    let ends = metrics.tls_certificate_not_after.with_label_values(&[&*listener]);
+    let count = |result: &str| metrics.tls_certificate_reloads.with_label_values(&[&*listener, result]);
+    for result in ["ok", "failed"] {
+        // What never happened is zero, not missing.
+        count(result);
+    }
+    let mut told = false;
+    loop {
+        ends.set(tls.current().not_after);
+        tokio::select! {
+            () = drain.begun() => return,
+            () = tokio::time::sleep(RENEW_EVERY) => {}
+        }
+        let looking = tls.clone();
+        match tokio::task::spawn_blocking(move || looking.renew()).await {
+            Ok(Ok(true)) => {
+                told = false;
+                count("ok").inc();
+                tracing::info!(%listener, "the certificates were read again");
+            }
+            // Once, not every few seconds for as long as it lasts.
+            Ok(Err(error)) if !told => {
+                told = true;
+                count("failed").inc();
+                tracing::error!(%listener, %error, "the certificates that changed cannot be used; the ones before stay");
+            }
+            _ => {}
         }
     }
 }

@@ -29,6 +29,8 @@ pub struct Peer {
     /// Whether a listed proxy sent it, whose request ids and traces are taken up.
     pub is_proxy: bool,
     pub listener: Arc<str>,
+    /// The name the connection was made for under TLS, in lower case, if the client said one.
+    pub server_name: Option<Arc<str>>,
     /// Whether the client's own connection was under TLS.
     pub secure: bool,
     pub(super) certificate: Option<Arc<ClientCertificate>>,
@@ -47,6 +49,7 @@ impl Peer {
             host: None,
             is_proxy: false,
             listener,
+            server_name: None,
             secure,
             certificate: None,
             _place: place,

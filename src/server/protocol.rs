@@ -109,10 +109,13 @@ async fn begin(
         let is_http2 = sniff(&stream).await.map_err(|_| "preface")?;
         return Ok((ClientStream::clear(stream, limits.write_timeout, Arc::clone(activity)), is_http2));
     };
-    let stream = TlsAcceptor::from(tls.config).accept(stream).await.map_err(|_| "handshake")?;
+    let tls = tls.current();
+    let accepting = TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream);
+    let stream = accepting.await.map_err(|_| "handshake")?;
     let session = stream.get_ref().1;
+    peer.server_name = session.server_name().map(Arc::from);
     let is_http2 = session.alpn_protocol() == Some(b"h2");
-    let shown = session.peer_certificates().zip(tls.verifier);
+    let shown = session.peer_certificates().zip(tls.verifier.clone());
     peer.certificate =
         shown.and_then(|(chain, verifier)| ClientCertificate::new(chain, verifier)).map(Arc::new);
     Ok((ClientStream::tls(stream, limits.write_timeout, Arc::clone(activity)), is_http2))

@@ -15,14 +15,25 @@ pub struct ListenerSettings {
     /// For logs and metric labels.
     pub name: Arc<str>,
     pub address: SocketAddr,
-    /// Certificates to answer TLS with; none: cleartext.
-    pub certificates: Vec<CertificateFiles>,
-    /// Authorities of client certificates; without it none is asked for.
-    pub client_ca: Option<PathBuf>,
+    /// None: cleartext.
+    pub tls: Option<TlsSettings>,
     /// Whose connections begin with a header of the PROXY protocol; empty: nobody's.
     pub proxy_protocol: Vec<IpNet>,
     pub forwarded: Option<ForwardedTrust>,
     pub limits: ServerLimits,
+}
+
+/// TLS of one listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// At least one.
+    pub certificates: Vec<CertificateFiles>,
+    /// Authorities of client certificates; without it none is asked for.
+    pub client_ca: Option<PathBuf>,
+    /// Whoever shows none is turned away.
+    pub client_required: bool,
+    /// TLS 1.2 is not spoken.
+    pub only_tls13: bool,
 }
 
 /// Whom to believe what a header says of the client.
@@ -53,6 +64,8 @@ pub struct CertificateFiles {
 pub struct ServerLimits {
     /// Connections open at once on one listener.
     pub max_connections: usize,
+    /// Of those, how many one address may hold, or one /64 in IPv6.
+    pub max_connections_per_peer: Option<usize>,
     /// From accepting a connection to its first complete request head.
     pub header_timeout: Duration,
     /// How long a connection may stay without a request under way, the head of the next one included.
@@ -69,6 +82,7 @@ impl Default for ServerLimits {
     fn default() -> Self {
         Self {
             max_connections: 10_000,
+            max_connections_per_peer: None,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(60),

@@ -1,23 +1,28 @@
-//! TLS for listeners: certificates from PEM files, chosen by server name, ALPN for HTTP/2 and HTTP/1.1.
+//! TLS for listeners: certificates from PEM files, chosen by server name, ALPN for HTTP/2 and HTTP/1.1, and all of it
+//! read again when the files change.
 //!
-//! Must not start with a certificate it cannot use.
+//! Must not start with a certificate it cannot use, nor give up one that works for one that does not.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::verify_server_name;
+use ::aws_lc_rs::digest::{Context, SHA256};
+use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
-    ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert, VerifierBuilderError,
+    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, VerifierBuilderError,
     WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, version};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::CertificateFiles;
+use super::TlsSettings;
+use super::settings::CertificateFiles;
 
 /// Why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,43 +41,99 @@ pub enum TlsError {
     Setup(rustls::Error),
 }
 
-/// The TLS of one listener.
+/// The TLS of one listener. Cheap to clone.
 #[derive(Clone)]
-pub struct ServerTls {
+pub struct ServerTls(Arc<Inner>);
+
+struct Inner {
+    settings: TlsSettings,
+    /// The same for all that is read again, so that a renewal ends no session.
+    tickets: Arc<dyn ProducesTickets>,
+    current: ArcSwap<Loaded>,
+}
+
+/// What the files held when they were read last.
+pub(super) struct Loaded {
     pub(super) config: Arc<ServerConfig>,
     /// What client certificates are verified with, where they are asked for.
     pub(super) verifier: Option<Arc<dyn ClientCertVerifier>>,
+    /// When the first of the certificates ends, in seconds since 1970.
+    pub(super) not_after: i64,
+    /// Of the files as they were.
+    digest: Vec<u8>,
 }
 
-/// Builds the configuration of one listener. The first certificate answers where no name fits. With `client_ca` a client
-/// may show a certificate, and one that does not verify ends the handshake.
-pub fn server_tls(files: &[CertificateFiles], client_ca: Option<&Path>) -> Result<ServerTls, TlsError> {
+/// Reads the files and builds the configuration of one listener. The first certificate answers where no name fits.
+pub fn server_tls(settings: &TlsSettings) -> Result<ServerTls, TlsError> {
+    let tickets = aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
+    let current = ArcSwap::from_pointee(read(settings, &tickets)?);
+    Ok(ServerTls(Arc::new(Inner { settings: settings.clone(), tickets, current })))
+}
+
+impl ServerTls {
+    pub(super) fn current(&self) -> Arc<Loaded> {
+        self.0.current.load_full()
+    }
+
+    /// Reads the files again if they changed: true if they did. What is in use stays if they cannot be used.
+    pub(super) fn renew(&self) -> Result<bool, TlsError> {
+        if digest(&self.0.settings) == self.0.current.load().digest {
+            return Ok(false);
+        }
+        self.0.current.store(Arc::new(read(&self.0.settings, &self.0.tickets)?));
+        Ok(true)
+    }
+}
+
+fn read(settings: &TlsSettings, tickets: &Arc<dyn ProducesTickets>) -> Result<Loaded, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let certificates = files.iter().map(load).collect::<Result<Vec<_>, _>>()?;
+    // Before the files are read: a change in between is seen next time.
+    let digest = digest(settings);
+    let certificates = settings.certificates.iter().map(load).collect::<Result<Vec<_>, _>>()?;
+    let both = [&version::TLS13, &version::TLS12];
+    let versions = if settings.only_tls13 { &both[..1] } else { &both[..] };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&version::TLS13, &version::TLS12])
+        .with_protocol_versions(versions)
         .map_err(TlsError::Setup)?;
-    let verifier = match client_ca {
+    let verifier = match &settings.client_ca {
         None => None,
         Some(path) => {
-            let unusable = |error| TlsError::ClientAuthorities { path: path.to_owned(), error };
-            let roots = Arc::new(authorities(path)?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
-            Some(verifier.allow_unauthenticated().build().map_err(unusable)?)
+            let unusable = |error| TlsError::ClientAuthorities { path: path.clone(), error };
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(authorities(path)?), provider);
+            let verifier = if settings.client_required { verifier } else { verifier.allow_unauthenticated() };
+            Some(verifier.build().map_err(unusable)?)
         }
     };
     let builder = match &verifier {
         None => builder.with_no_client_auth(),
         Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
     };
-    let mut config = builder.with_cert_resolver(Arc::new(ByServerName(certificates)));
+    let ends = certificates.iter().filter_map(|certified| not_after(certified));
+    let not_after = ends.min().unwrap_or(i64::MAX);
+    let mut config = builder.with_cert_resolver(Arc::new(ByServerName::new(certificates)));
     if verifier.is_some() {
         // A session taken up again shows no certificate: it would carry on with one that may be over by then.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
+    } else {
+        // Kept by the client, under keys that change: nothing is held here for those who may come back.
+        config.ticketer = Arc::clone(tickets);
     }
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(ServerTls { config: Arc::new(config), verifier })
+    Ok(Loaded { config: Arc::new(config), verifier, not_after, digest })
+}
+
+/// Of everything in the files. One that cannot be read counts as empty: reading it says what is wrong.
+fn digest(settings: &TlsSettings) -> Vec<u8> {
+    let pairs = settings.certificates.iter().flat_map(|files| [&files.certificate, &files.key]);
+    let mut context = Context::new(&SHA256);
+    for path in pairs.chain(&settings.client_ca) {
+        let bytes = std::fs::read(path).unwrap_or_default();
+        context.update(&bytes.len().to_le_bytes());
+        context.update(&bytes);
+    }
+    context.finish().as_ref().to_vec()
 }
 
 fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
@@ -102,19 +163,45 @@ fn load(files: &CertificateFiles) -> Result<Arc<CertifiedKey>, TlsError> {
         .map_err(|error| TlsError::Pair { path: files.certificate.clone(), error })
 }
 
+fn not_after(certified: &CertifiedKey) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(certified.cert.first()?).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
+/// Certificates by the names they are for, told apart once.
 #[derive(Debug)]
-struct ByServerName(Vec<Arc<CertifiedKey>>);
+struct ByServerName {
+    exact: HashMap<String, Arc<CertifiedKey>>,
+    /// By what follows `*.`; a wildcard stands for one label (RFC 6125 section 6.4.3).
+    wildcards: HashMap<String, Arc<CertifiedKey>>,
+    otherwise: Option<Arc<CertifiedKey>>,
+}
+
+impl ByServerName {
+    /// Of several for one name, the earlier.
+    fn new(certificates: Vec<Arc<CertifiedKey>>) -> Self {
+        let (mut exact, mut wildcards) = (HashMap::new(), HashMap::new());
+        for certified in &certificates {
+            let Some(end) = certified.cert.first() else { continue };
+            let Ok(parsed) = webpki::EndEntityCert::try_from(end) else { continue };
+            for name in parsed.valid_dns_names() {
+                let name = name.to_ascii_lowercase();
+                let (names, name) = match name.strip_prefix("*.") {
+                    Some(rest) => (&mut wildcards, rest.to_owned()),
+                    None => (&mut exact, name),
+                };
+                names.entry(name).or_insert_with(|| Arc::clone(certified));
+            }
+        }
+        Self { exact, wildcards, otherwise: certificates.into_iter().next() }
+    }
+}
 
 impl ResolvesServerCert for ByServerName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let wanted = hello.server_name().and_then(|name| ServerName::try_from(name.to_owned()).ok());
-        let fits = |certified: &&Arc<CertifiedKey>| {
-            let parsed = certified.cert.first().and_then(|end| ParsedCertificate::try_from(end).ok());
-            wanted
-                .as_ref()
-                .zip(parsed)
-                .is_some_and(|(name, parsed)| verify_server_name(&parsed, name).is_ok())
-        };
-        self.0.iter().find(fits).or_else(|| self.0.first()).cloned()
+        // In lower case already.
+        let wildcard = |name: &str| self.wildcards.get(name.split_once('.')?.1);
+        let found = hello.server_name().and_then(|name| self.exact.get(name).or_else(|| wildcard(name)));
+        found.or(self.otherwise.as_ref()).cloned()
     }
 }

@@ -51,6 +51,8 @@ pub struct Metrics {
     pub upstream_servers: IntGaugeVec,
     pub connections_open: IntGaugeVec,
     pub connections_rejected: IntCounterVec,
+    pub tls_certificate_not_after: IntGaugeVec,
+    pub tls_certificate_reloads: IntCounterVec,
     pub log_lines_dropped: IntCounter,
 }
 
@@ -207,6 +209,21 @@ impl Metrics {
                 "connections_rejected_total",
                 "Client connections closed before a request, by reason.",
                 &["listener", "reason"],
+            )?,
+            tls_certificate_not_after: keep(
+                &registry,
+                IntGaugeVec::new(
+                    opts(
+                        "tls_certificate_not_after_timestamp_seconds",
+                        "When the first certificate of a listener ends.",
+                    ),
+                    &["listener"],
+                ),
+            )?,
+            tls_certificate_reloads: counters(
+                "tls_certificate_reloads_total",
+                "Certificates read again after their files changed, by what came of it.",
+                &["listener", "result"],
             )?,
             log_lines_dropped: keep(
                 &registry,

@@ -107,7 +107,9 @@ pub(super) fn check(
 
     for (index, source) in credentials.iter().enumerate() {
         if let CredentialSource::TrustedIdentity(trusted) = source {
-            let asked_for = listeners.iter().any(|listener| listener.client_ca.is_some());
+            let asked_for = listeners
+                .iter()
+                .any(|listener| listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()));
             if !trusted.from.certificate_names.is_empty() && !asked_for {
                 let path =
                     root.key("credentials").index(index).key("trusted_identity").key("client_certificate");
@@ -129,7 +131,7 @@ pub(super) fn check(
     if let Some(sign_in) = &refusals.sign_in
         && sign_in.https.is_none()
         && sign_in.url.starts_with("https://")
-        && listeners.iter().any(|listener| listener.certificates.is_empty())
+        && listeners.iter().any(|listener| listener.tls.is_none())
     {
         let message = "on a listener without TLS the way back is `http`, whoever ended TLS before it";
         let hint = Some("say `scheme: https`, or `scheme: http` if that is so");

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use super::checker::Checker;
 use crate::config::diagnostics::Code;
-use crate::config::raw::{RawCredential, RawLimits, RawListener, RawLog};
+use crate::config::raw::{RawCredential, RawLimits, RawListener, RawLog, RawTls};
 use crate::config::tree::Path;
 use crate::doors::{ProxySettings, RefusalSettings, SignOutSettings};
 use crate::identity::CredentialSource;
-use crate::server::{CertificateFiles, ListenerSettings, ServerLimits};
+use crate::server::{CertificateFiles, ListenerSettings, ServerLimits, TlsSettings};
 use crate::telemetry::LogSettings;
 
 pub(super) struct Limits {
@@ -40,35 +40,12 @@ impl Checker<'_> {
                 let message = format!("two listeners are called `{name}`");
                 self.note(Code::Conflict, &path.key("name"), message, None);
             }
-            let tls = path.key("tls").key("certificates");
-            let mut certificates = Vec::new();
-            let client_ca = listener.tls.as_ref().and_then(|tls| tls.client_ca_file.as_deref());
-            let client_ca = client_ca.map(|name| self.file(name));
-            if let Some(raw) = &listener.tls {
-                let pairs = raw.certificates.as_deref().unwrap_or_default();
-                if pairs.is_empty() {
-                    let hint = "add `- { certificate: cert.pem, key: key.pem }`";
-                    self.note(Code::Missing, &tls, "TLS needs a certificate", Some(hint));
-                }
-                for (index, pair) in pairs.iter().enumerate() {
-                    match (&pair.certificate, &pair.key) {
-                        (Some(certificate), Some(key)) => certificates.push(CertificateFiles {
-                            certificate: self.file(certificate),
-                            key: self.file(key),
-                        }),
-                        _ => {
-                            let message = "a certificate needs `certificate` and `key`";
-                            self.note(Code::Missing, &tls.index(index), message, None);
-                        }
-                    }
-                }
-            }
+            let tls = listener.tls.as_ref().map(|raw| self.tls(raw, &path.key("tls")));
             let limits = limits.clone();
             listeners.push(ListenerSettings {
                 name: Arc::from(name),
                 address,
-                certificates,
-                client_ca,
+                tls,
                 proxy_protocol: self.proxy_protocol(
                     listener.proxy_protocol.as_ref(),
                     &path.key("proxy_protocol").key("from"),
@@ -81,6 +58,52 @@ impl Checker<'_> {
             });
         }
         listeners
+    }
+
+    fn tls(&mut self, raw: &RawTls, path: &Path) -> TlsSettings {
+        let at = path.key("certificates");
+        let pairs = raw.certificates.as_deref().unwrap_or_default();
+        if pairs.is_empty() {
+            let hint = "add `- { certificate: cert.pem, key: key.pem }`";
+            self.note(Code::Missing, &at, "TLS needs a certificate", Some(hint));
+        }
+        let mut certificates = Vec::new();
+        for (index, pair) in pairs.iter().enumerate() {
+            match (&pair.certificate, &pair.key) {
+                (Some(certificate), Some(key)) => certificates
+                    .push(CertificateFiles { certificate: self.file(certificate), key: self.file(key) }),
+                _ => {
+                    let message = "a certificate needs `certificate` and `key`";
+                    self.note(Code::Missing, &at.index(index), message, None);
+                }
+            }
+        }
+        let client_required = self.word(
+            raw.client_certificate.as_deref(),
+            ["optional", "required"],
+            &path.key("client_certificate"),
+        );
+        if client_required && raw.client_ca_file.is_none() {
+            let message = "there is nothing to verify client certificates with";
+            let hint = Some("add `client_ca_file`");
+            self.note(Code::Missing, &path.key("client_ca_file"), message, hint);
+        }
+        TlsSettings {
+            certificates,
+            client_ca: raw.client_ca_file.as_deref().map(|name| self.file(name)),
+            client_required,
+            only_tls13: self.word(raw.min_version.as_deref(), ["1.2", "1.3"], &path.key("min_version")),
+        }
+    }
+
+    /// Which of two words is written: the first if none is.
+    fn word(&mut self, written: Option<&str>, words: [&str; 2], path: &Path) -> bool {
+        let [usual, other] = words;
+        if let Some(written) = written.filter(|written| !words.contains(written)) {
+            let hint = format!("`{usual}` or `{other}`");
+            self.note(Code::InvalidValue, path, format!("`{written}` is neither of the two"), Some(&hint));
+        }
+        written == Some(other)
     }
 
     pub(super) fn credentials(
@@ -173,6 +196,9 @@ impl Checker<'_> {
                     usual.max_connections,
                     &path.key("max_connections"),
                 ),
+                max_connections_per_peer: raw
+                    .max_connections_per_peer
+                    .map(|most| self.count(Some(most), 1, &path.key("max_connections_per_peer"))),
                 header_timeout,
                 idle_timeout,
                 write_timeout,
@@ -185,6 +211,7 @@ impl Checker<'_> {
                 tunnel_timeout,
                 sign_out: SignOutSettings::default(),
                 refusals: RefusalSettings::default(),
+                max_requests: self.count(raw.max_requests, 10_000, &path.key("max_requests")),
                 max_request_bytes: raw.max_request_bytes.unwrap_or(10 * 1024 * 1024 * 1024),
             },
         }

@@ -100,14 +100,18 @@ pub(super) struct RawForwarded {
     pub(super) host: Option<bool>,
 }
 
-/// TLS of a listener.
+/// TLS of a listener. The files are read again when they change.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawTls {
     /// Chosen by the name the client asks for; the first where none fits.
     pub(super) certificates: Option<Vec<RawCertificate>>,
-    /// Authorities of client certificates, in a PEM file. A client need not show one; one that does not verify ends the handshake.
+    /// Authorities of client certificates, in a PEM file. One that does not verify ends the handshake.
     pub(super) client_ca_file: Option<String>,
+    /// `optional`, or `required`: whoever shows none is turned away. Default: `optional`.
+    pub(super) client_certificate: Option<String>,
+    /// `1.2` or `1.3`. Default: `1.2`.
+    pub(super) min_version: Option<String>,
 }
 
 /// A certificate and its key, in PEM files.
@@ -250,6 +254,10 @@ pub(super) struct RawCredential {
 pub(super) struct RawLimits {
     /// Connections at once on one listener. Default: `10000`.
     pub(super) max_connections: Option<u64>,
+    /// Connections of one address at once on one listener; of one /64 in IPv6. A proxy in front counts as one address. Default: no limit.
+    pub(super) max_connections_per_peer: Option<u64>,
+    /// Requests under way at once, their responses included; further ones are refused with 503. Default: `10000`.
+    pub(super) max_requests: Option<u64>,
     /// From accepting a connection to its first complete request head. Default: `10s`.
     pub(super) header_timeout: Option<String>,
     /// How long a connection may stay without a request. Default: `75s`.

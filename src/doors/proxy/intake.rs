@@ -24,8 +24,13 @@ pub(super) enum Taken {
     ServerOptions,
 }
 
-/// Takes a request in, or says why not. `host` is what a listed proxy says the client asked for.
-pub(super) fn take_in<B>(request: &Request<B>, host: Option<&str>) -> Result<Taken, Reason> {
+/// Takes a request in, or says why not. `host` is what a listed proxy says the client asked for, `server_name` what the
+/// connection was made for.
+pub(super) fn take_in<B>(
+    request: &Request<B>,
+    host: Option<&str>,
+    server_name: Option<&str>,
+) -> Result<Taken, Reason> {
     let (method, uri, headers, version) =
         (request.method(), request.uri(), request.headers(), request.version());
     if *method == Method::CONNECT {
@@ -33,6 +38,10 @@ pub(super) fn take_in<B>(request: &Request<B>, host: Option<&str>) -> Result<Tak
     }
     check_framing(headers, version)?;
     let named = read_host(uri, headers)?;
+    // Routes and certificates are chosen by name, and must be by the same one (RFC 9110 section 7.4).
+    if server_name.is_some_and(|name| named.0.as_str() != name) {
+        return Err(Reason::ServerNameMismatch);
+    }
     let (host, authority) = match host {
         None => named,
         Some(told) => (HostName::parse(told).map_err(|_| Reason::HostInvalid)?, told.to_ascii_lowercase()),
@@ -108,7 +117,7 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        match take_in(&request.body(()).unwrap(), None)? {
+        match take_in(&request.body(()).unwrap(), None, None)? {
             Taken::Request(intake) => Ok(intake),
             Taken::ServerOptions => panic!("not a request"),
         }

@@ -99,7 +99,13 @@ impl Inner {
         peer: &Arc<Peer>,
         mut account: Box<Account>,
     ) -> Response<ResponseBody> {
-        let intake = match take_in(&request, peer.host.as_deref()) {
+        if account.is_one_too_many(self.settings.max_requests) {
+            self.engine.record_refusal(&account.request_id, &account.trace, Reason::Overloaded);
+            return self.refuse(&Reason::Overloaded.into(), account);
+        }
+        // A proxy in front names us as it likes.
+        let server_name = peer.server_name.as_deref().filter(|_| !peer.is_proxy);
+        let intake = match take_in(&request, peer.host.as_deref(), server_name) {
             Ok(Taken::Request(intake)) => intake,
             Ok(Taken::ServerOptions) => return self.options(account),
             Err(reason) => {

@@ -1,0 +1,79 @@
+//! How many connections each address holds, where that has a bound.
+//!
+//! Must not grow past the connections there are: an address without one is forgotten.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+type Held = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
+/// The shares of all addresses.
+pub(super) struct Shares {
+    most: Option<usize>,
+    held: Held,
+}
+
+/// One connection's part of its address's share, given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Share(Option<(Held, IpAddr)>);
+
+impl Shares {
+    pub(super) fn new(most: Option<usize>) -> Self {
+        Self { most, held: Arc::default() }
+    }
+
+    /// None where the address has its share already.
+    pub(super) fn take(&self, address: IpAddr) -> Option<Share> {
+        let Some(most) = self.most else { return Some(Share(None)) };
+        let address = network(address.to_canonical());
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = held.entry(address).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Share(Some((Arc::clone(&self.held), address))))
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let Some((held, address)) = &self.0 else { return };
+        let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = held.get_mut(address) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(address);
+            }
+        }
+    }
+}
+
+/// The address itself; of IPv6 the /64 it is in, all of which one host may use.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_taken_and_given_back() {
+        let shares = Shares::new(Some(2));
+        let take = |text: &str| shares.take(text.parse().unwrap());
+        let held = [take("2001:db8::1").unwrap(), take("2001:db8::2").unwrap()];
+        assert!(take("2001:db8::3").is_none(), "one /64 is one peer");
+        assert!(take("2001:db8:0:1::1").is_some() && take("192.0.2.1").is_some());
+        drop(held);
+        assert!(take("2001:db8::3").is_some());
+        assert!(shares.held.lock().unwrap().is_empty());
+    }
+}
