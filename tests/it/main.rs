@@ -16,6 +16,8 @@ mod assertions;
 mod authorization;
 mod browser;
 mod callers;
+#[path = "../../fuzz/checks.rs"]
+mod checks;
 mod cli;
 mod client_certificates;
 mod configuration;
@@ -54,3 +56,5 @@ mod tls;
 mod true_peer;
 mod tunnels;
 mod warnings;
+#[path = "../../fuzz/wire.rs"]
+mod wire;

@@ -1,0 +1,9 @@
+//! A configuration, good or not. Must not do more than call the check.
+
+#![no_main]
+
+#[allow(dead_code)]
+#[path = "../checks.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| checks::configuration(bytes));

@@ -1,0 +1,9 @@
+//! What proxies in front, or whoever pretends to be one, say of a request. Must not do more than call the check.
+
+#![no_main]
+
+#[allow(dead_code)]
+#[path = "../checks.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| checks::forwarded(bytes));

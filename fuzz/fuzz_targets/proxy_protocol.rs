@@ -1,0 +1,9 @@
+//! A header of the PROXY protocol, behind its signature. Must not do more than call the check.
+
+#![no_main]
+
+#[allow(dead_code)]
+#[path = "../checks.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| checks::proxy_protocol(bytes));
