@@ -17,6 +17,7 @@ use super::ServerLimits;
 const REST_AFTER: Duration = Duration::from_secs(2);
 
 /// The goings-on of one connection.
+#[derive(Debug)]
 pub(super) struct Activity {
     began: Instant,
     under_way: AtomicUsize,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
 
+use super::activity::Activity;
 use super::client_certificate::ClientCertificate;
 use super::forwarded::{Told, read_forwarded};
 use super::listener::Place;
@@ -36,6 +37,7 @@ pub struct Peer {
     pub(super) certificate: Option<Arc<ClientCertificate>>,
     /// Its place among the connections of the listener: held by whoever holds the peer, tunnels included.
     pub(super) _place: Arc<Place>,
+    pub(super) activity: Option<Arc<Activity>>,
 }
 
 impl Peer {
@@ -53,12 +55,18 @@ impl Peer {
             secure,
             certificate: None,
             _place: place,
+            activity: None,
         }
     }
 
     /// The names in its client certificate, which was verified and is valid; none if it showed none.
     pub fn certificate_names(&self) -> &[String] {
         self.certificate.as_deref().map(ClientCertificate::names).unwrap_or_default()
+    }
+
+    /// Its connection counts as busy for as long as what comes back is held: for tunnels within a connection.
+    pub fn stay_busy(&self) -> impl Send + use<> {
+        self.activity.as_ref().map(|activity| Activity::begin(activity, false))
     }
 
     /// The client and the proxies it came through, as `X-Forwarded-For` has them.

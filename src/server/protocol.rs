@@ -68,6 +68,7 @@ pub(super) async fn serve_connection<S: Serve>(
         () = async { drain.begun().await; tokio::time::sleep(FAREWELL).await } => return Ok(()),
     };
     let (mut stream, is_http2): (ClientStream, bool) = begun?;
+    peer.activity = Some(Arc::clone(&activity));
     let connection = Connection { service, peer: Arc::new(peer), activity, settings, drain };
     if is_http2 {
         return Box::pin(connection.serve_http2(stream)).await;
@@ -169,7 +170,8 @@ impl<S: Serve> Connection<S> {
             .initial_connection_window_size(1024 * 1024)
             .max_send_buf_size(256 * 1024)
             .keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(20));
+            .keep_alive_timeout(Duration::from_secs(20))
+            .enable_connect_protocol();
         let answer = service_fn(self.answering());
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), answer));
         let watched = watch(true, activity, limits, drain, connection.as_mut(), |connection| {

@@ -56,5 +56,6 @@ mod tls;
 mod true_peer;
 mod tunnels;
 mod warnings;
+mod websocket_http2;
 #[path = "../../fuzz/wire.rs"]
 mod wire;

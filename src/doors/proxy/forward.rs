@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use super::bodies::{Ending, RequestBody, ResponseBody};
 use super::hop_by_hop::{asks_for_websocket, filter_announced_trailers, mark_websocket, remove_hop_by_hop};
 use super::tunnel::open_tunnel;
+use super::websocket::WebSocketKey;
 use super::{Inner, Intake, REQUEST_ID};
 use crate::doors::account::Account;
 use crate::engine::{HeaderEdits, Lease, Snapshot};
@@ -54,10 +55,16 @@ impl Inner {
         }
         account.upstream = Some(Arc::clone(origin.name()));
         let websocket = route.websocket
-            && *request.method() == Method::GET
-            && request.version() == Version::HTTP_11
-            && request.body().is_end_stream()
-            && asks_for_websocket(request.headers());
+            && intake.method == Method::GET
+            && (intake.extended_connect
+                || request.version() == Version::HTTP_11
+                    && request.body().is_end_stream()
+                    && asks_for_websocket(request.headers()));
+        // Whatever succeeded would be taken for a tunnel.
+        if intake.extended_connect && !websocket {
+            return self.refuse(&Reason::ConnectRefused.into(), account);
+        }
+        let key = intake.extended_connect.then(WebSocketKey::new);
         let client_side = websocket.then(|| hyper::upgrade::on(&mut request));
 
         let (mut parts, body) = request.into_parts();
@@ -66,7 +73,7 @@ impl Inner {
             frame_as_http2(&mut parts.headers, &body);
             absolute_target(intake, if origin.is_secure() { Scheme::HTTPS } else { Scheme::HTTP })
         } else {
-            frame(&mut parts.headers, &parts.method, &body);
+            frame(&mut parts.headers, &intake.method, &body);
             target(intake)
         };
         let Some(target) = target else {
@@ -74,6 +81,9 @@ impl Inner {
         };
         if websocket {
             mark_websocket(&mut parts.headers);
+        }
+        if let Some(key) = &key {
+            key.ask(&mut parts.headers);
         }
         let settings = &self.settings;
         let progress = Arc::new(Progress::new(settings.body_timeout));
@@ -87,7 +97,7 @@ impl Inner {
             lease.as_ref(),
         );
         let mut outbound = Request::new(body);
-        *outbound.method_mut() = parts.method;
+        *outbound.method_mut() = intake.method.clone();
         *outbound.headers_mut() = parts.headers;
         *outbound.uri_mut() = target;
 
@@ -115,20 +125,29 @@ impl Inner {
         }
 
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let asked = client_side.filter(|_| asks_for_websocket(response.headers()));
+            let proven = key.as_ref().is_none_or(|key| key.is_answered(response.headers()));
+            let asked = client_side.filter(|_| proven && asks_for_websocket(response.headers()));
             let Some(client_side) = asked else {
                 return self.refuse(&Reason::OriginMalformed.into(), account);
             };
             let origin_side = hyper::upgrade::on(&mut response);
             // Both places stay taken for as long as the tunnel lives.
-            let places = (Arc::clone(peer), response.body_mut().take_place());
+            let busy = intake.extended_connect.then(|| peer.stay_busy());
+            let places = (Arc::clone(peer), busy, response.body_mut().take_place());
             let tunnel =
                 open_tunnel(client_side, origin_side, settings.tunnel_timeout, self.drain.clone(), lease);
             self.drain.spawn(async move {
                 tunnel.await;
                 drop(places);
             });
-            return self.respond(response, snapshot, account, true, None);
+            if key.is_some() {
+                // The tunnel is a stream of its own (RFC 8441 section 5).
+                WebSocketKey::settle(&mut response);
+            }
+            return self.respond(response, snapshot, account, key.is_none(), None);
+        }
+        if key.is_some() && response.status().is_success() {
+            return self.refuse(&Reason::OriginMalformed.into(), account);
         }
         self.respond(response, snapshot, account, false, lease)
     }

@@ -3,12 +3,17 @@
 //! Must not repair anything: what hyper lets through and two readers could understand differently ends here.
 
 use http::{HeaderMap, Method, Request, Uri, Version, header};
+use hyper::ext::Protocol;
 
 use crate::policy::{CanonicalPath, HostName, Reason};
 
 /// What a well-formed request asks for.
 #[derive(Debug)]
 pub(super) struct Intake {
+    /// What is asked, decided on and forwarded: `GET` where HTTP/2 asks for a WebSocket.
+    pub(super) method: Method,
+    /// The request asks for a WebSocket in the way of HTTP/2 (RFC 8441).
+    pub(super) extended_connect: bool,
     pub(super) host: HostName,
     /// As it is forwarded: with its port.
     pub(super) authority: String,
@@ -33,9 +38,13 @@ pub(super) fn take_in<B>(
 ) -> Result<Taken, Reason> {
     let (method, uri, headers, version) =
         (request.method(), request.uri(), request.headers(), request.version());
-    if *method == Method::CONNECT {
+    let protocol = request.extensions().get::<Protocol>();
+    let extended_connect =
+        *method == Method::CONNECT && protocol.is_some_and(|name| name.as_str() == "websocket");
+    if *method == Method::CONNECT && !extended_connect {
         return Err(Reason::ConnectRefused);
     }
+    let method = if extended_connect { &Method::GET } else { method };
     check_framing(headers, version)?;
     let named = read_host(uri, headers)?;
     // Routes and certificates are chosen by name, and must be by the same one (RFC 9110 section 7.4).
@@ -64,7 +73,8 @@ pub(super) fn take_in<B>(
     {
         return Err(Reason::MalformedRequest);
     }
-    Ok(Taken::Request(Intake { host, authority, path, query }))
+    let method = method.clone();
+    Ok(Taken::Request(Intake { method, extended_connect, host, authority, path, query }))
 }
 
 /// One length at most, and `chunked` alone and only in HTTP/1.1 (RFC 9112 section 6).

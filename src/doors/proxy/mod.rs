@@ -115,7 +115,8 @@ impl Inner {
         };
         account.host = intake.host.to_string();
         account.path = intake.path.to_string();
-        let (method, headers) = (request.method(), request.headers());
+        account.method = intake.method.clone();
+        let (method, headers) = (&intake.method, request.headers());
         let settings = self.refusals.settings();
         if let Some(sign_in) = &settings.sign_in {
             let https = sign_in.https.unwrap_or(peer.secure);
@@ -128,11 +129,13 @@ impl Inner {
             return self.finish(answer, account);
         }
         if let Some(page) = OwnPage::at(&intake.path) {
+            if intake.extended_connect {
+                return Box::pin(self.refuse_unread(request, Reason::ConnectRefused, account)).await;
+            }
             return Box::pin(self.own_page(page, request, &intake, peer, account)).await;
         }
-        let method = request.method().clone();
         let asked = AccessRequest {
-            method: &method,
+            method: &intake.method,
             host: &intake.host,
             path: &intake.path,
             headers: request.headers(),

@@ -1,6 +1,12 @@
-//! As much of the WebSocket framing (RFC 6455 section 5.2) as it takes to close a tunnel properly: where frames end.
+//! As much of WebSocket (RFC 6455) as it takes to open a tunnel for a client over HTTP/2, and to close any properly: the key,
+//! and where frames end.
 //!
 //! Must not look at a payload, nor keep one.
+
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use crate::policy::Reason;
 
@@ -86,6 +92,40 @@ fn payload_length(header: &[u8]) -> Option<u64> {
         0 => u64::from(second & 0x7f),
         _ => bytes.iter().fold(0, |length, byte| length << 8 | u64::from(*byte)),
     })
+}
+
+/// The proof that an origin speaks WebSocket (RFC 6455 section 1.3), asked for in place of a client over HTTP/2, which
+/// does without.
+pub(super) struct WebSocketKey(String);
+
+impl WebSocketKey {
+    pub(super) fn new() -> Self {
+        Self(STANDARD.encode(fastrand::u128(..).to_be_bytes()))
+    }
+
+    /// Puts the question into a request.
+    pub(super) fn ask(&self, headers: &mut HeaderMap) {
+        if let Ok(key) = HeaderValue::from_str(&self.0) {
+            headers.insert(header::SEC_WEBSOCKET_KEY, key);
+        }
+        headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+    }
+
+    /// Whether the answer proves it.
+    pub(super) fn is_answered(&self, headers: &HeaderMap) -> bool {
+        const FIXED: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+        let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, [self.0.as_str(), FIXED].concat().as_bytes());
+        let expected = STANDARD.encode(digest);
+        let mut answers = headers.get_all(header::SEC_WEBSOCKET_ACCEPT).iter();
+        answers.next().is_some_and(|answer| answer.as_bytes() == expected.as_bytes())
+            && answers.next().is_none()
+    }
+
+    /// Makes the answer that opens a tunnel over HTTP/2 of the one that switched.
+    pub(super) fn settle<B>(response: &mut Response<B>) {
+        *response.status_mut() = StatusCode::OK;
+        response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
+    }
 }
 
 #[cfg(test)]
