@@ -16,7 +16,7 @@ use portcullis::identity::{
     SocketPeer, find_credentials, remove_credential_cookies, verify_ended_or_not,
 };
 use portcullis::policy::CanonicalPath;
-use portcullis::server::{ForwardedTrust, parse_binary, parse_line, read_forwarded};
+use portcullis::server::{ForwardedTrust, ProxiedClient, parse_binary, parse_line, read_forwarded};
 use portcullis::session::ActiveSessions;
 use portcullis::stytch::{keys_from_json, read_session_list, read_webhook_event};
 
@@ -42,7 +42,9 @@ pub const ALL: [Check; 11] = [
 pub fn canonical_path(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(path) = CanonicalPath::parse(text) {
-        assert_eq!(CanonicalPath::parse(path.as_str()).as_ref(), Ok(&path), "{text}");
+        // What was odd about a part that the dots took away is remembered of the one, and not there in the other.
+        let again = CanonicalPath::parse(path.as_str());
+        assert_eq!(again.as_ref().map(CanonicalPath::as_str), Ok(path.as_str()), "{text}");
         assert!(!path.segments().any(|segment| matches!(segment, "." | "..")), "{text}");
         drop(path.other_readings());
     }
@@ -93,11 +95,12 @@ pub fn forwarded(bytes: &[u8]) {
         let told = read_forwarded(&headers, from, &trust);
         assert!(told.hops.len() <= 16 && told.hops.iter().all(listed), "{told:?}");
         match told.hops.split_last() {
-            None => assert_eq!(told.client, from),
+            None => assert_eq!(told.client, Some(from)),
             Some((nearest, between)) => {
                 assert_eq!(*nearest, from);
+                let Some(client) = told.client else { continue };
                 let again: Vec<String> =
-                    std::iter::once(&told.client).chain(between).map(ToString::to_string).collect();
+                    std::iter::once(&client).chain(between).map(ToString::to_string).collect();
                 let again = HeaderMap::from_iter([(
                     HeaderName::from_static("x-forwarded-for"),
                     HeaderValue::try_from(again.join(", ")).expect("addresses"),
@@ -139,7 +142,7 @@ pub fn proxy_protocol(bytes: &[u8]) {
     if let [command, family, body @ ..] = bytes
         && let Some(proxied) = parse_binary(*command, *family, body)
     {
-        assert!(proxied.client.is_none() || body.len() >= 12);
+        assert!(!matches!(proxied.client, ProxiedClient::Address(_)) || body.len() >= 12);
     }
 }
 

@@ -17,11 +17,12 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+import floods
 import measure
 import systems
 
 ROOT = Path(__file__).resolve().parents[2]
-TASKS = ("authenticated", "public", "unix", "rate", "bodies", "tls", "http2", "memory")
+TASKS = ("authenticated", "public", "unix", "rate", "bodies", "tls", "http2", "memory", "floods")
 
 
 def main():
@@ -57,7 +58,8 @@ def main():
             for name, why in rig.not_found():
                 report.note(f"not found, left out: {name} ({why})")
             for task in tasks:
-                getattr(measure, task)(rig, report, options)
+                run = floods.floods if task == "floods" else getattr(measure, task)
+                run(rig, report, options)
             for failure in dict.fromkeys(rig.left_out):
                 report.note(f"left out of a table, since it did not answer: {failure}")
         finally:

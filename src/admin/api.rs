@@ -71,7 +71,7 @@ impl Serve for AdminDoor {
         let (status, body) = match self.0.answer(request).await {
             Ok(body) => (StatusCode::OK, body),
             Err((status, error)) => {
-                tracing::warn!(peer = %peer.address, status = status.as_u16(), error, "an admin call was refused");
+                tracing::warn!(peer = %peer.socket, status = status.as_u16(), error, "an admin call was refused");
                 (status, serde_json::json!({ "error": error }))
             }
         };

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::{Method, Request, StatusCode, Version};
 use jiff::Timestamp;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::asking::Asking;
 use crate::policy::Reason;
@@ -40,6 +41,8 @@ pub(super) struct Account {
     pub(super) unread_body: bool,
     /// What a refusal's answer depends on.
     pub(super) asking: Asking,
+    /// Its place among the requests that are worked on; given back when the answer is our own.
+    pub(super) place: Option<OwnedSemaphorePermit>,
     peer: Arc<Peer>,
     began: Instant,
     metrics: Metrics,
@@ -76,6 +79,7 @@ impl Account {
             request_bytes: Arc::new(AtomicU64::new(0)),
             response_bytes: 0,
             complete: false,
+            place: None,
             peer: Arc::clone(peer),
             version: request.version(),
             unread_body,
@@ -84,13 +88,6 @@ impl Account {
             metrics: metrics.clone(),
             lines: lines.clone(),
         })
-    }
-}
-
-impl Account {
-    /// Whether more requests are under way than `most`, this one included.
-    pub(super) fn is_one_too_many(&self, most: usize) -> bool {
-        usize::try_from(self.metrics.http_requests_in_flight.get()).is_ok_and(|count| count > most)
     }
 }
 

@@ -14,7 +14,8 @@ const MOST_HOPS: usize = 16;
 /// What is believed of it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Told {
-    pub client: IpAddr,
+    /// None where a listed proxy did say, but nothing that names an address: then nobody knows.
+    pub client: Option<IpAddr>,
     /// Listed proxies, the client's end first; the one that spoke to us is the last.
     pub hops: Vec<IpAddr>,
     pub secure: Option<bool>,
@@ -31,16 +32,13 @@ struct Hop {
 
 /// Follows the proxies back to the first that is not listed. `from` is listed, and spoke to us.
 pub fn read_forwarded(headers: &HeaderMap, from: IpAddr, trust: &ForwardedTrust) -> Told {
-    let mut told = Told { client: from, hops: Vec::new(), secure: None, host: None };
+    let mut told = Told { client: Some(from), hops: Vec::new(), secure: None, host: None };
     let described = if trust.standard { standard_hops(headers) } else { usual_hops(headers) };
     for hop in described.into_iter().rev().take(MOST_HOPS) {
-        if !trust.covers(told.client) {
-            break;
-        }
-        // A hop that hides or misspells who it spoke to ends what is known.
-        let Some(client) = hop.client else { break };
-        told.hops.insert(0, told.client);
-        told.client = client;
+        let Some(nearer) = told.client.filter(|client| trust.covers(*client)) else { break };
+        told.hops.insert(0, nearer);
+        // Where a proxy hides or misspells who it spoke to, it was not itself.
+        told.client = hop.client;
         told.secure = hop.secure.or(told.secure);
         told.host = hop.host.or(told.host);
     }
@@ -55,11 +53,13 @@ pub fn read_forwarded(headers: &HeaderMap, from: IpAddr, trust: &ForwardedTrust)
     told
 }
 
-/// The addresses of `X-Forwarded-For`, all its lines as one list.
+/// The addresses of `X-Forwarded-For`, all its lines as one list. Split as bytes: an item that is no text is one item that
+/// cannot be read, and takes no other with it.
 fn usual_hops(headers: &HeaderMap) -> Vec<Hop> {
-    let values = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-    let items = values.flat_map(|value| value.split(','));
-    items.map(|item| Hop { client: address(item.trim()), ..Hop::default() }).collect()
+    let values = headers.get_all("x-forwarded-for").iter();
+    let items = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let client = |item: &[u8]| address(std::str::from_utf8(item.trim_ascii()).ok()?);
+    items.map(|item| Hop { client: client(item), ..Hop::default() }).collect()
 }
 
 /// The last of a list: what the proxy said that spoke to us.
@@ -172,7 +172,12 @@ mod tests {
         };
         let headers: HeaderMap = fields
             .iter()
-            .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap()))
+            .map(|(name, value)| {
+                (
+                    name.parse::<HeaderName>().unwrap(),
+                    http::HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+                )
+            })
             .collect();
         read_forwarded(&headers, "10.0.0.1".parse().unwrap(), &trust)
     }
@@ -181,7 +186,7 @@ mod tests {
     fn client(standard: bool, value: &str) -> (String, usize) {
         let name = if standard { "forwarded" } else { "x-forwarded-for" };
         let told = told(standard, &[(name, value)]);
-        (told.client.to_string(), told.hops.len())
+        (told.client.map_or_else(|| "unknown".to_owned(), |client| client.to_string()), told.hops.len())
     }
 
     #[test]
@@ -193,15 +198,17 @@ mod tests {
             ("10.0.0.9, 127.0.0.1, 203.0.113.7, 10.0.0.2", "203.0.113.7", 2),
             ("10.0.0.9, 203.0.113.7", "203.0.113.7", 1),
             ("10.0.0.3, 10.0.0.2", "10.0.0.3", 2),
-            ("junk, 10.0.0.2", "10.0.0.2", 1),
-            ("203.0.113.7, unknown", "10.0.0.1", 0),
-            ("203.0.113.7,", "10.0.0.1", 0),
+            ("junk, 10.0.0.2", "unknown", 2),
+            ("203.0.113.7, unknown", "unknown", 1),
+            ("203.0.113.7,", "unknown", 1),
             ("203.0.113.7:4711", "203.0.113.7", 1),
             ("[2001:db8::1]:4711", "2001:db8::1", 1),
             ("2001:db8::1", "2001:db8::1", 1),
             ("::ffff:203.0.113.7", "203.0.113.7", 1),
-            ("203.0.113.7.example", "10.0.0.1", 0),
-            ("", "10.0.0.1", 0),
+            ("203.0.113.7.example", "unknown", 1),
+            ("", "unknown", 1),
+            ("\u{e9}, 203.0.113.7", "203.0.113.7", 1),
+            ("\u{e9}, 10.0.0.2", "unknown", 2),
         ];
         for (value, expected, hops) in rows {
             assert_eq!(client(false, value), (expected.to_owned(), hops), "{value}");
@@ -218,11 +225,11 @@ mod tests {
             // A comma or a semicolon in quotes separates nothing.
             ("for=203.0.113.7;host=\"a, for=10.0.0.9\"", "203.0.113.7", 1),
             ("for=203.0.113.7;host=\"a\\\", for=10.0.0.9\"", "203.0.113.7", 1),
-            ("for=_hidden, for=10.0.0.2", "10.0.0.2", 1),
+            ("for=_hidden, for=10.0.0.2", "unknown", 2),
             ("for=203.0.113.7;;proto=https", "203.0.113.7", 1),
-            ("for=\"203.0.113.7", "10.0.0.1", 0),
-            ("for=203.0.113.7 nonsense", "10.0.0.1", 0),
-            ("proto=https", "10.0.0.1", 0),
+            ("for=\"203.0.113.7", "unknown", 1),
+            ("for=203.0.113.7 nonsense", "unknown", 1),
+            ("proto=https", "unknown", 1),
         ];
         for (value, expected, hops) in rows {
             assert_eq!(client(true, value), (expected.to_owned(), hops), "{value}");
@@ -232,12 +239,13 @@ mod tests {
     #[test]
     fn lines_are_one_list_and_only_the_chosen_field_is_read() {
         let lines = [("x-forwarded-for", "10.9.9.9, 203.0.113.7"), ("x-forwarded-for", "10.0.0.2")];
-        assert_eq!(told(false, &lines).client.to_string(), "203.0.113.7");
-        assert_eq!(told(true, &lines).client.to_string(), "10.0.0.1");
+        let address = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+        assert_eq!(told(false, &lines).client, address("203.0.113.7"));
+        assert_eq!(told(true, &lines).client, address("10.0.0.1"));
         let other = [("forwarded", "for=203.0.113.7;proto=https;host=evil")];
         assert_eq!(
             told(false, &other),
-            Told { client: "10.0.0.1".parse().unwrap(), hops: vec![], secure: None, host: None }
+            Told { client: address("10.0.0.1"), hops: vec![], secure: None, host: None }
         );
     }
 

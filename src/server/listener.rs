@@ -137,7 +137,6 @@ async fn keep_certificates(tls: ServerTls, metrics: Metrics, listener: Arc<str>,
         // What never happened is zero, not missing.
         count(result);
     }
-    let mut told = false;
     loop {
         ends.set(tls.current().not_after);
         tokio::select! {
@@ -147,15 +146,12 @@ async fn keep_certificates(tls: ServerTls, metrics: Metrics, listener: Arc<str>,
         let looking = tls.clone();
         match tokio::task::spawn_blocking(move || looking.renew()).await {
             Ok(Ok(true)) => {
-                told = false;
                 count("ok").inc();
                 tracing::info!(%listener, "the certificates were read again");
             }
-            // Once, not every few seconds for as long as it lasts.
-            Ok(Err(error)) if !told => {
-                told = true;
+            Ok(Err(error)) => {
                 count("failed").inc();
-                tracing::error!(%listener, %error, "the certificates that changed cannot be used; the ones before stay");
+                tracing::error!(%listener, %error, "certificates that changed cannot be used; the ones before stay, the others are renewed");
             }
             _ => {}
         }

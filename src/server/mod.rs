@@ -20,6 +20,6 @@ pub use forwarded::{Told, read_forwarded};
 pub use listener::{BindError, Listener};
 pub use peer::Peer;
 pub use protocol::Serve;
-pub use proxy_protocol::{Proxied, parse_binary, parse_line};
+pub use proxy_protocol::{Proxied, ProxiedClient, parse_binary, parse_line};
 pub use settings::{CertificateFiles, ForwardedTrust, ListenerSettings, ServerLimits, TlsSettings};
 pub use tls::{ServerTls, TlsError, server_tls};

@@ -11,14 +11,14 @@ use super::activity::Activity;
 use super::client_certificate::ClientCertificate;
 use super::forwarded::{Told, read_forwarded};
 use super::listener::Place;
-use super::proxy_protocol::Proxied;
+use super::proxy_protocol::{Proxied, ProxiedClient};
 use super::settings::ForwardedTrust;
 
 /// Whoever a request comes from.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// The client's address: the socket's own, unless a listed proxy names another.
-    pub address: IpAddr,
+    /// The client's address: the socket's own, unless a listed proxy names another. None where one does not know it.
+    pub address: Option<IpAddr>,
     /// The same as text: written once, sent with every request.
     pub address_value: HeaderValue,
     /// The address at the other end of the socket; nothing a header or a proxy says.
@@ -44,8 +44,8 @@ impl Peer {
     pub(super) fn new(socket: SocketAddr, listener: Arc<str>, secure: bool, place: Arc<Place>) -> Self {
         let address = socket.ip().to_canonical();
         Self {
-            address,
-            address_value: value_of(address),
+            address: Some(address),
+            address_value: value_of(Some(address)),
             socket: address,
             hops: Vec::new(),
             host: None,
@@ -74,23 +74,30 @@ impl Peer {
         if self.hops.is_empty() {
             return self.address_value.clone();
         }
+        let client = self.address_value.to_str().unwrap_or_default().to_owned();
         let all: Vec<String> =
-            std::iter::once(&self.address).chain(&self.hops).map(ToString::to_string).collect();
+            std::iter::once(client).chain(self.hops.iter().map(IpAddr::to_string)).collect();
         HeaderValue::try_from(all.join(", ")).unwrap_or_else(|_| self.address_value.clone())
     }
 
     /// What a listed proxy wrote before the connection's first byte.
     pub(super) fn is_proxied(&mut self, proxied: Proxied) {
-        let Some(client) = proxied.client else { return };
-        self.hops = vec![self.socket];
         self.secure |= proxied.under_tls;
+        let client = match proxied.client {
+            ProxiedClient::Itself => return,
+            ProxiedClient::Unknown => None,
+            ProxiedClient::Address(client) => Some(client),
+        };
+        self.hops = vec![self.socket];
         self.set_address(client);
     }
 
     /// Whoever one request comes from, when its headers may say so.
     pub(super) fn of(self: &Arc<Self>, headers: &HeaderMap, trust: Option<&ForwardedTrust>) -> Arc<Self> {
-        let Some(trust) = trust.filter(|trust| trust.covers(self.address)) else { return Arc::clone(self) };
-        let Told { client, hops, secure, host } = read_forwarded(headers, self.address, trust);
+        let Some((trust, from)) = trust.zip(self.address).filter(|(trust, from)| trust.covers(*from)) else {
+            return Arc::clone(self);
+        };
+        let Told { client, hops, secure, host } = read_forwarded(headers, from, trust);
         let mut told = Self::clone(self);
         told.is_proxy = true;
         told.secure = secure.unwrap_or(self.secure);
@@ -101,12 +108,13 @@ impl Peer {
         Arc::new(told)
     }
 
-    fn set_address(&mut self, address: IpAddr) {
-        self.address = address.to_canonical();
+    fn set_address(&mut self, address: Option<IpAddr>) {
+        self.address = address.map(|address| address.to_canonical());
         self.address_value = value_of(self.address);
     }
 }
 
-fn value_of(address: IpAddr) -> HeaderValue {
-    HeaderValue::from_str(&address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+fn value_of(address: Option<IpAddr>) -> HeaderValue {
+    let text = address.and_then(|address| HeaderValue::from_str(&address.to_string()).ok());
+    text.unwrap_or_else(|| HeaderValue::from_static("unknown"))
 }

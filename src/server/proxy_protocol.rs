@@ -16,11 +16,20 @@ const LONGEST_LINE: usize = 107;
 /// Addresses take 216 bytes at most; the rest is room for what else a proxy has to say.
 const LONGEST_BODY: usize = 4096;
 
+/// Whose connection it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxiedClient {
+    /// The proxy's own, such as a health check.
+    Itself,
+    /// Somebody's whose address the proxy does not know.
+    Unknown,
+    Address(IpAddr),
+}
+
 /// What the header said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Proxied {
-    /// None for a connection of the proxy's own, such as a health check.
-    pub client: Option<IpAddr>,
+    pub client: ProxiedClient,
     /// The client's connection to the proxy was under TLS.
     pub under_tls: bool,
 }
@@ -66,7 +75,7 @@ pub(super) async fn read_header(stream: &mut TcpStream) -> io::Result<Proxied> {
 pub fn parse_line(line: &str) -> Option<Proxied> {
     let rest = line.strip_prefix("PROXY ")?;
     if rest == "UNKNOWN" || rest.starts_with("UNKNOWN ") {
-        return Some(Proxied { client: None, under_tls: false });
+        return Some(Proxied { client: ProxiedClient::Unknown, under_tls: false });
     }
     let mut words = rest.split(' ');
     let family = words.next()?;
@@ -88,16 +97,15 @@ pub fn parse_line(line: &str) -> Option<Proxied> {
     };
     port()?;
     port()?;
-    words.next().is_none().then_some(Proxied { client: Some(client), under_tls: false })
+    words.next().is_none().then_some(Proxied { client: ProxiedClient::Address(client), under_tls: false })
 }
 
 /// Version 2, behind its signature: version and command, family and protocol, and as much as the length said.
 pub fn parse_binary(command: u8, family: u8, body: &[u8]) -> Option<Proxied> {
     const LOCAL: u8 = 0x20;
     const PROXY: u8 = 0x21;
-    let nobody = Proxied { client: None, under_tls: false };
     match command {
-        LOCAL => return Some(nobody),
+        LOCAL => return Some(Proxied { client: ProxiedClient::Itself, under_tls: false }),
         PROXY => {}
         _ => return None,
     }
@@ -114,10 +122,10 @@ pub fn parse_binary(command: u8, family: u8, body: &[u8]) -> Option<Proxied> {
             (Ipv6Addr::from(*client).into(), extras)
         }
         // Unspecified, or a Unix socket: the proxy does not know either.
-        0x00 | 0x31 => return Some(nobody),
+        0x00 | 0x31 => return Some(Proxied { client: ProxiedClient::Unknown, under_tls: false }),
         _ => return None,
     };
-    Some(Proxied { client: Some(client), under_tls: came_under_tls(extras)? })
+    Some(Proxied { client: ProxiedClient::Address(client), under_tls: came_under_tls(extras)? })
 }
 
 /// Reads the further fields (section 2.2.5 and 2.2.6). None where they do not fit their lengths.
@@ -141,7 +149,7 @@ mod tests {
     use super::*;
 
     fn client(text: &str) -> Option<Proxied> {
-        Some(Proxied { client: Some(text.parse().unwrap()), under_tls: false })
+        Some(Proxied { client: ProxiedClient::Address(text.parse().unwrap()), under_tls: false })
     }
 
     #[test]
@@ -149,7 +157,10 @@ mod tests {
         assert_eq!(parse_line("PROXY TCP4 203.0.113.7 10.0.0.1 4711 443"), client("203.0.113.7"));
         assert_eq!(parse_line("PROXY TCP6 2001:db8::1 ::1 4711 443"), client("2001:db8::1"));
         for unknown in ["PROXY UNKNOWN", "PROXY UNKNOWN ffff::1 ffff::2 1 2"] {
-            assert_eq!(parse_line(unknown), Some(Proxied { client: None, under_tls: false }));
+            assert_eq!(
+                parse_line(unknown),
+                Some(Proxied { client: ProxiedClient::Unknown, under_tls: false })
+            );
         }
         for broken in [
             "",
@@ -182,9 +193,9 @@ mod tests {
         let tls = [&four[..], &[0x20, 0, 5, 1, 0, 0, 0, 0, 0x04, 0, 1, 9]].concat();
         let under_tls = Proxied { under_tls: true, ..client("203.0.113.7").unwrap() };
         assert_eq!(parse_binary(0x21, 0x11, &tls), Some(under_tls));
-        let nobody = Some(Proxied { client: None, under_tls: false });
-        assert_eq!(parse_binary(0x20, 0x11, &four), nobody);
-        assert_eq!(parse_binary(0x21, 0x00, &[]), nobody);
+        let nobody = |client| Some(Proxied { client, under_tls: false });
+        assert_eq!(parse_binary(0x20, 0x11, &four), nobody(ProxiedClient::Itself));
+        assert_eq!(parse_binary(0x21, 0x00, &[]), nobody(ProxiedClient::Unknown));
         let overlong = [&four[..], &[0x20, 0, 9, 1]].concat();
         let cut = [&four[..], &[0x20]].concat();
         let broken: [(u8, u8, &[u8]); 7] = [

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ::aws_lc_rs::digest::{Context, SHA256};
 use arc_swap::ArcSwap;
@@ -50,13 +50,16 @@ struct Inner {
     /// The same for all that is read again, so that a renewal ends no session.
     tickets: Arc<dyn ProducesTickets>,
     current: ArcSwap<Loaded>,
+    /// Of files that could not be used when they were looked at last.
+    suspected: Mutex<Vec<u8>>,
 }
 
 /// What the files held when they were read last.
 pub(super) struct Loaded {
     pub(super) config: Arc<ServerConfig>,
     /// What client certificates are verified with, where they are asked for.
-    pub(super) verifier: Option<Arc<dyn ClientCertVerifier>>,
+    pub(super) verifier: Verifier,
+    certificates: Vec<Arc<CertifiedKey>>,
     /// When the first of the certificates ends, in seconds since 1970.
     pub(super) not_after: i64,
     /// Of the files as they were.
@@ -66,8 +69,13 @@ pub(super) struct Loaded {
 /// Reads the files and builds the configuration of one listener. The first certificate answers where no name fits.
 pub fn server_tls(settings: &TlsSettings) -> Result<ServerTls, TlsError> {
     let tickets = aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
-    let current = ArcSwap::from_pointee(read(settings, &tickets)?);
-    Ok(ServerTls(Arc::new(Inner { settings: settings.clone(), tickets, current })))
+    // Before the files are read: a change in between is seen next time.
+    let digest = digest(settings);
+    let certificates = settings.certificates.iter().map(load).collect::<Result<Vec<_>, _>>()?;
+    let verifier = verifier(settings)?;
+    let current = ArcSwap::from_pointee(build(settings, &tickets, certificates, verifier, digest)?);
+    let suspected = Mutex::new(Vec::new());
+    Ok(ServerTls(Arc::new(Inner { settings: settings.clone(), tickets, current, suspected })))
 }
 
 impl ServerTls {
@@ -75,43 +83,67 @@ impl ServerTls {
         self.0.current.load_full()
     }
 
-    /// Reads the files again if they changed: true if they did. What is in use stays if they cannot be used.
+    /// Reads the files again if they changed: true if they did. Of those that cannot be used, what was there before stays;
+    /// that is said once they were found so twice, since files that belong together are rarely replaced at once.
     pub(super) fn renew(&self) -> Result<bool, TlsError> {
-        if digest(&self.0.settings) == self.0.current.load().digest {
+        let Inner { settings, tickets, current, suspected } = &*self.0;
+        let (digest, before) = (digest(settings), current.load_full());
+        if digest == before.digest {
             return Ok(false);
         }
-        self.0.current.store(Arc::new(read(&self.0.settings, &self.0.tickets)?));
-        Ok(true)
+        let mut broken = None;
+        let mut certificates = Vec::new();
+        for (files, kept) in settings.certificates.iter().zip(&before.certificates) {
+            certificates.push(load(files).unwrap_or_else(|error| {
+                broken.get_or_insert(error);
+                Arc::clone(kept)
+            }));
+        }
+        let verifier = verifier(settings).unwrap_or_else(|error| {
+            broken.get_or_insert(error);
+            before.verifier.clone()
+        });
+        let mut suspected = suspected.lock().unwrap_or_else(PoisonError::into_inner);
+        if broken.is_some() && *suspected != digest {
+            *suspected = digest;
+            return Ok(false);
+        }
+        current.store(Arc::new(build(settings, tickets, certificates, verifier, digest)?));
+        broken.map_or(Ok(true), Err)
     }
 }
 
-fn read(settings: &TlsSettings, tickets: &Arc<dyn ProducesTickets>) -> Result<Loaded, TlsError> {
+type Verifier = Option<Arc<dyn ClientCertVerifier>>;
+
+/// What client certificates are verified with.
+fn verifier(settings: &TlsSettings) -> Result<Verifier, TlsError> {
+    let Some(path) = &settings.client_ca else { return Ok(None) };
+    let unusable = |error| TlsError::ClientAuthorities { path: path.clone(), error };
     let provider = Arc::new(aws_lc_rs::default_provider());
-    // Before the files are read: a change in between is seen next time.
-    let digest = digest(settings);
-    let certificates = settings.certificates.iter().map(load).collect::<Result<Vec<_>, _>>()?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities(path)?), provider);
+    let verifier = if settings.client_required { verifier } else { verifier.allow_unauthenticated() };
+    verifier.build().map(Some).map_err(unusable)
+}
+
+fn build(
+    settings: &TlsSettings,
+    tickets: &Arc<dyn ProducesTickets>,
+    certificates: Vec<Arc<CertifiedKey>>,
+    verifier: Verifier,
+    digest: Vec<u8>,
+) -> Result<Loaded, TlsError> {
     let both = [&version::TLS13, &version::TLS12];
     let versions = if settings.only_tls13 { &both[..1] } else { &both[..] };
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(versions)
         .map_err(TlsError::Setup)?;
-    let verifier = match &settings.client_ca {
-        None => None,
-        Some(path) => {
-            let unusable = |error| TlsError::ClientAuthorities { path: path.clone(), error };
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(authorities(path)?), provider);
-            let verifier = if settings.client_required { verifier } else { verifier.allow_unauthenticated() };
-            Some(verifier.build().map_err(unusable)?)
-        }
-    };
     let builder = match &verifier {
         None => builder.with_no_client_auth(),
         Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
     };
     let ends = certificates.iter().filter_map(|certified| not_after(certified));
     let not_after = ends.min().unwrap_or(i64::MAX);
-    let mut config = builder.with_cert_resolver(Arc::new(ByServerName::new(certificates)));
+    let mut config = builder.with_cert_resolver(Arc::new(ByServerName::new(&certificates)));
     if verifier.is_some() {
         // A session taken up again shows no certificate: it would carry on with one that may be over by then.
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -121,7 +153,7 @@ fn read(settings: &TlsSettings, tickets: &Arc<dyn ProducesTickets>) -> Result<Lo
         config.ticketer = Arc::clone(tickets);
     }
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Loaded { config: Arc::new(config), verifier, not_after, digest })
+    Ok(Loaded { config: Arc::new(config), verifier, certificates, not_after, digest })
 }
 
 /// Of everything in the files. One that cannot be read counts as empty: reading it says what is wrong.
@@ -179,9 +211,9 @@ struct ByServerName {
 
 impl ByServerName {
     /// Of several for one name, the earlier.
-    fn new(certificates: Vec<Arc<CertifiedKey>>) -> Self {
+    fn new(certificates: &[Arc<CertifiedKey>]) -> Self {
         let (mut exact, mut wildcards) = (HashMap::new(), HashMap::new());
-        for certified in &certificates {
+        for certified in certificates {
             let Some(end) = certified.cert.first() else { continue };
             let Ok(parsed) = webpki::EndEntityCert::try_from(end) else { continue };
             for name in parsed.valid_dns_names() {
@@ -193,7 +225,7 @@ impl ByServerName {
                 names.entry(name).or_insert_with(|| Arc::clone(certified));
             }
         }
-        Self { exact, wildcards, otherwise: certificates.into_iter().next() }
+        Self { exact, wildcards, otherwise: certificates.first().cloned() }
     }
 }
 

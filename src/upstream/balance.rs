@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http_body::Body;
 use rustls::RootCertStore;
 use tokio::sync::{Notify, watch};
@@ -21,7 +22,7 @@ use super::pool::Pool;
 use super::resolve::Configured;
 use super::settings::HealthSettings;
 use super::standing::Standing;
-use super::tls::{OriginTlsError, origin_tls};
+use super::tls::{OriginTlsError, Renewal, origin_tls};
 use crate::telemetry::Metrics;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -49,10 +50,18 @@ where
     }
 }
 
+/// A server to ask, and whether it was well when it was chosen.
+pub(super) struct Chosen<B> {
+    pub(super) server: Arc<Server<B>>,
+    pub(super) was_available: bool,
+}
+
 pub(super) struct Balance<B> {
     settings: OriginSettings,
     configured: Vec<Configured>,
     connector: Connector,
+    /// Believed where the settings name no authority.
+    roots: Arc<RootCertStore>,
     servers: ArcSwap<Vec<Arc<Server<B>>>>,
     /// Whether every name was asked for once.
     resolved: watch::Sender<bool>,
@@ -72,12 +81,15 @@ where
         roots: &Arc<RootCertStore>,
         metrics: Metrics,
     ) -> Result<Arc<Self>, OriginTlsError> {
+        // Before the files are read: a change in between is seen next time.
+        let renewal = Renewal::new(&settings.tls);
         let tls = origin_tls(&settings.tls, settings.http2, roots)?;
         let server_name = settings.tls.server_name.as_deref();
         let configured: Vec<Configured> =
             settings.servers.iter().filter_map(|address| Configured::new(address, server_name)).collect();
         let balance = Arc::new(Self {
-            connector: Connector { tls, timeout: settings.connect_timeout },
+            connector: Connector::new(tls, settings.connect_timeout, settings.max_streams),
+            roots: Arc::clone(roots),
             configured,
             servers: ArcSwap::default(),
             resolved: watch::Sender::new(false),
@@ -87,8 +99,17 @@ where
             settings,
         });
         balance.begin_counting();
+        // What needs no looking up is there from the start.
+        balance.replace_servers(
+            balance
+                .configured
+                .iter()
+                .map(Configured::endpoint)
+                .map(|found| found.map(|one| vec![one]))
+                .collect(),
+        );
         tokio::spawn(keep_resolved(Arc::downgrade(&balance)));
-        tokio::spawn(keep_swept(Arc::downgrade(&balance), balance.settings.idle_timeout));
+        tokio::spawn(keep_swept(Arc::downgrade(&balance), balance.settings.idle_timeout, renewal));
         if let Some(health) = balance.settings.health.clone() {
             tokio::spawn(keep_checked(Arc::downgrade(&balance), health));
         }
@@ -106,9 +127,9 @@ where
     }
 
     /// The server to ask next.
-    pub(super) async fn choose(&self, tried: &[Arc<Server<B>>]) -> Result<Arc<Server<B>>, OriginError> {
-        if let Some(server) = self.choose_now(tried) {
-            return Ok(server);
+    pub(super) async fn choose(&self, tried: &[Arc<Server<B>>]) -> Result<Chosen<B>, OriginError> {
+        if let Some(chosen) = self.choose_now(tried) {
+            return Ok(chosen);
         }
         // Only at the very start is there anything to wait for.
         let mut resolved = self.resolved.subscribe();
@@ -117,27 +138,32 @@ where
         self.choose_now(tried).ok_or(OriginError::Unresolved)
     }
 
-    fn choose_now(&self, tried: &[Arc<Server<B>>]) -> Option<Arc<Server<B>>> {
+    fn choose_now(&self, tried: &[Arc<Server<B>>]) -> Option<Chosen<B>> {
         let servers = self.servers.load();
         // A single server is asked however it stands: then the time need not be known.
         let now = if servers.len() > 1 { self.now() } else { Duration::ZERO };
-        choose(&servers, tried, now, |bound| fastrand::usize(..bound)).cloned()
+        let server = choose(&servers, tried, now, |bound| fastrand::usize(..bound))?;
+        Some(Chosen { was_available: server.standing.is_available(now), server: Arc::clone(server) })
     }
 
-    pub(super) fn has_untried(&self, tried: &[Arc<Server<B>>]) -> bool {
-        let servers = self.servers.load();
-        servers.iter().any(|server| !tried.iter().any(|tried| Arc::ptr_eq(tried, server)))
+    /// Whether there is a server besides those; with `available`, one that is well.
+    pub(super) fn has_other(&self, tried: &[Arc<Server<B>>], available: bool) -> bool {
+        let (servers, now) = (self.servers.load(), self.now());
+        let untried = |server: &&Arc<Server<B>>| !tried.iter().any(|tried| Arc::ptr_eq(tried, server));
+        servers.iter().filter(untried).any(|server| !available || server.standing.is_available(now))
     }
 
     /// A request to the server got no answer.
     pub(super) fn note_failure(&self, server: &Server<B>, error: &OriginError) {
-        if matches!(error, OriginError::Connect(_) | OriginError::ConnectTimeout) {
+        // Its name may lead elsewhere by now, or to somebody else than it did.
+        if matches!(error, OriginError::Connect(_) | OriginError::ConnectTimeout | OriginError::Untrusted(_))
+        {
             self.unreachable.notify_one();
         }
         if server.standing.fail(self.now(), &self.settings.ejection) && self.servers.load().len() > 1 {
             self.metrics.upstream_ejections.with_label_values(&[&*self.settings.name]).inc();
             let at = &server.pool.endpoint().place;
-            tracing::warn!(upstream = %self.settings.name, server = ?at, %error, "the server is left out for a while");
+            tracing::warn!(upstream = %self.settings.name, server = %at, %error, "the server is left out for a while");
         }
     }
 
@@ -159,22 +185,28 @@ where
         set("unhealthy", unhealthy);
     }
 
-    /// Looks every name up. Those that cannot be found keep the servers they had. False if any could not.
+    /// Looks every name up, all at once. Those that cannot be found keep the servers they had. False if any could not.
     async fn resolve(&self) -> bool {
+        let within = self.settings.connect_timeout;
+        let found = join_all(self.configured.iter().map(|configured| configured.endpoints(within))).await;
+        let complete = found.iter().all(Option::is_some);
+        self.replace_servers(found);
+        complete
+    }
+
+    /// Puts the servers in force that were found for each configured address; `None` keeps those there are.
+    fn replace_servers(&self, found: Vec<Option<Vec<Endpoint>>>) {
         let before = self.servers.load_full();
         let mut servers: Vec<Arc<Server<B>>> = Vec::new();
-        let mut complete = true;
-        for configured in &self.configured {
-            match configured.endpoints(self.settings.connect_timeout).await {
+        for (configured, found) in self.configured.iter().zip(found) {
+            match found {
                 Some(endpoints) => servers.extend(endpoints.into_iter().map(|endpoint| {
                     let kept = before.iter().find(|server| *server.pool.endpoint() == endpoint);
                     kept.cloned().unwrap_or_else(|| Arc::new(self.server(endpoint)))
                 })),
                 None => {
-                    complete = false;
-                    servers.extend(
-                        before.iter().filter(|server| configured.leads_to(server.pool.endpoint())).cloned(),
-                    );
+                    let kept = before.iter().filter(|server| configured.leads_to(server.pool.endpoint()));
+                    servers.extend(kept.cloned());
                 }
             }
         }
@@ -186,7 +218,24 @@ where
             }
             self.servers.store(Arc::new(servers));
         }
-        complete
+    }
+
+    /// Reads the files of TLS again if they changed. What is in use stays where they cannot be used.
+    fn renew_tls(&self, renewal: &mut Renewal) {
+        let digest = renewal.digest();
+        if digest == renewal.seen {
+            return;
+        }
+        renewal.seen = digest;
+        match origin_tls(&self.settings.tls, self.settings.http2, &self.roots) {
+            Ok(tls) => {
+                self.connector.tls.store(tls);
+                tracing::info!(upstream = %self.settings.name, "the certificates were read again");
+            }
+            Err(error) => {
+                tracing::error!(upstream = %self.settings.name, %error, "the certificates that changed cannot be used; the ones before stay");
+            }
+        }
     }
 
     fn server(&self, endpoint: Endpoint) -> Server<B> {
@@ -203,7 +252,7 @@ where
         self.metrics.upstream_health_checks.with_label_values(&[&*self.settings.name, result]).inc();
         if let Some(healthy) = server.standing.check(healthy, settings) {
             let at = &server.pool.endpoint().place;
-            tracing::warn!(upstream = %self.settings.name, server = ?at, healthy, "the server's health changed");
+            tracing::warn!(upstream = %self.settings.name, server = %at, healthy, "the server's health changed");
         }
     }
 
@@ -236,7 +285,7 @@ where
     }
 }
 
-async fn keep_swept<B>(balance: Weak<Balance<B>>, idle_timeout: Duration)
+async fn keep_swept<B>(balance: Weak<Balance<B>>, idle_timeout: Duration, mut renewal: Renewal)
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
@@ -246,6 +295,7 @@ where
         for server in balance.servers.load().iter() {
             server.pool.sweep();
         }
+        balance.renew_tls(&mut renewal);
         drop(balance);
         tokio::time::sleep(every).await;
     }

@@ -2,15 +2,15 @@
 //!
 //! Must not take longer than the connect timeout, all of it together.
 
-use std::future::poll_fn;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body::Body;
 use hyper::client::conn::{http1, http2};
@@ -24,6 +24,11 @@ use super::error::OriginError;
 use super::stream::OriginStream;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What one answer may have on its way to us, unread.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// Requests at once on a connection whose server has not said yet how many it takes.
+const BEFORE_SETTINGS: usize = 16;
 
 /// One server, as far as reaching it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,14 +48,33 @@ pub(super) enum Place {
     Unix(PathBuf),
 }
 
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Name(host, port) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// What connections of one application have in common.
 #[derive(Clone)]
 pub(super) struct Connector {
-    pub(super) tls: Arc<ClientConfig>,
+    pub(super) tls: Arc<ArcSwap<ClientConfig>>,
     pub(super) timeout: Duration,
+    connection_window: u32,
 }
 
 impl Connector {
+    pub(super) fn new(tls: Arc<ClientConfig>, timeout: Duration, max_streams: usize) -> Self {
+        /// RFC 9113 section 6.9.1.
+        const LARGEST_WINDOW: u32 = (1 << 31) - 1;
+        let streams = u32::try_from(max_streams).unwrap_or(u32::MAX);
+        let connection_window = STREAM_WINDOW.saturating_mul(streams).min(LARGEST_WINDOW);
+        Self { tls: Arc::new(ArcSwap::new(tls)), timeout, connection_window }
+    }
+
     /// A connection that speaks HTTP/1.1.
     pub(super) async fn http1<B>(&self, endpoint: &Endpoint) -> Result<http1::SendRequest<B>, OriginError>
     where
@@ -89,22 +113,25 @@ impl Connector {
             }
             let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
-                .initial_stream_window_size(256 * 1024)
-                .initial_connection_window_size(1024 * 1024)
+                .initial_stream_window_size(STREAM_WINDOW)
+                // Room for every stream's own: those that are read slowly must not hold up the others.
+                .initial_connection_window_size(self.connection_window)
+                .initial_max_send_streams(BEFORE_SETTINGS)
                 .max_send_buf_size(256 * 1024)
                 .max_header_list_size(64 * 1024)
-                .keep_alive_interval(Duration::from_secs(20))
-                .keep_alive_timeout(Duration::from_secs(10))
                 .handshake(TokioIo::new(stream))
                 .await
                 .map_err(OriginError::of_exchange)?;
             let taken = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
             let told = Arc::clone(&taken);
-            tokio::spawn(poll_fn(move |cx| {
-                let polled = Pin::new(&mut connection).poll(cx);
-                told.store(connection.current_max_send_streams(), Ordering::Relaxed);
-                polled.map(drop)
-            }));
+            tokio::spawn(async move {
+                // The settings come when they come, and may change; soon after the start most of all.
+                let mut pause = Duration::from_millis(5);
+                while tokio::time::timeout(pause, &mut connection).await.is_err() {
+                    told.store(connection.current_max_send_streams(), Ordering::Relaxed);
+                    pause = (pause * 2).min(Duration::from_secs(5));
+                }
+            });
             Ok((sender, taken))
         })
         .await
@@ -128,8 +155,11 @@ impl Connector {
         let stream = stream.map_err(OriginError::Connect)?;
         drop(stream.set_nodelay(true));
         let Some(name) = &endpoint.name else { return Ok(OriginStream::Tcp(stream)) };
-        let stream = TlsConnector::from(Arc::clone(&self.tls)).connect(name.clone(), stream).await;
-        stream.map(|stream| OriginStream::Tls(Box::new(stream))).map_err(OriginError::Untrusted)
+        let stream = TlsConnector::from(self.tls.load_full()).connect(name.clone(), stream).await;
+        stream.map(|stream| OriginStream::Tls(Box::new(stream))).map_err(|error| {
+            let is_about_trust = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+            if is_about_trust { OriginError::Untrusted(error) } else { OriginError::Connect(error) }
+        })
     }
 }
 

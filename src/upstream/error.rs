@@ -25,6 +25,15 @@ pub enum OriginError {
     Malformed(hyper::Error),
 }
 
+/// A request without an answer, and the server that was asked last.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct OriginFailure {
+    pub error: OriginError,
+    /// As it is connected to; none where none is known.
+    pub server: Option<String>,
+}
+
 impl OriginError {
     /// What hyper said of an exchange: whether nothing came, or nothing that makes sense.
     pub(super) fn of_exchange(error: hyper::Error) -> Self {

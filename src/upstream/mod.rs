@@ -20,7 +20,7 @@ mod stream;
 mod tls;
 
 pub use body::OriginBody;
-pub use error::OriginError;
+pub use error::{OriginError, OriginFailure};
 pub use origin::{Origin, OriginResponse};
 pub use progress::{Progress, UploadFailure};
 pub use settings::{

@@ -2,7 +2,8 @@
 //!
 //! Must not put more requests on a connection than the settings say, nor open two where one is on its way.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,11 +17,14 @@ use super::error::OriginError;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 pub(super) struct Multiplex<B> {
+    max_connections: usize,
     max_streams: usize,
     idle_timeout: Duration,
     connections: Mutex<Vec<Shared<B>>>,
     /// Held while a connection is made: whoever needs one as well waits for this one.
     opening: tokio::sync::Mutex<()>,
+    /// When a connection could not be made last.
+    failed: Mutex<Option<Instant>>,
 }
 
 struct Shared<B> {
@@ -28,6 +32,8 @@ struct Shared<B> {
     streams: Arc<AtomicUsize>,
     /// How many the server takes at once.
     taken: Arc<AtomicUsize>,
+    /// Whether nobody else may be put on it.
+    closed: Arc<AtomicBool>,
     used: Instant,
 }
 
@@ -35,6 +41,14 @@ struct Shared<B> {
 pub(super) struct Stream<B> {
     pub(super) sender: SendRequest<B>,
     streams: Arc<AtomicUsize>,
+    closed: Arc<AtomicBool>,
+}
+
+impl<B> Stream<B> {
+    /// Nobody else is put on this connection; those who are on it finish.
+    pub(super) fn close_to_others(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
 }
 
 impl<B> Drop for Stream<B> {
@@ -48,47 +62,80 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    pub(super) fn new(max_streams: usize, idle_timeout: Duration) -> Self {
+    pub(super) fn new(max_connections: usize, max_streams: usize, idle_timeout: Duration) -> Self {
         Self {
+            max_connections,
             max_streams,
             idle_timeout,
+            failed: Mutex::new(None),
             connections: Mutex::new(Vec::new()),
             opening: tokio::sync::Mutex::new(()),
         }
     }
 
     /// A stream of the connection with the fewest, or of a new connection where all are full. Whether the connection was
-    /// there before is told beside it.
+    /// there before is told beside it. Waiting for a connection somebody else makes, and making one, both take the
+    /// connect timeout at most, and whoever waited for one that could not be made does not try it all over.
     pub(super) async fn take(
         &self,
         endpoint: &Endpoint,
         connector: &Connector,
     ) -> Result<(Stream<B>, bool), OriginError> {
-        if let Some(stream) = self.join() {
+        if let Some(stream) = self.join(true) {
             return Ok((stream, true));
         }
-        let _opening = self.opening.lock().await;
-        if let Some(stream) = self.join() {
+        let began = Instant::now();
+        let waited = tokio::time::timeout(connector.timeout, self.opening.lock()).await;
+        let _opening = waited.map_err(|_| OriginError::ConnectTimeout)?;
+        if let Some(stream) = self.join(true) {
             return Ok((stream, true));
         }
-        let (sender, taken) = connector.http2(endpoint).await?;
-        let stream = Stream { sender: sender.clone(), streams: Arc::new(AtomicUsize::new(1)) };
-        let shared = Shared { sender, streams: Arc::clone(&stream.streams), taken, used: Instant::now() };
+        if self.failed_since(began) {
+            let message = "the connection that several requests waited for could not be made";
+            return Err(OriginError::Connect(io::Error::other(message)));
+        }
+        if self.count() >= self.max_connections {
+            // More than the server takes at once waits within the connection.
+            let joined = self.join(false).map(|stream| (stream, true));
+            return joined.ok_or(OriginError::Busy);
+        }
+        let (sender, taken) = connector.http2(endpoint).await.inspect_err(|_| {
+            *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        })?;
+        let (streams, closed) = (Arc::new(AtomicUsize::new(1)), Arc::new(AtomicBool::new(false)));
+        let stream =
+            Stream { sender: sender.clone(), streams: Arc::clone(&streams), closed: Arc::clone(&closed) };
+        let shared = Shared { sender, streams, taken, closed, used: Instant::now() };
         self.connections.lock().unwrap_or_else(PoisonError::into_inner).push(shared);
         Ok((stream, false))
     }
 
-    fn join(&self) -> Option<Stream<B>> {
+    fn failed_since(&self, began: Instant) -> bool {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|failed| failed >= began)
+    }
+
+    fn count(&self) -> usize {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// A stream of the connection with the fewest, if it has room; `at_once` for what the server takes now.
+    fn join(&self, at_once: bool) -> Option<Stream<B>> {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         connections.retain(|shared| !shared.sender.is_closed());
-        let least = connections.iter_mut().min_by_key(|shared| shared.streams.load(Ordering::Relaxed))?;
-        let most = self.max_streams.min(least.taken.load(Ordering::Relaxed).max(1));
-        if least.streams.load(Ordering::Relaxed) >= most {
+        let open = connections.iter_mut().filter(|shared| !shared.closed.load(Ordering::Relaxed));
+        let least = open.min_by_key(|shared| shared.streams.load(Ordering::Relaxed))?;
+        let taken = if at_once { least.taken.load(Ordering::Relaxed).max(1) } else { usize::MAX };
+        let bound = self.max_streams.min(taken);
+        if least.streams.load(Ordering::Relaxed) >= bound {
             return None;
         }
         least.used = Instant::now();
         least.streams.fetch_add(1, Ordering::Relaxed);
-        Some(Stream { sender: least.sender.clone(), streams: Arc::clone(&least.streams) })
+        Some(Stream {
+            sender: least.sender.clone(),
+            streams: Arc::clone(&least.streams),
+            closed: Arc::clone(&least.closed),
+        })
     }
 
     /// Lets go of connections nobody used for a while.
@@ -96,7 +143,8 @@ where
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         connections.retain(|shared| {
             let busy = shared.streams.load(Ordering::Relaxed) > 0;
-            !shared.sender.is_closed() && (busy || shared.used.elapsed() < self.idle_timeout)
+            let idle = shared.closed.load(Ordering::Relaxed) || shared.used.elapsed() >= self.idle_timeout;
+            !shared.sender.is_closed() && (busy || !idle)
         });
     }
 }

@@ -3,7 +3,7 @@
 //! Must not wait without a bound, and must not send a body twice.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
@@ -12,11 +12,11 @@ use hyper::body::Incoming;
 use rustls::RootCertStore;
 
 use super::OriginSettings;
-use super::balance::{Balance, Server};
+use super::balance::{Balance, Chosen, Server};
 use super::body::OriginBody;
-use super::error::OriginError;
+use super::error::{OriginError, OriginFailure};
 use super::pool::{Lease, Unanswered};
-use super::progress::Progress;
+use super::progress::{Progress, UploadFailure};
 use super::retry::{Budget, Repeatable};
 use super::tls::OriginTlsError;
 use crate::telemetry::Metrics;
@@ -25,6 +25,9 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Servers a request is offered to that could not be connected to, before it is given up.
 const MOST_CONNECTS: usize = 4;
+
+/// Shared connections in a row that turn out closed.
+const MOST_CLOSED: usize = 8;
 
 /// The head of an answer, and its body still to be read.
 pub type OriginResponse<B> = Response<OriginBody<B>>;
@@ -89,14 +92,9 @@ where
         &self,
         request: Request<B>,
         progress: &Arc<Progress>,
-    ) -> Result<OriginResponse<B>, OriginError> {
-        match self.0.settings.deadline {
-            None => self.0.try_servers(request, progress).await,
-            Some(deadline) => {
-                let trying = Box::pin(self.0.try_servers(request, progress));
-                tokio::time::timeout(deadline, trying).await.unwrap_or(Err(OriginError::ResponseTimeout))
-            }
-        }
+    ) -> Result<OriginResponse<B>, OriginFailure> {
+        let until = self.0.settings.deadline.map(|deadline| Instant::now() + deadline);
+        self.0.try_servers(request, progress, until).await
     }
 }
 
@@ -107,23 +105,25 @@ where
 {
     async fn try_servers(
         &self,
-        request: Request<B>,
+        mut request: Request<B>,
         progress: &Arc<Progress>,
-    ) -> Result<OriginResponse<B>, OriginError> {
+        until: Option<Instant>,
+    ) -> Result<OriginResponse<B>, OriginFailure> {
         let mut retries = self.settings.retries.attempts;
         let repeatable = if retries > 0 { Repeatable::of(&request) } else { None };
         if repeatable.is_some() {
             self.budget.earn();
         }
         let mut tried = Vec::new();
-        let mut request = request;
         loop {
-            let server = self.balance.choose(&tried).await?;
+            let chosen = self.balance.choose(&tried).await;
+            let Chosen { server, was_available } =
+                chosen.map_err(|error| OriginFailure { error, server: None })?;
             let patience = match (&repeatable, self.settings.retries.per_try_timeout) {
                 (Some(_), Some(per_try)) if retries > 0 => per_try.min(self.settings.response_timeout),
                 _ => self.settings.response_timeout,
             };
-            let (error, unsent) = match self.ask(&server, request, progress, patience).await {
+            let (error, unsent) = match self.ask(&server, request, progress, patience, until).await {
                 Ok(response) => {
                     server.standing.succeed();
                     return Ok(response);
@@ -134,21 +134,29 @@ where
             if error.is_failure() && progress.failure().is_none() {
                 self.balance.note_failure(&server, &error);
             }
+            let name = server.pool.endpoint().place.to_string();
             tried.push(server);
-            let untried = self.balance.has_untried(&tried);
+            // Where all are out, all are worth a try; otherwise only those that are well.
+            let others = self.balance.has_other(&tried, was_available);
+            let late = until.is_some_and(|until| Instant::now() >= until);
             let next = match (unsent, &repeatable) {
-                (Some(unsent), _) if untried && tried.len() < MOST_CONNECTS => unsent,
+                (Some(unsent), _) if others && error.is_failure() && tried.len() < MOST_CONNECTS => {
+                    Some(unsent)
+                }
                 (None, Some(again)) if error.may_pass() && retries > 0 && self.budget.spend() => {
                     retries -= 1;
-                    if !untried {
+                    if !others {
                         tried.clear();
                     }
-                    again.request(B::default())
+                    Some(again.request(B::default()))
                 }
-                _ => return Err(error),
+                _ => None,
+            };
+            let Some(next) = next.filter(|_| !late) else {
+                return Err(OriginFailure { error, server: Some(name) });
             };
             self.metrics.upstream_retries.with_label_values(&[&*self.settings.name]).inc();
-            tracing::debug!(upstream = %self.settings.name, %error, "the request is tried once more");
+            tracing::debug!(upstream = %self.settings.name, server = name, %error, "the request is tried once more");
             request = next;
         }
     }
@@ -160,27 +168,37 @@ where
         request: Request<B>,
         progress: &Arc<Progress>,
         patience: Duration,
+        until: Option<Instant>,
     ) -> Result<OriginResponse<B>, Unanswered<B>> {
         let bound = is_bound_to_connection(request.headers(), header::AUTHORIZATION);
-        let mut lease = match server.pool.take().await {
+        let mut lease = match server.pool.take(until).await {
             Ok(lease) => lease,
             Err(error) => return Err((error, Some(request))),
         };
         progress.note();
-        let mut sent = exchange(&mut lease, request, progress, patience).await;
-        if let Err((error, Some(request))) = sent {
-            // Handed back unsent: the kept connection had closed meanwhile.
-            if !lease.used {
-                return Err((error, Some(request)));
+        let mut sent = exchange(&mut lease, request, progress, patience, until).await;
+        // Handed back unsent: the kept connection had closed meanwhile. A shared one may be followed by another such.
+        for _ in 0..MOST_CLOSED {
+            match sent {
+                Err((_, Some(request))) if lease.used => {
+                    if let Err(error) = server.pool.reconnect(&mut lease, until).await {
+                        return Err((error, Some(request)));
+                    }
+                    sent = exchange(&mut lease, request, progress, patience, until).await;
+                }
+                _ => break,
             }
-            if let Err(error) = server.pool.reconnect(&mut lease).await {
-                return Err((error, Some(request)));
-            }
-            sent = exchange(&mut lease, request, progress, patience).await;
+        }
+        if matches!(sent, Err((OriginError::ResponseTimeout, _))) {
+            // A connection that leads nowhere any more must not take the next request as well.
+            lease.close_to_others();
         }
         let response = sent?;
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let bound = bound || is_bound_to_connection(response.headers(), header::WWW_AUTHENTICATE);
+        if bound {
+            lease.close_to_others();
+        }
         lease.kept_for = kept_for(response.headers());
         Ok(response
             .map(|body| OriginBody::new(body, lease, !upgraded && !bound, progress, Arc::clone(server))))
@@ -192,6 +210,7 @@ async fn exchange<B>(
     request: Request<B>,
     progress: &Progress,
     patience: Duration,
+    until: Option<Instant>,
 ) -> Result<Response<Incoming>, Unanswered<B>>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
@@ -199,11 +218,19 @@ where
 {
     let mut sending = std::pin::pin!(lease.send(request));
     loop {
-        let remaining = progress.remaining(patience);
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let remaining = progress.remaining(patience).min(left.unwrap_or(Duration::MAX));
         tokio::select! {
             biased;
             sent = sending.as_mut() => return sent,
             () = tokio::time::sleep(remaining) => {
+                if until.is_some_and(|until| Instant::now() >= until) {
+                    // It is the client's turn, and was for as long as there was.
+                    if progress.awaits_client() {
+                        progress.fail(UploadFailure::Stalled);
+                    }
+                    return Err((OriginError::ResponseTimeout, None));
+                }
                 if progress.remaining(patience).is_zero() {
                     return Err((OriginError::ResponseTimeout, None));
                 }

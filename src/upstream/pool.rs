@@ -2,7 +2,7 @@
 //!
 //! Must not hand out a connection that anything was left unread on.
 
-use std::future::{Future as _, poll_fn};
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -91,6 +91,13 @@ where
         })
     }
 
+    /// Nobody else comes onto its connection, where it is shared; one that is not is dropped after use.
+    pub(super) fn close_to_others(&self) {
+        if let Sender::Http2(stream) = &self.sender {
+            stream.close_to_others();
+        }
+    }
+
     /// Resolves when the connection is free again: true if it still is one.
     pub(super) async fn is_free(&mut self) -> bool {
         match &mut self.sender {
@@ -117,7 +124,10 @@ where
     pub(super) fn new(endpoint: Endpoint, settings: &OriginSettings, connector: Connector) -> Self {
         let (places, multiplex) = if settings.http2 {
             let places = settings.max_connections.saturating_mul(settings.max_streams);
-            (places, Some(Multiplex::new(settings.max_streams, settings.idle_timeout)))
+            (
+                places,
+                Some(Multiplex::new(settings.max_connections, settings.max_streams, settings.idle_timeout)),
+            )
         } else {
             (settings.max_connections, None)
         };
@@ -147,14 +157,15 @@ where
         self.limits.places - self.places.available_permits() + self.waiting.load(Ordering::Relaxed)
     }
 
-    /// An idle connection that is ready, the latest used first, or a new one.
-    pub(super) async fn take(&self) -> Result<Lease<B>, OriginError> {
+    /// An idle connection that is ready, the latest used first, or a new one; by `until` at the latest.
+    pub(super) async fn take(&self, until: Option<Instant>) -> Result<Lease<B>, OriginError> {
         let place = match Arc::clone(&self.places).try_acquire_owned() {
             Ok(place) => place,
-            Err(_) => Box::pin(self.wait_for_place()).await?,
+            Err(_) => Box::pin(self.wait_for_place(until)).await?,
         };
         if let Some(multiplex) = &self.multiplex {
-            let (stream, used) = Box::pin(multiplex.take(&self.endpoint, &self.connector)).await?;
+            let taking = Box::pin(multiplex.take(&self.endpoint, &self.connector));
+            let (stream, used) = by(until, taking, OriginError::ConnectTimeout).await?;
             return Ok(Lease { sender: Sender::Http2(stream), used, kept_for: None, place });
         }
         while let Some(mut idle) = self.pop() {
@@ -163,32 +174,48 @@ where
                 return Ok(Lease { sender: Sender::Http1(idle.sender), used: true, kept_for: None, place });
             }
         }
-        let sender = Sender::Http1(Box::pin(self.connector.http1(&self.endpoint)).await?);
+        let connecting = Box::pin(self.connector.http1(&self.endpoint));
+        let sender = Sender::Http1(by(until, connecting, OriginError::ConnectTimeout).await?);
         Ok(Lease { sender, used: false, kept_for: None, place })
     }
 
-    async fn wait_for_place(&self) -> Result<OwnedSemaphorePermit, OriginError> {
+    async fn wait_for_place(&self, until: Option<Instant>) -> Result<OwnedSemaphorePermit, OriginError> {
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.limits.max_waiting {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             return Err(OriginError::Busy);
         }
         let _waiting = Waiting(&self.waiting);
         let place = Arc::clone(&self.places).acquire_owned();
-        match tokio::time::timeout(self.limits.wait_timeout, place).await {
-            Ok(Ok(place)) => Ok(place),
-            _ => Err(OriginError::Busy),
-        }
+        let place = async {
+            match tokio::time::timeout(self.limits.wait_timeout, place).await {
+                Ok(Ok(place)) => Ok(place),
+                _ => Err(OriginError::Busy),
+            }
+        };
+        by(until, place, OriginError::Busy).await
     }
 
-    /// A new connection in the place of one that turned out closed.
-    pub(super) async fn reconnect(&self, lease: &mut Lease<B>) -> Result<(), OriginError> {
-        lease.sender = match &self.multiplex {
+    /// Another connection in the place of one that turned out closed.
+    pub(super) async fn reconnect(
+        &self,
+        lease: &mut Lease<B>,
+        until: Option<Instant>,
+    ) -> Result<(), OriginError> {
+        if let Sender::Http2(closed) = &lease.sender {
+            closed.close_to_others();
+        }
+        match &self.multiplex {
             Some(multiplex) => {
-                Sender::Http2(Box::pin(multiplex.take(&self.endpoint, &self.connector)).await?.0)
+                let taking = Box::pin(multiplex.take(&self.endpoint, &self.connector));
+                let (stream, used) = by(until, taking, OriginError::ConnectTimeout).await?;
+                (lease.sender, lease.used) = (Sender::Http2(stream), used);
             }
-            None => Sender::Http1(Box::pin(self.connector.http1(&self.endpoint)).await?),
-        };
-        lease.used = false;
+            None => {
+                let connecting = Box::pin(self.connector.http1(&self.endpoint));
+                let sender = by(until, connecting, OriginError::ConnectTimeout).await?;
+                (lease.sender, lease.used) = (Sender::Http1(sender), false);
+            }
+        }
         Ok(())
     }
 
@@ -218,6 +245,18 @@ where
 
     fn pop(&self) -> Option<Idle<B>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+}
+
+/// What comes of `work`, or `late` where it is not there by then.
+async fn by<T>(
+    until: Option<Instant>,
+    work: impl Future<Output = Result<T, OriginError>>,
+    late: OriginError,
+) -> Result<T, OriginError> {
+    match until {
+        None => work.await,
+        Some(until) => tokio::time::timeout_at(until.into(), work).await.unwrap_or(Err(late)),
     }
 }
 

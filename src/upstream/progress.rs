@@ -69,15 +69,19 @@ impl Progress {
         self.finished.load(Ordering::Acquire)
     }
 
+    /// Whether the client owes the next piece.
+    pub(super) fn awaits_client(&self) -> bool {
+        self.awaiting_client.load(Ordering::Relaxed) && !self.is_finished()
+    }
+
     fn still_for(&self) -> Duration {
         self.began.elapsed().saturating_sub(Duration::from_millis(self.moved.load(Ordering::Relaxed)))
     }
 
     /// How much longer an origin may take that has `response_timeout` once everything is sent.
     pub(super) fn remaining(&self, response_timeout: Duration) -> Duration {
-        let waits_for_client =
-            self.awaiting_client.load(Ordering::Relaxed) && !self.finished.load(Ordering::Acquire);
-        let bound = if waits_for_client { response_timeout + self.client_patience } else { response_timeout };
+        let bound =
+            if self.awaits_client() { response_timeout + self.client_patience } else { response_timeout };
         bound.saturating_sub(self.still_for())
     }
 }

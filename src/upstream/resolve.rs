@@ -40,32 +40,37 @@ impl Configured {
 
     /// Whether its addresses are found by asking, and may change.
     pub(super) fn is_looked_up(&self) -> bool {
-        matches!(&self.transport, Transport::Tcp { host, .. } if host.parse::<IpAddr>().is_err() && !is_localhost(host))
+        self.endpoint().is_none()
     }
 
-    /// Where it is now. Of a name with addresses of both families, those of the family the system puts first
-    /// (RFC 6724): the other one mostly leads to the same servers, or nowhere.
-    pub(super) async fn endpoints(&self, within: Duration) -> Option<Vec<Endpoint>> {
+    /// Where it is, if that needs no looking up.
+    pub(super) fn endpoint(&self) -> Option<Endpoint> {
         let place = match &self.transport {
             Transport::Unix(path) => Place::Unix(path.clone()),
             Transport::Tcp { host, port, .. } => match host.parse::<IpAddr>() {
                 Ok(address) => Place::Address(SocketAddr::new(address, *port)),
                 Err(_) if is_localhost(host) => Place::Name(host.clone(), *port),
-                Err(_) => {
-                    let found = tokio::time::timeout(within, tokio::net::lookup_host((host.as_str(), *port)));
-                    let mut addresses: Vec<SocketAddr> = found.await.ok()?.ok()?.collect();
-                    let first = *addresses.first()?;
-                    addresses.retain(|address| address.is_ipv4() == first.is_ipv4());
-                    addresses.sort_unstable();
-                    addresses.dedup();
-                    addresses.truncate(MOST_ADDRESSES);
-                    return Some(
-                        addresses.into_iter().map(|address| self.at(Place::Address(address))).collect(),
-                    );
-                }
+                Err(_) => return None,
             },
         };
-        Some(vec![self.at(place)])
+        Some(self.at(place))
+    }
+
+    /// Where it is now. Of a name with addresses of both families, those of the family the system puts first
+    /// (RFC 6724): the other one mostly leads to the same servers, or nowhere.
+    pub(super) async fn endpoints(&self, within: Duration) -> Option<Vec<Endpoint>> {
+        if let Some(endpoint) = self.endpoint() {
+            return Some(vec![endpoint]);
+        }
+        let Transport::Tcp { host, port, .. } = &self.transport else { return None };
+        let found = tokio::time::timeout(within, tokio::net::lookup_host((host.as_str(), *port)));
+        let mut addresses: Vec<SocketAddr> = found.await.ok()?.ok()?.collect();
+        let first = *addresses.first()?;
+        addresses.retain(|address| address.is_ipv4() == first.is_ipv4());
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses.truncate(MOST_ADDRESSES);
+        Some(addresses.into_iter().map(|address| self.at(Place::Address(address))).collect())
     }
 
     /// Whether the endpoint may have come from this address.

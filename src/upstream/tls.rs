@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ::aws_lc_rs::digest::{Context, SHA256};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -56,6 +57,34 @@ pub fn origin_tls(
     };
     config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
     Ok(Arc::new(config))
+}
+
+/// Watches the files of one application's TLS.
+pub(super) struct Renewal {
+    files: Vec<PathBuf>,
+    /// Of what was in them when they were read last.
+    pub(super) seen: Vec<u8>,
+}
+
+impl Renewal {
+    pub(super) fn new(settings: &OriginTls) -> Self {
+        let pair = settings.client_certificate.iter().flat_map(|(certificate, key)| [certificate, key]);
+        let files = settings.ca_file.iter().chain(pair).cloned().collect();
+        let mut renewal = Self { files, seen: Vec::new() };
+        renewal.seen = renewal.digest();
+        renewal
+    }
+
+    /// Of everything in the files. One that cannot be read counts as empty: reading it says what is wrong.
+    pub(super) fn digest(&self) -> Vec<u8> {
+        let mut context = Context::new(&SHA256);
+        for file in &self.files {
+            let bytes = std::fs::read(file).unwrap_or_default();
+            context.update(&bytes.len().to_le_bytes());
+            context.update(&bytes);
+        }
+        context.finish().as_ref().to_vec()
+    }
 }
 
 fn authorities(path: &Path) -> Result<RootCertStore, OriginTlsError> {

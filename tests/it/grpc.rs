@@ -27,13 +27,13 @@ use crate::support::{ANY, World};
 type Reply = BoxBody<Bytes, Infallible>;
 
 /// A gRPC server of four methods, and how many connections it took.
-struct Server {
-    address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
 }
 
 impl Server {
-    async fn start(tls: Option<rustls::ServerConfig>) -> Self {
+    pub(crate) async fn start(tls: Option<rustls::ServerConfig>) -> Self {
         let listener = TcpListener::bind(ANY).await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
@@ -67,7 +67,7 @@ fn trailers(status: &str) -> HeaderMap {
         .collect()
 }
 
-/// `/Echo` sends back what comes as it comes; `/Count` sends a hundred messages; `/Nothing` is trailers alone;
+/// `/Echo` sends back what comes as it comes; `/Count` sends a hundred messages; `/Large` a mebibyte; `/Nothing` is trailers alone;
 /// `/Headers` tells what it got; `/Wait` never answers.
 async fn serve(request: Request<Incoming>) -> Result<Response<Reply>, Infallible> {
     let (head, mut body) = request.into_parts();
@@ -91,6 +91,10 @@ async fn serve(request: Request<Incoming>) -> Result<Response<Reply>, Infallible
                     return;
                 }
             }
+            drop(frames.send(Ok(Frame::trailers(trailers("0")))).await);
+        })),
+        "/test.Test/Large" => drop(tokio::spawn(async move {
+            drop(frames.send(Ok(Frame::data(message(&vec![0; 1024 * 1024])))).await);
             drop(frames.send(Ok(Frame::trailers(trailers("0")))).await);
         })),
         "/test.Test/Headers" => drop(tokio::spawn(async move {
@@ -126,31 +130,38 @@ fn message(bytes: &[u8]) -> Bytes {
 }
 
 /// A gateway before a gRPC server.
-async fn before(url: &str, tls: &str) -> World {
+pub(crate) async fn before(url: &str, tls: &str) -> World {
     let yaml = format!(
-        "upstreams: {{ grpc: {{ url: \"{url}\", protocol: http2, deadline: 3s{tls} }} }}
+        "upstreams: {{ grpc: {{ url: \"{url}\", protocol: http2{tls} }} }}
 routes: [ {{ name: everything, match: {{ path: /** }}, require: authenticated, upstream: grpc }} ]
 "
     );
     World::with_origin(&yaml, &[], "http://127.0.0.1:9").await
 }
 
-struct Client {
+pub(crate) struct Client {
     sender: SendRequest<Reply>,
-    jwt: String,
+    pub(crate) jwt: String,
 }
 
 impl Client {
-    async fn connect(world: &World) -> Self {
+    pub(crate) async fn connect(world: &World) -> Self {
         let stream = TokioIo::new(TcpStream::connect(world.address()).await.unwrap());
-        let (sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(65_535)
+            .handshake(stream)
+            .await
+            .unwrap();
         tokio::spawn(connection);
         Self { sender, jwt: world.persona("VIEWER").jwt.clone() }
     }
 
     /// Calls a method; what is put into the channel is sent, until it is dropped.
-    async fn call(&mut self, method: &str, jwt: &str) -> (mpsc::Sender<Bytes>, Response<Incoming>) {
+    pub(crate) async fn call(
+        &mut self,
+        method: &str,
+        jwt: &str,
+    ) -> (mpsc::Sender<Bytes>, Response<Incoming>) {
         let (messages, mut receiver) = mpsc::channel::<Bytes>(4);
         let stream = futures_util::stream::poll_fn(move |cx| {
             receiver.poll_recv(cx).map(|next| next.map(|data| Ok::<_, Infallible>(Frame::data(data))))
@@ -169,7 +180,7 @@ impl Client {
     }
 
     /// Calls a method with one message, and reads everything.
-    async fn unary(&mut self, method: &str) -> (u16, Bytes, HeaderMap) {
+    pub(crate) async fn unary(&mut self, method: &str) -> (u16, Bytes, HeaderMap) {
         let jwt = self.jwt.clone();
         let (messages, response) = self.call(method, &jwt).await;
         drop(messages);
@@ -260,7 +271,7 @@ async fn large_messages_pass_whole() {
 #[tokio::test]
 async fn refusals_and_silence_are_grpc_statuses() {
     let server = Server::start(None).await;
-    let world = before(&format!("http://{}", server.address), "").await;
+    let world = before(&format!("http://{}", server.address), ", deadline: 3s").await;
     let mut client = Client::connect(&world).await;
     let (_messages, refused) = client.call("Echo", "nonsense").await;
     assert_eq!(refused.status(), 200);
@@ -300,7 +311,7 @@ async fn a_server_that_speaks_http1_alone_is_told_from_one_that_is_gone() {
 }
 
 /// An authority, and certificates of it on disk: `server.pem` for `grpc.internal`, `client.pem`, `ca.pem`.
-fn certificates(folder: &Path) -> rustls::ServerConfig {
+pub(crate) fn certificates(folder: &Path) -> rustls::ServerConfig {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

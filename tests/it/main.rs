@@ -28,6 +28,7 @@ mod emulator;
 mod evidence;
 mod forwarding;
 mod grpc;
+mod grpc_troubles;
 mod hostile_requests;
 mod identity_headers;
 mod operations;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::configuration::{GOOD, mistakes};
-use crate::support::{ANY, Ask, Origin, Reply, World};
+use crate::support::{ANY, Ask, Origin, Reply, World, try_ask};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const BROKEN: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
@@ -112,6 +112,15 @@ async fn the_deadline_covers_every_try() {
 }
 
 #[tokio::test]
+async fn a_server_that_runs_into_the_deadline_is_left_out_as_well() {
+    let origins = [Origin::start(Reply::Silence).await, Origin::start(Reply::text(OK)).await];
+    let more = ", deadline: 200ms, ejection: { after: 2, period: 1h }";
+    let world = before(&[origins[0].url(), origins[1].url()], more).await;
+    let seen = statuses(&world, &Ask::get("/"), 30).await;
+    assert_eq!(seen.iter().filter(|status| **status == 504).count(), 2, "{seen:?}");
+}
+
+#[tokio::test]
 async fn all_servers_gone_is_told_and_is_over_when_one_is_back() {
     let servers = [nobody().await, nobody().await];
     let world = before(&servers, ", ejection: { period: 1h }").await;
@@ -154,7 +163,7 @@ async fn more_than_may_wait_are_refused_at_once_and_the_rest_in_time() {
         let answer = crate::support::ask(address, Ask::get("/")).await;
         (answer.status, answer.reason(), began.elapsed())
     };
-    let held = tokio::spawn(async move { crate::support::try_ask(address, Ask::get("/")).await });
+    let held = tokio::spawn(async move { try_ask(address, Ask::get("/")).await });
     let ((waited, reason, after), (refused, also, at_once)) = tokio::join!(ask(200), ask(400));
     assert_eq!((waited, reason.as_str(), refused, also.as_str()), (503, "origin_busy", 503, "origin_busy"));
     assert!(after >= Duration::from_millis(900), "{after:?}");

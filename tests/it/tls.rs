@@ -229,8 +229,10 @@ async fn certificates_are_read_again_and_broken_ones_are_not_taken() {
     let before = front.certificate("a.example").await;
 
     std::fs::write(front.folder.path().join("a.pem"), "nonsense").unwrap();
+    issue(&front.authority, front.folder.path(), "b", &["*.b.example", "*.d.example"], 2080);
     wait_for(&front.world, &reloads("failed"), 1.0).await;
     assert_eq!(front.certificate("a.example").await, before);
+    assert!(front.certificate("x.d.example").await.is_some(), "one that is broken holds up no other");
 
     issue(&front.authority, front.folder.path(), "a", &["a.example", "new.example"], 2070);
     wait_for(&front.world, &reloads("ok"), 1.0).await;

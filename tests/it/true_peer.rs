@@ -78,6 +78,14 @@ async fn what_a_listed_proxy_says_is_believed_and_told_anew() {
     let line = world.lines.find(&["\"path\":\"/near\"", "\"status\":200"]).await;
     assert_eq!(line["client_ip"], "203.0.113.7");
 
+    // A proxy that does not know its client makes nobody of it: not itself, nor whoever is named beside.
+    for odd in ["\u{e9}", "unknown", "203.0.113.7, x", "203.0.113.7,"] {
+        assert_eq!(world.send(near(odd)).await.reason(), "evidence_unknown", "{odd}");
+    }
+    let unknown = world.send(Ask::get("/").header("x-forwarded-for", "unknown")).await;
+    assert_eq!(unknown.seen("x-forwarded-for").unwrap(), "unknown, 127.0.0.1");
+    assert!(unknown.seen("forwarded").unwrap().starts_with("for=unknown;"));
+
     // Whatever stands left of the client, the client wrote.
     let refused = world.send(near("203.0.113.7, 198.51.100.1")).await;
     assert_eq!(refused.reason(), "client_ip_forbidden");
@@ -139,7 +147,7 @@ async fn a_header_of_the_proxy_protocol_names_the_client() {
     for (bytes, client, proto) in [
         (line("PROXY TCP4 203.0.113.7 10.0.0.1 4711 443"), "203.0.113.7, 127.0.0.1", "http"),
         (line("PROXY TCP6 2001:db8::7 ::1 4711 443"), "2001:db8::7, 127.0.0.1", "http"),
-        (line("PROXY UNKNOWN"), "127.0.0.1", "http"),
+        (line("PROXY UNKNOWN"), "unknown, 127.0.0.1", "http"),
         (binary(0x21, 0x11, &four), "203.0.113.7, 127.0.0.1", "http"),
         (binary(0x21, 0x11, &tls), "203.0.113.7, 127.0.0.1", "https"),
         (binary(0x20, 0x00, &[]), "127.0.0.1", "http"),

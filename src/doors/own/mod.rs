@@ -86,7 +86,7 @@ impl OwnRequest<'_> {
                 address: Some(self.peer.socket),
                 certificate_names: self.peer.certificate_names(),
             },
-            client_ip: Some(self.peer.address),
+            client_ip: self.peer.address,
             request_id: self.request_id,
             trace: self.trace,
         }

@@ -69,7 +69,8 @@ impl OwnPages {
         if !self.revocations.is_timely(&signature) {
             return Err(Reason::WebhookInvalid.into());
         }
-        let peer = own.peer.address;
+        // Where the sender is not known, whoever brought it counts.
+        let peer = own.peer.address.unwrap_or(own.peer.socket);
         let _places = self.deliveries.place(peer).await?;
         let body = match own.body.take() {
             Some(body) => read(body, self.deliveries.patience(peer)).await?,

@@ -20,7 +20,7 @@ use crate::doors::account::Account;
 use crate::engine::{HeaderEdits, Lease, Snapshot};
 use crate::policy::{Permit, Reason};
 use crate::server::Peer;
-use crate::upstream::{OriginError, OriginResponse, Progress, UploadFailure};
+use crate::upstream::{OriginError, OriginFailure, OriginResponse, Progress, UploadFailure};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -115,8 +115,9 @@ impl Inner {
         self.count(origin.name(), &sent, began);
         let mut response = match sent {
             Ok(response) => response,
-            Err(error) => {
-                tracing::warn!(upstream = %origin.name(), request_id = %account.request_id, %error, "the origin did not answer");
+            Err(OriginFailure { error, server }) => {
+                let (upstream, request_id) = (origin.name(), &account.request_id);
+                tracing::warn!(%upstream, server, %request_id, %error, "the origin did not answer");
                 return self.refuse(&reason_of(&error).into(), account);
             }
         };
@@ -177,11 +178,16 @@ impl Inner {
             .map(|body| ResponseBody::from_origin(body, managed, account, self.settings.body_timeout, lease))
     }
 
-    fn count(&self, upstream: &str, sent: &Result<OriginResponse<RequestBody>, OriginError>, began: Instant) {
+    fn count(
+        &self,
+        upstream: &str,
+        sent: &Result<OriginResponse<RequestBody>, OriginFailure>,
+        began: Instant,
+    ) {
         let outcome = match sent {
             Ok(response) if response.status().is_server_error() => "server_error",
             Ok(_) => "ok",
-            Err(error) => reason_of(error).code().strip_prefix("origin_").unwrap_or("error"),
+            Err(failure) => reason_of(&failure.error).code().strip_prefix("origin_").unwrap_or("error"),
         };
         self.metrics.upstream_requests.with_label_values(&[upstream, outcome]).inc();
         let took = began.elapsed().as_secs_f64();
@@ -272,16 +278,16 @@ fn forwarded(peer: &Peer, authority: &str, scheme: &str) -> String {
     let address = peer.address_value.to_str().unwrap_or_default();
     let mut text = ["for=", open, address, close, ";host=\"", authority, "\";proto=", scheme].concat();
     for hop in &peer.hops {
-        let (open, close) = around(*hop);
+        let (open, close) = around(Some(*hop));
         text.extend([", for=", open, &hop.to_string(), close]);
     }
     text
 }
 
-fn around(address: IpAddr) -> (&'static str, &'static str) {
+fn around(address: Option<IpAddr>) -> (&'static str, &'static str) {
     match address {
-        IpAddr::V4(_) => ("", ""),
-        IpAddr::V6(_) => ("\"[", "]\""),
+        None | Some(IpAddr::V4(_)) => ("", ""),
+        Some(IpAddr::V6(_)) => ("\"[", "]\""),
     }
 }
 

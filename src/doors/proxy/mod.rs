@@ -18,6 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Ve
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
 
 use self::bodies::{RequestBody, ResponseBody};
 use self::intake::{Intake, Taken, take_in};
@@ -48,6 +49,8 @@ struct Inner {
     own: OwnPages,
     refusals: Refusals,
     settings: ProxySettings,
+    /// One for each request that is decided on or forwarded.
+    places: Arc<Semaphore>,
     drain: Drain,
     metrics: Metrics,
     lines: LineWriter,
@@ -65,7 +68,8 @@ impl ProxyDoor {
     ) -> Self {
         let own = OwnPages::new(Arc::clone(&engine), revocations, settings.sign_out.clone());
         let refusals = Refusals::new(settings.refusals.clone());
-        Self(Arc::new(Inner { engine, origins, own, refusals, settings, drain, metrics, lines }))
+        let places = Arc::new(Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS)));
+        Self(Arc::new(Inner { engine, origins, own, refusals, settings, places, drain, metrics, lines }))
     }
 }
 
@@ -99,10 +103,6 @@ impl Inner {
         peer: &Arc<Peer>,
         mut account: Box<Account>,
     ) -> Response<ResponseBody> {
-        if account.is_one_too_many(self.settings.max_requests) {
-            self.engine.record_refusal(&account.request_id, &account.trace, Reason::Overloaded);
-            return self.refuse(&Reason::Overloaded.into(), account);
-        }
         // A proxy in front names us as it likes.
         let server_name = peer.server_name.as_deref().filter(|_| !peer.is_proxy);
         let intake = match take_in(&request, peer.host.as_deref(), server_name) {
@@ -134,13 +134,19 @@ impl Inner {
             }
             return Box::pin(self.own_page(page, request, &intake, peer, account)).await;
         }
+        // Our own pages are not counted: revocations come in by one of them, and each has a bound of its own.
+        account.place = Arc::clone(&self.places).try_acquire_owned().ok();
+        if account.place.is_none() {
+            self.engine.record_refusal(&account.request_id, &account.trace, Reason::Overloaded);
+            return self.refuse(&Reason::Overloaded.into(), account);
+        }
         let asked = AccessRequest {
             method: &intake.method,
             host: &intake.host,
             path: &intake.path,
             headers: request.headers(),
             peer: SocketPeer { address: Some(peer.socket), certificate_names: peer.certificate_names() },
-            client_ip: Some(peer.address),
+            client_ip: peer.address,
             request_id: &account.request_id,
             trace: &account.trace,
         };
@@ -233,8 +239,9 @@ impl Inner {
         self.finish(response, account)
     }
 
-    /// An answer of our own, with its account.
-    fn finish(&self, mut response: Response<Bytes>, account: Box<Account>) -> Response<ResponseBody> {
+    /// An answer of our own, with its account. Whoever does not read it holds up nobody's place.
+    fn finish(&self, mut response: Response<Bytes>, mut account: Box<Account>) -> Response<ResponseBody> {
+        account.place = None;
         // What follows an unread body or a malformed request on its connection must not be taken for a request.
         if account.version != Version::HTTP_2
             && (account.unread_body || response.status() == StatusCode::BAD_REQUEST)
