@@ -26,6 +26,7 @@ mod decisions;
 mod directory_faults;
 mod emulator;
 mod evidence;
+mod floods;
 mod forwarding;
 mod grpc;
 mod grpc_troubles;
