@@ -375,6 +375,7 @@ fn policy(criterion: &mut Criterion) {
             let route = find().unwrap();
             let environment = Environment {
                 client_ip: Some([10, 15, 2, 3].into()),
+                certificate_names: &[],
                 host: &host,
                 path: &path,
                 patterns: &route.matches.paths,

@@ -25,6 +25,9 @@ pub(super) struct ExplainCall {
     /// `ORGANIZATION/MEMBER`.
     member: Option<String>,
     client_ip: Option<IpAddr>,
+    /// What the client's certificate is for.
+    #[serde(default)]
+    client_certificate: Vec<String>,
 }
 
 fn get() -> String {
@@ -71,7 +74,7 @@ pub(super) async fn explain(
         host: &host,
         path: &path,
         headers: &headers,
-        peer: SocketPeer { address: call.client_ip, certificate_names: &[] },
+        peer: SocketPeer { address: call.client_ip, certificate_names: &call.client_certificate },
         client_ip: call.client_ip,
         request_id: &request_id,
         trace: &TraceContext::begin(&request_id),

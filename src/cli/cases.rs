@@ -80,6 +80,9 @@ pub(super) struct RequestParts {
     method: String,
     url: String,
     client_ip: Option<IpAddr>,
+    /// What the client's certificate is for.
+    #[serde(default)]
+    client_certificate: Vec<String>,
 }
 
 fn get() -> String {
@@ -109,11 +112,12 @@ pub(super) struct ExpectationParts {
     pub(super) acr_values: Option<Vec<String>>,
 }
 
-/// Method, URL and client address.
+/// Method, URL, and what is known of the client.
 pub(super) struct AskedFor {
     pub(super) method: String,
     pub(super) url: String,
     pub(super) client_ip: Option<IpAddr>,
+    pub(super) client_certificate: Vec<String>,
 }
 
 impl CaseFile {
@@ -148,12 +152,16 @@ impl Case {
 impl WordOr<RequestParts> {
     pub(super) fn read(&self) -> AskedFor {
         match self {
-            Self::Whole(parts) => {
-                AskedFor { method: parts.method.clone(), url: parts.url.clone(), client_ip: parts.client_ip }
-            }
+            Self::Whole(parts) => AskedFor {
+                method: parts.method.clone(),
+                url: parts.url.clone(),
+                client_ip: parts.client_ip,
+                client_certificate: parts.client_certificate.clone(),
+            },
             Self::Word(line) => {
                 let (method, url) = line.split_once(' ').unwrap_or(("GET", line));
-                AskedFor { method: method.to_owned(), url: url.trim().to_owned(), client_ip: None }
+                let (method, url) = (method.to_owned(), url.trim().to_owned());
+                AskedFor { method, url, client_ip: None, client_certificate: Vec::new() }
             }
         }
     }

@@ -52,6 +52,9 @@ pub(super) struct ExplainArgs {
     /// The client's address.
     #[arg(long, value_name = "ADDRESS")]
     client_ip: Option<IpAddr>,
+    /// A name the client's verified certificate is for; may be given more than once.
+    #[arg(long, value_name = "NAME")]
+    client_certificate: Vec<String>,
     /// The member's session list, as the API answers it, instead of asking.
     #[arg(long, value_name = "FILE")]
     sessions: Option<PathBuf>,
@@ -211,7 +214,7 @@ async fn decide(args: &ExplainArgs, question: &Question, config: &Config) -> Res
         host,
         path: &path,
         headers: &question.headers,
-        peer: SocketPeer { address: question.client_ip, certificate_names: &[] },
+        peer: SocketPeer { address: question.client_ip, certificate_names: &args.client_certificate },
         client_ip: question.client_ip,
         request_id: &request_id,
         trace: &TraceContext::begin(&request_id),

@@ -251,6 +251,7 @@ fn held(
     };
     let environment = Environment {
         client_ip: request.client_ip,
+        certificate_names: request.peer.certificate_names,
         host: request.host,
         path: request.path,
         patterns: &route.matches.paths,

@@ -30,16 +30,18 @@ pub(super) struct Place<'a> {
     pub(super) host: &'a HostName,
     pub(super) path: &'a CanonicalPath,
     pub(super) client_ip: Option<IpAddr>,
+    pub(super) certificate_names: &'a [String],
 }
 
 impl<'a> Place<'a> {
     pub(super) fn of(request: &AccessRequest<'a>) -> Self {
-        Self { host: request.host, path: request.path, client_ip: request.client_ip }
+        let certificate_names = request.peer.certificate_names;
+        Self { host: request.host, path: request.path, client_ip: request.client_ip, certificate_names }
     }
 
     fn environment(self, route: &'a Route, facts: &'a Facts) -> Environment<'a> {
-        let Place { host, path, client_ip } = self;
-        Environment { client_ip, host, path, patterns: &route.matches.paths, facts }
+        let Place { host, path, client_ip, certificate_names } = self;
+        Environment { client_ip, certificate_names, host, path, patterns: &route.matches.paths, facts }
     }
 }
 

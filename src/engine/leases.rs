@@ -97,6 +97,8 @@ pub(super) struct Stream {
     /// What the caller's own token said, where that counts.
     pub(super) vouched: Option<Arc<ActiveSessions>>,
     pub(super) client_ip: Option<IpAddr>,
+    /// As they were when it was allowed.
+    pub(super) certificate_names: Vec<String>,
     /// The request it answers and its route, for the record of its end.
     pub(super) request_id: RequestId,
     pub(super) route: Arc<Route>,
@@ -119,6 +121,7 @@ impl Stream {
             principal,
             vouched,
             client_ip: request.client_ip,
+            certificate_names: request.peer.certificate_names.to_vec(),
             request_id: *request.request_id,
             route,
             ended: OnceLock::new(),

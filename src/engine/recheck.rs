@@ -134,7 +134,12 @@ impl Engine {
         if matches!(route.access, Access::Public) {
             return Ok(self.next_look(self.clock.now()));
         }
-        let place = Place { host: &stream.host, path: &stream.path, client_ip: stream.client_ip };
+        let place = Place {
+            host: &stream.host,
+            path: &stream.path,
+            client_ip: stream.client_ip,
+            certificate_names: &stream.certificate_names,
+        };
         match self.hold(route, place, &snapshot, &mut course).await? {
             Decision::Allow(permit) => Ok(permit.caller().map_or_else(
                 || self.next_look(self.clock.now()),

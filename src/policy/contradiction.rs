@@ -134,6 +134,9 @@ fn implies(one: &Requirement, other: &Requirement) -> bool {
         (Requirement::Organization(one), Requirement::Organization(other)) => {
             one.iter().all(|name| other.contains(name))
         }
+        (Requirement::ClientCertificate(one), Requirement::ClientCertificate(other)) => {
+            one.iter().all(|name| other.contains(name))
+        }
         (Requirement::ClientIp(one), Requirement::ClientIp(other)) => {
             one.iter().all(|network| other.iter().any(|wider| wider.contains(network)))
         }

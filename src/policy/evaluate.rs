@@ -48,6 +48,9 @@ pub(super) fn evaluate(requirement: &Requirement, case: Case<'_>) -> Truth {
             }
             None => Truth::Unknown,
         },
+        Requirement::ClientCertificate(names) => {
+            case.environment.certificate_names.iter().any(|name| names.contains(name)).into()
+        }
         Requirement::Permission(wanted) => is_permitted(wanted, case),
         Requirement::Organization(names) => is_one_of(names, case),
         Requirement::OrganizationFrom(from) => is_organization_of(from, case),

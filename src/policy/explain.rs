@@ -86,6 +86,10 @@ fn observed(requirement: &Requirement, case: Case<'_>) -> String {
                 format!("app `{}`, scopes {}", token.client_id, listed(token.scopes.iter()))
             }
         },
+        Requirement::ClientCertificate(_) => match case.environment.certificate_names {
+            [] => "no certificate".to_owned(),
+            names => format!("a certificate for {}", listed(names.iter().map(String::as_str))),
+        },
         Requirement::ClientIp(_) => {
             case.environment.client_ip.map_or_else(|| "no address".to_owned(), |address| address.to_string())
         }

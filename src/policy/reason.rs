@@ -108,6 +108,7 @@ reasons! {
     PermissionMissing "permission_missing" FORBIDDEN AskForAccess "a permission is missing";
     ScopeMissing "scope_missing" FORBIDDEN AskForAccess "the token lacks a scope";
     ClientIpForbidden "client_ip_forbidden" FORBIDDEN ChangeRequest "the route is not open to this network address";
+    ClientCertificateMissing "client_certificate_missing" FORBIDDEN ChangeRequest "the route asks for a client certificate that was not shown";
     OrganizationMismatch "organization_mismatch" FORBIDDEN AskForAccess "the route belongs to another organization";
     ImpersonationMismatch "impersonation_mismatch" FORBIDDEN AskForAccess "impersonated sessions are treated differently here";
     ClaimMismatch "claim_mismatch" FORBIDDEN AskForAccess "a custom claim of the session is not what the route requires";

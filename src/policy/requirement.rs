@@ -46,6 +46,8 @@ pub enum Requirement {
     },
     /// The client's address lies in one of these networks.
     ClientIp(Vec<IpNet>),
+    /// The client showed a certificate that was verified and is for one of these names.
+    ClientCertificate(Vec<String>),
     All(Vec<Self>),
     Any(Vec<Self>),
     Not(Box<Self>),
@@ -207,6 +209,7 @@ impl fmt::Display for Requirement {
             Self::App { scopes } if scopes.is_empty() => f.write_str("connected app"),
             Self::App { scopes } => write!(f, "connected app with {}", quoted(scopes, " and ")),
             Self::ClientIp(networks) => write!(f, "client in {}", quoted(networks, " or ")),
+            Self::ClientCertificate(names) => write!(f, "client certificate for {}", quoted(names, " or ")),
             Self::Named { name, .. } => write!(f, "requirement `{name}`"),
             Self::All(parts) => write!(f, "all of {}", parts.len()),
             Self::Any(parts) => write!(f, "any of {}", parts.len()),

@@ -206,6 +206,7 @@ fn forbidding(requirement: &Requirement, case: Case<'_>) -> Option<Reason> {
         }
         (Requirement::Machine { .. } | Requirement::App { .. }, _) => Some(Reason::CredentialKind),
         (Requirement::ClientIp(_), _) => Some(Reason::ClientIpForbidden),
+        (Requirement::ClientCertificate(_), _) => Some(Reason::ClientCertificateMissing),
         (Requirement::Permission(wanted), subject) => {
             let elsewhere = wanted.organization.as_ref().zip(subject.member());
             let elsewhere = elsewhere.is_some_and(|(id, member)| **id != *member.organization_id.as_str());

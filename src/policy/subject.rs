@@ -70,6 +70,8 @@ pub struct Facts {
 pub struct Environment<'a> {
     /// The client's address, if it is known.
     pub client_ip: Option<IpAddr>,
+    /// What the client's verified certificate is for; empty if it showed none.
+    pub certificate_names: &'a [String],
     pub host: &'a HostName,
     pub path: &'a CanonicalPath,
     /// The path patterns of the route, for what they capture.

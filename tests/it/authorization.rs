@@ -80,7 +80,14 @@ fn ours(case: &Value) -> &'static str {
         ..Facts::default()
     };
     let (host, path) = (HostName::parse("h").unwrap(), CanonicalPath::parse("/").unwrap());
-    let environment = Environment { client_ip: None, host: &host, path: &path, patterns: &[], facts: &facts };
+    let environment = Environment {
+        client_ip: None,
+        certificate_names: &[],
+        host: &host,
+        path: &path,
+        patterns: &[],
+        facts: &facts,
+    };
     let wanted = Requirement::Permission(PermissionRequirement {
         resource: Arc::from(text(case, "/check/resource_id")),
         action: Arc::from(text(case, "/check/action")),

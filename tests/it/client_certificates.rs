@@ -48,6 +48,10 @@ struct Front {
 }
 
 async fn front(authority: &Authority) -> Front {
+    front_that_requires(authority, "authenticated").await
+}
+
+async fn front_that_requires(authority: &Authority, requirement: &str) -> Front {
     let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
@@ -62,7 +66,7 @@ async fn front(authority: &Authority) -> Front {
 credentials:
   - trusted_identity: {{ organization_header: x-org, member_header: x-member, client_certificate: [gateway.internal] }}
   - cookie: stytch_session_jwt
-routes: [ {{ name: all, match: {{ path: /** }}, require: authenticated }} ]
+routes: [ {{ name: all, match: {{ path: /** }}, require: {requirement} }} ]
 "
     );
     let world = World::with(&yaml, &[]).await;
@@ -116,6 +120,19 @@ impl Front {
             return "200".to_owned();
         }
         told["reason"].as_str().unwrap().to_owned()
+    }
+}
+
+#[tokio::test]
+async fn a_route_may_ask_for_a_certificate_of_a_name() {
+    let authority = Authority::new();
+    for (name, came_to) in [("gateway.internal", "200"), ("worker.internal", "client_certificate_missing")] {
+        let requirement = format!("{{ all: [ authenticated, {{ client_certificate: [{name}] }} ] }}");
+        let front = front_that_requires(&authority, &requirement).await;
+        for alpn in ["http/1.1", "h2"] {
+            let shown = authority.client("gateway.internal", 2090);
+            assert_eq!(front.came_to(Some(shown), alpn).await, came_to, "{alpn} {name}");
+        }
     }
 }
 

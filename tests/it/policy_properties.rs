@@ -43,6 +43,7 @@ impl Situation {
         let patterns = [PathPattern::parse("/orgs/{org}/**").unwrap()];
         let environment = Environment {
             client_ip: self.client_ip,
+            certificate_names: &[],
             host: &host,
             path: &path,
             patterns: &patterns,

@@ -39,6 +39,7 @@ struct Shown {
     policy: bool,
     own_roles: bool,
     ip: Option<std::net::IpAddr>,
+    certificate: Vec<String>,
     host: String,
     path: String,
 }
@@ -59,6 +60,7 @@ impl Default for Shown {
             revoked: false,
             policy: true,
             own_roles: true,
+            certificate: Vec::new(),
             ip: None,
             host: "a.example".into(),
             path: "/".into(),
@@ -161,6 +163,9 @@ fn requirements(groups: &[Group]) -> Vec<Requirement> {
     let config = serde_json::json!({
         "stytch": { "project_id": "project-test-1", "secret": { "value": "s" } },
         "upstreams": { "app": { "url": "http://127.0.0.1:3000" } },
+        "listeners": [ { "tls": {
+            "certificates": [ { "certificate": "a.pem", "key": "a.key" } ], "client_ca_file": "ca.pem",
+        } } ],
         "routes": routes,
     });
     let file = tempfile::Builder::new().suffix(".json").tempfile().unwrap();
@@ -183,8 +188,14 @@ fn came_to(requirement: &Requirement, shown: &Shown) -> (Truth, Option<&'static 
     let (host, path) = (HostName::parse(&shown.host).unwrap(), CanonicalPath::parse(&shown.path).unwrap());
     let facts = shown.facts();
     let patterns = [PathPattern::parse("/orgs/{org}/**").unwrap()];
-    let environment =
-        Environment { client_ip: shown.ip, host: &host, path: &path, patterns: &patterns, facts: &facts };
+    let environment = Environment {
+        client_ip: shown.ip,
+        certificate_names: &shown.certificate,
+        host: &host,
+        path: &path,
+        patterns: &patterns,
+        facts: &facts,
+    };
     let showing = if let Some(held) = &shown.machine {
         Showing::machine(&held.join(" "))
     } else if let Some(held) = &shown.app {

@@ -56,6 +56,18 @@ impl Checker<'_> {
                 let networks = self.networks(networks, place)?;
                 Some(Requirement::ClientIp(networks))
             }
+            ("client_certificate", Some(names)) => {
+                let read = texts(names)
+                    .filter(|names| !names.is_empty() && names.iter().all(|name| !name.trim().is_empty()));
+                let Some(names) = read else {
+                    let hint = Some(example("client_certificate"));
+                    self.note(Code::WrongType, place, "the names of certificates are written as texts", hint);
+                    return None;
+                };
+                // DNS names have no case, URIs do (RFC 5280 section 4.2.1.6).
+                let fold = |name: String| if name.contains(':') { name } else { name.to_ascii_lowercase() };
+                Some(Requirement::ClientCertificate(names.into_iter().map(fold).collect()))
+            }
             (form, _) => {
                 let message = format!("`{form}` is not written like this");
                 self.note(Code::WrongType, place, message, Some(example(form)));
@@ -360,6 +372,7 @@ fn example(form: &str) -> &'static str {
         "machine" => "write `machine: { scopes: [\"read:reports\"] }`",
         "app" => "write `app: { scopes: [openid] }`",
         "client_ip" => "write `client_ip: [10.0.0.0/8]`",
+        "client_certificate" => "write `client_certificate: [worker.internal]`",
         "use" => "write `use:` and the name of a requirement",
         "shadow" => "write `shadow:` and one requirement",
         "not" => "write `not:` and one requirement",

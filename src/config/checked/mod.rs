@@ -120,6 +120,23 @@ pub(super) fn check(
             headers.also_managed.extend([trusted.organization_header.clone(), trusted.member_header.clone()]);
         }
     }
+    let asks = |requirement: &Requirement| {
+        requirement.any_part(&|part| matches!(part, Requirement::ClientCertificate(_)))
+    };
+    let asked_for =
+        listeners.iter().any(|listener| listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()));
+    let asking = routes.iter().find(|route| {
+        let enforced = match &route.access {
+            Access::Public => None,
+            Access::Require(requirement) => Some(requirement),
+        };
+        enforced.into_iter().chain(&route.shadow).any(asks)
+    });
+    if let Some(route) = asking.filter(|_| !asked_for) {
+        let message = format!("route `{}` asks for client certificates, and no listener does", route.name);
+        let hint = Some("add `client_ca_file` to `tls` of a listener");
+        checker.note(Code::Conflict, &root.key("routes"), message, hint);
+    }
     if headers.assertion.is_none() {
         let named = raw.routes.iter().flatten().position(|route| route.audience.is_some());
         if let Some(index) = named {

@@ -13,7 +13,7 @@ use crate::config::load::did_you_mean;
 use crate::config::tree::Path;
 use crate::policy::Requirement;
 
-const FORMS: [&str; 18] = [
+const FORMS: [&str; 19] = [
     "authenticated",
     "role",
     "permission",
@@ -27,6 +27,7 @@ const FORMS: [&str; 18] = [
     "machine",
     "app",
     "client_ip",
+    "client_certificate",
     "use",
     "shadow",
     "all",

@@ -94,6 +94,8 @@ pub(in crate::config) enum RequirementForm {
     App(ScopesForm),
     /// The client's address lies in one of these networks.
     ClientIp(OneOrMany),
+    /// The client showed a certificate that was verified and is for one of these names: DNS names, or URIs such as SPIFFE ids.
+    ClientCertificate(OneOrMany),
     /// One of `requirements`, by name.
     Use(String),
     /// Evaluated beside the rest and never enforced.

@@ -60,7 +60,14 @@ fn route(access: Access) -> Arc<Route> {
 fn decided(route: &Arc<Route>, presented: Presented<'_>) -> Decision {
     let (host, path, facts) =
         (HostName::parse("a").unwrap(), CanonicalPath::parse("/").unwrap(), Facts::default());
-    let environment = Environment { client_ip: None, host: &host, path: &path, patterns: &[], facts: &facts };
+    let environment = Environment {
+        client_ip: None,
+        certificate_names: &[],
+        host: &host,
+        path: &path,
+        patterns: &[],
+        facts: &facts,
+    };
     decide(route, presented, environment, now())
 }
 

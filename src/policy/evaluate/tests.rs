@@ -21,7 +21,14 @@ fn with_case<T>(session: &MemberSession, now: Now, look: impl FnOnce(Case<'_>) -
     let (host, path, facts) =
         (HostName::parse("a").unwrap(), CanonicalPath::parse("/").unwrap(), Facts::default());
     let subject = Subject::Member(Arc::new(session.clone()));
-    let environment = Environment { client_ip: None, host: &host, path: &path, patterns: &[], facts: &facts };
+    let environment = Environment {
+        client_ip: None,
+        certificate_names: &[],
+        host: &host,
+        path: &path,
+        patterns: &[],
+        facts: &facts,
+    };
     look(Case { subject: &subject, environment, now })
 }
 
