@@ -19,10 +19,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import floods
 import measure
+import origins
 import systems
 
 ROOT = Path(__file__).resolve().parents[2]
-TASKS = ("authenticated", "public", "unix", "rate", "bodies", "tls", "http2", "memory", "floods")
+TASKS = ("authenticated", "public", "unix", "rate", "bodies", "tls", "http2", "memory", "floods", "origins")
 
 
 def main():
@@ -58,8 +59,8 @@ def main():
             for name, why in rig.not_found():
                 report.note(f"not found, left out: {name} ({why})")
             for task in tasks:
-                run = floods.floods if task == "floods" else getattr(measure, task)
-                run(rig, report, options)
+                apart = {"floods": floods.floods, "origins": origins.origins}
+                (apart.get(task) or getattr(measure, task))(rig, report, options)
             for failure in dict.fromkeys(rig.left_out):
                 report.note(f"left out of a table, since it did not answer: {failure}")
         finally:

@@ -211,7 +211,7 @@ impl Checker<'_> {
                 tunnel_timeout,
                 sign_out: SignOutSettings::default(),
                 refusals: RefusalSettings::default(),
-                max_requests: self.count(raw.max_requests, 10_000, &path.key("max_requests")),
+                max_requests: self.count(raw.max_requests, 20_000, &path.key("max_requests")),
                 max_request_bytes: raw.max_request_bytes.unwrap_or(10 * 1024 * 1024 * 1024),
             },
         }

@@ -256,7 +256,7 @@ pub(super) struct RawLimits {
     pub(super) max_connections: Option<u64>,
     /// Connections of one address at once on one listener; of one /64 in IPv6. A proxy in front counts as one address. Default: no limit.
     pub(super) max_connections_per_peer: Option<u64>,
-    /// Requests under way at once, their responses included; further ones are refused with 503. Default: `10000`.
+    /// Requests under way at once, their responses included; further ones are refused with 503. Streams count for as long as they last. Default: `20000`.
     pub(super) max_requests: Option<u64>,
     /// From accepting a connection to its first complete request head. Default: `10s`.
     pub(super) header_timeout: Option<String>,
