@@ -141,8 +141,16 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 }
 
 /// A runtime for commands that need one.
+const LOOK_EVERY: u32 = 7;
+
 fn runtime() -> Result<tokio::runtime::Runtime, Failed> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(fail)
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        // How many turns of tasks go by before sockets are looked at again: while some keep a core busy without a pause, and
+        // a turn takes long, everybody else waits for that.
+        .event_interval(LOOK_EVERY)
+        .build()
+        .map_err(fail)
 }
 
 /// Resolves when the process is told to end.

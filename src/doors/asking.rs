@@ -60,6 +60,10 @@ impl Asking {
 }
 
 fn form(method: &Method, headers: &HeaderMap, version: Version) -> Form {
+    // A refusal of gRPC is a 200, and that would open a tunnel (RFC 9110 section 9.3.6).
+    if *method == Method::CONNECT {
+        return Form::Problem;
+    }
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let of_kind = |kind: &str| {
         text("content-type")

@@ -21,11 +21,21 @@ const UPLOAD_AFTER_ANSWER: Duration = Duration::from_secs(600);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// What becomes of the connection once the answer is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// It may serve somebody else.
+    Reuse,
+    Close,
+    /// It goes on as a tunnel, which takes its place along.
+    Tunnel,
+}
+
 /// The body of an answer. Read to its end, its connection can serve again; dropped before, the connection closes.
 pub struct OriginBody<B> {
     body: Incoming,
     lease: Option<Lease<B>>,
-    reusable: bool,
+    after: After,
     progress: Arc<Progress>,
     server: Arc<Server<B>>,
 }
@@ -35,16 +45,15 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    /// With `reusable`, the connection may serve somebody else afterwards.
     pub(super) fn new(
         body: Incoming,
         lease: Lease<B>,
-        reusable: bool,
+        after: After,
         progress: &Arc<Progress>,
         server: Arc<Server<B>>,
     ) -> Self {
-        let mut body = Self { body, lease: Some(lease), reusable, progress: Arc::clone(progress), server };
-        if body.body.is_end_stream() {
+        let mut body = Self { body, lease: Some(lease), after, progress: Arc::clone(progress), server };
+        if body.body.is_end_stream() && after != After::Tunnel {
             body.give_back();
         }
         body
@@ -53,7 +62,7 @@ where
     /// The answer is over. A connection on which the request is not would make its next user wait for somebody
     /// else's upload.
     fn give_back(&mut self) {
-        let Some(mut lease) = self.lease.take().filter(|_| self.reusable) else { return };
+        let Some(mut lease) = self.lease.take().filter(|_| self.after == After::Reuse) else { return };
         if self.progress.is_finished() {
             self.server.pool.put_back(lease);
             return;

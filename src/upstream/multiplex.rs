@@ -11,15 +11,20 @@ use bytes::Bytes;
 use http_body::Body;
 use hyper::client::conn::http2::SendRequest;
 
+use super::OriginSettings;
 use super::connect::{Connector, Endpoint};
 use super::error::OriginError;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// How often it is looked whether a connection has room again.
+const LOOK_FOR_ROOM: Duration = Duration::from_millis(5);
+
 pub(super) struct Multiplex<B> {
     max_connections: usize,
     max_streams: usize,
     idle_timeout: Duration,
+    wait_timeout: Duration,
     connections: Mutex<Vec<Shared<B>>>,
     /// Held while a connection is made: whoever needs one as well waits for this one.
     opening: tokio::sync::Mutex<()>,
@@ -62,11 +67,12 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    pub(super) fn new(max_connections: usize, max_streams: usize, idle_timeout: Duration) -> Self {
+    pub(super) fn new(settings: &OriginSettings) -> Self {
         Self {
-            max_connections,
-            max_streams,
-            idle_timeout,
+            max_connections: settings.max_connections,
+            max_streams: settings.max_streams,
+            idle_timeout: settings.idle_timeout,
+            wait_timeout: settings.wait_timeout,
             failed: Mutex::new(None),
             connections: Mutex::new(Vec::new()),
             opening: tokio::sync::Mutex::new(()),
@@ -81,23 +87,22 @@ where
         endpoint: &Endpoint,
         connector: &Connector,
     ) -> Result<(Stream<B>, bool), OriginError> {
-        if let Some(stream) = self.join(true) {
+        if let Some(stream) = self.join() {
             return Ok((stream, true));
         }
         let began = Instant::now();
         let waited = tokio::time::timeout(connector.timeout, self.opening.lock()).await;
-        let _opening = waited.map_err(|_| OriginError::ConnectTimeout)?;
-        if let Some(stream) = self.join(true) {
+        let opening = waited.map_err(|_| OriginError::ConnectTimeout)?;
+        if let Some(stream) = self.join() {
             return Ok((stream, true));
         }
         if self.failed_since(began) {
             let message = "the connection that several requests waited for could not be made";
             return Err(OriginError::Connect(io::Error::other(message)));
         }
-        if self.count() >= self.max_connections {
-            // More than the server takes at once waits within the connection.
-            let joined = self.join(false).map(|stream| (stream, true));
-            return joined.ok_or(OriginError::Busy);
+        if self.is_full() {
+            drop(opening);
+            return self.wait_for_room().await.map(|stream| (stream, true));
         }
         let (sender, taken) = connector.http2(endpoint).await.inspect_err(|_| {
             *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
@@ -114,18 +119,36 @@ where
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|failed| failed >= began)
     }
 
-    fn count(&self) -> usize {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner).len()
+    /// Whether no further connection may be made. Those that only finish what is on them are allowed for as many more.
+    fn is_full(&self) -> bool {
+        let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = connections.iter().filter(|shared| !shared.closed.load(Ordering::Relaxed)).count();
+        open >= self.max_connections || connections.len() >= self.max_connections.saturating_mul(2)
     }
 
-    /// A stream of the connection with the fewest, if it has room; `at_once` for what the server takes now.
-    fn join(&self, at_once: bool) -> Option<Stream<B>> {
+    /// Waits here, where it is nobody's failure, and not within a connection whose server takes no more.
+    async fn wait_for_room(&self) -> Result<Stream<B>, OriginError> {
+        let waiting = async {
+            loop {
+                tokio::time::sleep(LOOK_FOR_ROOM).await;
+                if let Some(stream) = self.join() {
+                    return stream;
+                }
+            }
+        };
+        tokio::time::timeout(self.wait_timeout, waiting).await.map_err(|_| OriginError::Busy)
+    }
+
+    /// A stream of the connection with the fewest, if it has room and its server takes one more.
+    fn join(&self) -> Option<Stream<B>> {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        connections.retain(|shared| !shared.sender.is_closed());
+        connections.retain(|shared| {
+            let over = shared.closed.load(Ordering::Relaxed) && shared.streams.load(Ordering::Relaxed) == 0;
+            !over && !shared.sender.is_closed()
+        });
         let open = connections.iter_mut().filter(|shared| !shared.closed.load(Ordering::Relaxed));
         let least = open.min_by_key(|shared| shared.streams.load(Ordering::Relaxed))?;
-        let taken = if at_once { least.taken.load(Ordering::Relaxed).max(1) } else { usize::MAX };
-        let bound = self.max_streams.min(taken);
+        let bound = self.max_streams.min(least.taken.load(Ordering::Relaxed).max(1));
         if least.streams.load(Ordering::Relaxed) >= bound {
             return None;
         }

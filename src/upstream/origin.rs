@@ -13,7 +13,7 @@ use rustls::RootCertStore;
 
 use super::OriginSettings;
 use super::balance::{Balance, Chosen, Server};
-use super::body::OriginBody;
+use super::body::{After, OriginBody};
 use super::error::{OriginError, OriginFailure};
 use super::pool::{Lease, Unanswered};
 use super::progress::{Progress, UploadFailure};
@@ -189,7 +189,7 @@ where
                 _ => break,
             }
         }
-        if matches!(sent, Err((OriginError::ResponseTimeout, _))) {
+        if matches!(sent, Err((OriginError::ResponseTimeout, _))) && progress.failure().is_none() {
             // A connection that leads nowhere any more must not take the next request as well.
             lease.close_to_others();
         }
@@ -200,8 +200,14 @@ where
             lease.close_to_others();
         }
         lease.kept_for = kept_for(response.headers());
-        Ok(response
-            .map(|body| OriginBody::new(body, lease, !upgraded && !bound, progress, Arc::clone(server))))
+        Ok(response.map(|body| {
+            let after = match (upgraded, bound) {
+                (true, _) => After::Tunnel,
+                (false, true) => After::Close,
+                (false, false) => After::Reuse,
+            };
+            OriginBody::new(body, lease, after, progress, Arc::clone(server))
+        }))
     }
 }
 

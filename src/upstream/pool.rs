@@ -124,10 +124,7 @@ where
     pub(super) fn new(endpoint: Endpoint, settings: &OriginSettings, connector: Connector) -> Self {
         let (places, multiplex) = if settings.http2 {
             let places = settings.max_connections.saturating_mul(settings.max_streams);
-            (
-                places,
-                Some(Multiplex::new(settings.max_connections, settings.max_streams, settings.idle_timeout)),
-            )
+            (places, Some(Multiplex::new(settings)))
         } else {
             (settings.max_connections, None)
         };

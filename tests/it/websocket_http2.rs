@@ -57,6 +57,7 @@ async fn ask(
     world: &World,
     path: &str,
     protocol: Option<&'static str>,
+    more: &[(&'static str, &str)],
 ) -> Response<Incoming> {
     // Whether it may be asked for is known once the settings came.
     let settled = Request::get(format!("http://{}/", world.address())).body(Empty::new()).unwrap();
@@ -69,6 +70,9 @@ async fn ask(
         .header("sec-websocket-version", "13")
         .body(Empty::new())
         .unwrap();
+    for (name, value) in more {
+        request.headers_mut().insert(*name, value.parse().unwrap());
+    }
     if let Some(protocol) = protocol {
         request.extensions_mut().insert(Protocol::from_static(protocol));
     }
@@ -80,7 +84,7 @@ async fn ask(
 async fn messages_pass_and_the_connection_serves_others_meanwhile() {
     let world = World::with_origin(YAML, &[], &echo().await).await;
     let mut sender = connect(&world).await;
-    let response = ask(&mut sender, &world, "/socket", Some("websocket")).await;
+    let response = ask(&mut sender, &world, "/socket", Some("websocket"), &[]).await;
     assert_eq!(response.status(), 200);
     for gone in ["connection", "upgrade", "sec-websocket-accept"] {
         assert!(!response.headers().contains_key(gone), "{gone}");
@@ -119,7 +123,7 @@ async fn nothing_else_becomes_a_tunnel() {
         ("/socket", Some("connect-udp"), 405),
         ("/a/../../socket", Some("websocket"), 400),
     ] {
-        let response = ask(&mut sender, &world, path, protocol).await;
+        let response = ask(&mut sender, &world, path, protocol, &[]).await;
         assert_eq!(response.status(), status, "{path} {protocol:?}");
         response.into_body().collect().await.unwrap();
     }
@@ -132,7 +136,7 @@ async fn an_origin_that_does_not_prove_it_speaks_websocket_is_not_believed() {
         let origin = Origin::start(reply).await;
         let world = World::with_origin(YAML, &[], &origin.url()).await;
         let mut sender = connect(&world).await;
-        let response = ask(&mut sender, &world, "/socket", Some("websocket")).await;
+        let response = ask(&mut sender, &world, "/socket", Some("websocket"), &[]).await;
         assert_eq!(response.status(), 502);
         let head = origin.heads().pop().unwrap().to_ascii_lowercase();
         for part in ["get /socket http/1.1\r\n", "upgrade: websocket\r\n", "sec-websocket-key: ", "host: "] {
@@ -144,8 +148,39 @@ async fn an_origin_that_does_not_prove_it_speaks_websocket_is_not_believed() {
     let origin = Origin::start(Reply::text("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")).await;
     let world = World::with_origin(YAML, &[], &origin.url()).await;
     let mut sender = connect(&world).await;
-    let response = ask(&mut sender, &world, "/socket", Some("websocket")).await;
+    let response = ask(&mut sender, &world, "/socket", Some("websocket"), &[]).await;
     assert_eq!(response.status(), 403);
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "no");
     assert_eq!(world.send(Ask::new("CONNECT", "/").http2()).await.status, 405);
+}
+
+/// A refusal of gRPC is a 200, which would be a tunnel to nowhere.
+#[tokio::test]
+async fn a_refusal_is_never_taken_for_a_tunnel() {
+    let world = World::with_origin(YAML, &[], &echo().await).await;
+    let mut sender = connect(&world).await;
+    for kind in ["application/grpc", "application/grpc-web"] {
+        let more = [("content-type", kind), ("authorization", "Bearer nonsense")];
+        let refused = ask(&mut sender, &world, "/socket", Some("websocket"), &more).await;
+        assert_eq!(refused.status(), 401, "{kind}");
+        let refused = ask(&mut sender, &world, "/elsewhere", Some("websocket"), &more[..1]).await;
+        assert_eq!(refused.status(), 405, "{kind}");
+    }
+}
+
+/// However many share a connection, each tunnel takes its place at the origin and in the gateway.
+#[tokio::test]
+async fn a_tunnel_keeps_its_places() {
+    let limits = "upstreams: { app: { max_connections: 1, wait_timeout: 100ms } }\n";
+    let world = World::with_origin(&format!("{limits}{YAML}"), &[], &echo().await).await;
+    let mut sender = connect(&world).await;
+    let first = ask(&mut sender, &world, "/socket", Some("websocket"), &[]).await;
+    assert_eq!(first.status(), 200);
+    let tunnel = hyper::upgrade::on(first).await.unwrap();
+    assert_eq!(ask(&mut sender, &world, "/socket", Some("websocket"), &[]).await.status(), 503);
+    drop(tunnel);
+    let began = std::time::Instant::now();
+    while ask(&mut sender, &world, "/socket", Some("websocket"), &[]).await.status() != 200 {
+        assert!(began.elapsed() < Duration::from_secs(10), "the place was not given back");
+    }
 }

@@ -132,9 +132,9 @@ impl Inner {
                 return self.refuse(&Reason::OriginMalformed.into(), account);
             };
             let origin_side = hyper::upgrade::on(&mut response);
-            // Both places stay taken for as long as the tunnel lives.
+            // Every place stays taken for as long as the tunnel lives.
             let busy = intake.extended_connect.then(|| peer.stay_busy());
-            let places = (Arc::clone(peer), busy, response.body_mut().take_place());
+            let places = (Arc::clone(peer), busy, response.body_mut().take_place(), account.place.take());
             let tunnel =
                 open_tunnel(client_side, origin_side, settings.tunnel_timeout, self.drain.clone(), lease);
             self.drain.spawn(async move {
