@@ -140,7 +140,8 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
         // Pair by pair: a cookie in some other alphabet must not hide its neighbours.
         .filter_map(|pair| std::str::from_utf8(pair).ok()?.split_once('='))
-        .map(|(name, value)| (name.trim(), value.trim().trim_matches('"')))
+        // The blanks of RFC 6265 and no others, as where they are removed: what is found here must not be left there.
+        .map(|(name, value)| (name.trim_ascii(), value.trim_ascii().trim_matches('"')))
 }
 
 fn bearers(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
