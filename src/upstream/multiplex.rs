@@ -27,9 +27,8 @@ pub(super) struct Multiplex<B> {
     wait_timeout: Duration,
     connections: Mutex<Vec<Shared<B>>>,
     /// Held while a connection is made: whoever needs one as well waits for this one.
-    opening: tokio::sync::Mutex<()>,
-    /// When a connection could not be made last.
-    failed: Mutex<Option<Instant>>,
+    /// Holds when one could not be made last.
+    opening: tokio::sync::Mutex<Option<Instant>>,
 }
 
 struct Shared<B> {
@@ -73,9 +72,8 @@ where
             max_streams: settings.max_streams,
             idle_timeout: settings.idle_timeout,
             wait_timeout: settings.wait_timeout,
-            failed: Mutex::new(None),
             connections: Mutex::new(Vec::new()),
-            opening: tokio::sync::Mutex::new(()),
+            opening: tokio::sync::Mutex::new(None),
         }
     }
 
@@ -92,20 +90,20 @@ where
         }
         let began = Instant::now();
         let waited = tokio::time::timeout(connector.timeout, self.opening.lock()).await;
-        let opening = waited.map_err(|_| OriginError::ConnectTimeout)?;
+        let mut failed = waited.map_err(|_| OriginError::ConnectTimeout)?;
         if let Some(stream) = self.join() {
             return Ok((stream, true));
         }
-        if self.failed_since(began) {
+        if failed.is_some_and(|failed| failed >= began) {
             let message = "the connection that several requests waited for could not be made";
             return Err(OriginError::Connect(io::Error::other(message)));
         }
         if self.is_full() {
-            drop(opening);
+            drop(failed);
             return self.wait_for_room().await.map(|stream| (stream, true));
         }
         let (sender, taken) = connector.http2(endpoint).await.inspect_err(|_| {
-            *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            *failed = Some(Instant::now());
         })?;
         let (streams, closed) = (Arc::new(AtomicUsize::new(1)), Arc::new(AtomicBool::new(false)));
         let stream =
@@ -113,10 +111,6 @@ where
         let shared = Shared { sender, streams, taken, closed, used: Instant::now() };
         self.connections.lock().unwrap_or_else(PoisonError::into_inner).push(shared);
         Ok((stream, false))
-    }
-
-    fn failed_since(&self, began: Instant) -> bool {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|failed| failed >= began)
     }
 
     /// Whether no further connection may be made. Those that only finish what is on them are allowed for as many more.

@@ -105,11 +105,10 @@ pub(super) fn check(
     let recheck_every = checker.recheck(raw.streams.as_ref(), &root.key("streams"));
     let mut stytch = stytch?;
 
+    let asked_for =
+        listeners.iter().any(|listener| listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()));
     for (index, source) in credentials.iter().enumerate() {
         if let CredentialSource::TrustedIdentity(trusted) = source {
-            let asked_for = listeners
-                .iter()
-                .any(|listener| listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()));
             if !trusted.from.certificate_names.is_empty() && !asked_for {
                 let path =
                     root.key("credentials").index(index).key("trusted_identity").key("client_certificate");
@@ -123,8 +122,6 @@ pub(super) fn check(
     let asks = |requirement: &Requirement| {
         requirement.any_part(&|part| matches!(part, Requirement::ClientCertificate(_)))
     };
-    let asked_for =
-        listeners.iter().any(|listener| listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()));
     let asking = routes.iter().find(|route| {
         let enforced = match &route.access {
             Access::Public => None,
