@@ -130,7 +130,7 @@ impl Drop for Account {
             upstream_took: self.upstream_took,
             complete: self.complete,
         };
-        self.lines.write(record.line());
+        self.lines.access(&record);
     }
 }
 

@@ -172,7 +172,7 @@ impl Engine {
             evidence_age: course.evidence_age(now),
             took,
         };
-        self.records.write(record.line());
+        self.records.decision(&record);
     }
 
     /// Counts what a shadow requirement would have decided, with a line where it is something else.
@@ -185,7 +185,6 @@ impl Engine {
         }
         let member = course.member();
         let record = ShadowRecord {
-            log: "shadow",
             ts: now.wall,
             request_id: asked.request_id.as_str(),
             trace_id: asked.trace.trace_id(),
@@ -197,6 +196,6 @@ impl Engine {
             organization_id: member.map(|member| member.organization_id.as_str()),
             member_id: member.map(|member| member.member_id.as_str()),
         };
-        self.records.write(record.line());
+        self.records.shadow(&record);
     }
 }

@@ -1,86 +1,227 @@
-//! A bounded queue of lines and the one thread that writes them, so that no request waits for the log.
+//! Lines that wait to be written, bounded, and the one thread that writes them, so that no request waits for the log.
 //!
-//! Must not block the caller: a full queue drops the line and counts it.
+//! Must not block the caller: what there is no room for is dropped and counted.
 
-use std::io::{BufWriter, Write};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::cell::RefCell;
+use std::io::Write;
+use std::mem;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus::IntCounter;
 
-/// Lines that may wait to be written.
-const QUEUE: usize = 8192;
+use super::json_line::JsonLines;
+use super::record::{AccessRecord, DecisionRecord, ShadowRecord};
+
+/// What may wait to be written, in bytes: some eight thousand lines.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
+/// Room that is kept for what waits; more than that is given back once it was written.
+const USUAL_BYTES: usize = 64 * 1024;
 /// How long a line may wait before it is written.
 const GATHER_FOR: Duration = Duration::from_millis(5);
 
-enum Entry {
-    Line(String),
-    /// Everything before this was written once it is answered.
-    Flush(SyncSender<()>),
+thread_local! {
+    /// Lines are written here first, so that nobody holds up anybody while they are.
+    static LINES: RefCell<JsonLines> = const { RefCell::new(JsonLines::new()) };
 }
 
 /// Where access lines and decision records go.
 #[derive(Clone)]
 pub struct LineWriter {
-    queue: Option<SyncSender<Entry>>,
+    open: Option<Arc<Open>>,
     dropped: IntCounter,
+}
+
+/// Tells the thread, when nobody can write any more, that it is over.
+struct Open(Arc<Desk>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.lock().over = true;
+        self.0.woken.notify_one();
+    }
+}
+
+#[derive(Default)]
+struct Desk {
+    waiting: Mutex<Waiting>,
+    woken: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    bytes: Vec<u8>,
+    /// Told once everything before was written.
+    flushes: Vec<SyncSender<()>>,
+    over: bool,
+    /// Nothing is waiting, and the thread must be woken.
+    asleep: bool,
+}
+
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What waits, once something does; nothing once it is over. `written` goes back to be filled again.
+    fn take(&self, written: Vec<u8>) -> Option<(Vec<u8>, Vec<SyncSender<()>>)> {
+        let mut waiting = self.lock();
+        while waiting.bytes.is_empty() && waiting.flushes.is_empty() {
+            if waiting.over {
+                return None;
+            }
+            waiting.asleep = true;
+            waiting = self.woken.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        waiting.asleep = false;
+        Some((mem::replace(&mut waiting.bytes, written), mem::take(&mut waiting.flushes)))
+    }
+}
+
+impl Waiting {
+    /// Whether the thread must be woken.
+    fn rouse(&mut self) -> bool {
+        mem::take(&mut self.asleep)
+    }
 }
 
 impl LineWriter {
     /// Starts the writing thread; it ends when the last clone is dropped and everything is written.
-    pub fn start(sink: impl Write + Send + 'static, dropped: IntCounter) -> std::io::Result<Self> {
-        let (queue, lines) = sync_channel::<Entry>(QUEUE);
+    pub fn start(mut sink: impl Write + Send + 'static, dropped: IntCounter) -> std::io::Result<Self> {
+        let desk = Arc::new(Desk::default());
+        let open = Open(Arc::clone(&desk));
         std::thread::Builder::new().name("log-lines".to_owned()).spawn(move || {
-            let mut sink = BufWriter::new(sink);
-            while let Ok(entry) = lines.recv() {
-                let mut next = Some(entry);
-                while let Some(entry) = next {
-                    // A closed sink must not end the gateway; the lines are lost as the operator asked.
-                    match entry {
-                        Entry::Line(line) => {
-                            drop(sink.write_all(line.as_bytes()));
-                            drop(sink.write_all(b"\n"));
-                        }
-                        Entry::Flush(done) => {
-                            drop(sink.flush());
-                            done.try_send(()).unwrap_or_default();
-                        }
-                    }
-                    next = lines.try_recv().ok();
+            let mut written = Vec::new();
+            while let Some((mut bytes, flushes)) = desk.take(written) {
+                // A closed sink must not end the gateway; the lines are lost as the operator asked.
+                drop(sink.write_all(&bytes).and_then(|()| sink.flush()));
+                for done in flushes {
+                    done.try_send(()).unwrap_or_default();
                 }
-                drop(sink.flush());
+                bytes.clear();
+                bytes.shrink_to(USUAL_BYTES);
+                written = bytes;
                 // Lines gather while this rests: a thread that waits for each must be woken for each, by the request.
                 std::thread::park_timeout(GATHER_FOR);
             }
         })?;
-        Ok(Self { queue: Some(queue), dropped })
+        Ok(Self { open: Some(Arc::new(open)), dropped })
     }
 
     /// A writer that drops everything, for when the configuration turns the access log off.
     pub fn off(dropped: IntCounter) -> Self {
-        Self { queue: None, dropped }
+        Self { open: None, dropped }
     }
 
     pub fn is_on(&self) -> bool {
-        self.queue.is_some()
+        self.open.is_some()
     }
 
     /// Waits until everything handed over was written, at most `patience`. Blocks.
     pub fn flush(&self, patience: Duration) {
-        if let Some(queue) = &self.queue {
-            let (done, written) = sync_channel(1);
-            if queue.try_send(Entry::Flush(done)).is_ok() {
-                written.recv_timeout(patience).unwrap_or_default();
+        let Some(Open(desk)) = self.open.as_deref() else { return };
+        let (done, written) = sync_channel(1);
+        let mut waiting = desk.lock();
+        waiting.flushes.push(done);
+        let asleep = waiting.rouse();
+        drop(waiting);
+        if asleep {
+            desk.woken.notify_one();
+        }
+        written.recv_timeout(patience).unwrap_or_default();
+    }
+
+    pub fn access(&self, record: &AccessRecord<'_>) {
+        self.write(|lines| record.write(lines));
+    }
+
+    pub fn decision(&self, record: &DecisionRecord<'_>) {
+        self.write(|lines| record.write(lines));
+    }
+
+    pub fn shadow(&self, record: &ShadowRecord<'_>) {
+        self.write(|lines| record.write(lines));
+    }
+
+    fn write(&self, line: impl FnOnce(&mut JsonLines)) {
+        let Some(Open(desk)) = self.open.as_deref() else { return };
+        LINES.with_borrow_mut(|lines| {
+            line(lines);
+            let line = lines.end();
+            let mut waiting = desk.lock();
+            if waiting.bytes.len() + line.len() > MOST_BYTES {
+                drop(waiting);
+                self.dropped.inc();
+                return;
             }
+            waiting.bytes.extend_from_slice(line);
+            let asleep = waiting.rouse();
+            drop(waiting);
+            if asleep {
+                desk.woken.notify_one();
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::mpsc::{Receiver, channel};
+
+    use super::*;
+
+    /// A reader that takes nothing until it is let.
+    struct Stuck {
+        go: Receiver<()>,
+        taken: std::sync::mpsc::Sender<Vec<u8>>,
+    }
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.go.recv().map_err(|_| io::Error::other("nobody lets it go on"))?;
+            self.taken.send(bytes.to_vec()).map_err(io::Error::other)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
         }
     }
 
-    pub fn write(&self, line: String) {
-        if let Some(queue) = &self.queue {
-            match queue.try_send(Entry::Line(line)) {
-                Ok(()) => {}
-                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.dropped.inc(),
-            }
+    fn record(request_id: &str) -> ShadowRecord<'_> {
+        ShadowRecord {
+            ts: jiff::Timestamp::UNIX_EPOCH,
+            request_id,
+            trace_id: "",
+            route: "app",
+            decision: "allow",
+            reason: None,
+            result: "would_refuse",
+            shadow_reason: None,
+            organization_id: None,
+            member_id: None,
         }
+    }
+
+    #[test]
+    fn a_reader_that_stands_still_loses_lines_and_holds_up_nobody() {
+        let (let_go, go) = channel();
+        let (taken, received) = channel();
+        let dropped = IntCounter::new("dropped", "dropped").unwrap();
+        let lines = LineWriter::start(Stuck { go, taken }, dropped.clone()).unwrap();
+        let long = "x".repeat(4096);
+        let handed_over = 2 * MOST_BYTES / long.len() + 2;
+        for _ in 0..handed_over {
+            lines.shadow(&record(&long));
+        }
+        assert!(dropped.get() > 0);
+        let_go.send(()).unwrap();
+        let_go.send(()).unwrap();
+        drop(lines);
+        let all: Vec<u8> = received.iter().flatten().collect();
+        let whole = all.split(|byte| *byte == b'\n').filter(|line| line.ends_with(b"}")).count();
+        assert_eq!(whole as u64 + dropped.get(), handed_over as u64, "every line was written whole or counted");
     }
 }

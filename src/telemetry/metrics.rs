@@ -2,6 +2,9 @@
 //!
 //! Must not take a label value from a client: routes, upstreams and listeners are named by the configuration.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use http::Method;
 use prometheus::{
     Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
@@ -21,7 +24,18 @@ const AGE_BUCKETS: [f64; 10] = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0
 
 /// All metrics of one gateway. Cheap to clone.
 #[derive(Clone)]
-pub struct Metrics {
+pub struct Metrics(Arc<AllMetrics>);
+
+impl Deref for Metrics {
+    type Target = AllMetrics;
+
+    fn deref(&self) -> &AllMetrics {
+        &self.0
+    }
+}
+
+/// Each metric by its name, without the prefix and the unit.
+pub struct AllMetrics {
     registry: Registry,
     pub http_requests: IntCounterVec,
     pub http_request_duration: HistogramVec,
@@ -72,7 +86,7 @@ impl Metrics {
             keep(&registry, HistogramVec::new(opts, labels))
         };
         let gauge = |name, help| keep(&registry, IntGauge::with_opts(opts(name, help)));
-        Ok(Self {
+        Ok(Self(Arc::new(AllMetrics {
             http_requests: counters(
                 "http_requests_total",
                 "Requests answered.",
@@ -233,7 +247,7 @@ impl Metrics {
                 )),
             )?,
             registry,
-        })
+        })))
     }
 
     /// Everything in the text format of Prometheus 0.0.4.

@@ -6,9 +6,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
 
-use super::json_line::JsonLine;
+use super::json_line::{JsonLines, key};
 
 /// The access-log line of one request.
 #[derive(Debug)]
@@ -63,9 +62,8 @@ pub struct DecisionRecord<'a> {
 }
 
 /// The line about a request that a shadow requirement would have treated differently.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct ShadowRecord<'a> {
-    pub log: &'static str,
     pub ts: Timestamp,
     pub request_id: &'a str,
     pub trace_id: &'a str,
@@ -82,55 +80,65 @@ pub struct ShadowRecord<'a> {
 }
 
 impl ShadowRecord<'_> {
-    pub fn line(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
+    pub(super) fn write(&self, lines: &mut JsonLines) {
+        lines
+            .begin("{\"log\":\"shadow\",\"ts\":\"", self.ts)
+            .word(key!("request_id"), self.request_id)
+            .word(key!("trace_id"), self.trace_id)
+            .text(key!("route"), self.route)
+            .word(key!("decision"), self.decision)
+            .optional_word(key!("reason"), self.reason)
+            .word(key!("result"), self.result)
+            .optional_word(key!("shadow_reason"), self.shadow_reason)
+            .optional_word(key!("organization_id"), self.organization_id)
+            .optional_word(key!("member_id"), self.member_id);
     }
 }
 
 impl AccessRecord<'_> {
-    pub fn line(&self) -> String {
-        JsonLine::begin("access", self.at)
-            .text("request_id", self.request_id)
-            .text("trace_id", self.trace_id)
-            .text("listener", self.listener)
-            .text("client_ip", self.client_ip)
-            .text("protocol", self.protocol)
-            .text("method", self.method)
-            .text("host", self.host)
-            .text("path", self.path)
-            .text("route", self.route)
-            .number("status", self.status.into())
-            .optional("reason", self.reason)
-            .optional("upstream", self.upstream)
-            .number("request_bytes", self.request_bytes)
-            .number("response_bytes", self.response_bytes)
-            .milliseconds("duration_ms", Some(self.took))
-            .milliseconds("upstream_ms", self.upstream_took)
-            .truth("complete", self.complete)
-            .end()
+    pub(super) fn write(&self, lines: &mut JsonLines) {
+        lines
+            .begin("{\"log\":\"access\",\"ts\":\"", self.at)
+            .word(key!("request_id"), self.request_id)
+            .word(key!("trace_id"), self.trace_id)
+            .text(key!("listener"), self.listener)
+            .word(key!("client_ip"), self.client_ip)
+            .word(key!("protocol"), self.protocol)
+            .word(key!("method"), self.method)
+            .text(key!("host"), self.host)
+            .text(key!("path"), self.path)
+            .text(key!("route"), self.route)
+            .number(key!("status"), self.status.into())
+            .optional_word(key!("reason"), self.reason)
+            .optional_text(key!("upstream"), self.upstream)
+            .number(key!("request_bytes"), self.request_bytes)
+            .number(key!("response_bytes"), self.response_bytes)
+            .milliseconds(key!("duration_ms"), Some(self.took))
+            .milliseconds(key!("upstream_ms"), self.upstream_took)
+            .truth(key!("complete"), self.complete);
     }
 }
 
 impl DecisionRecord<'_> {
-    pub fn line(&self) -> String {
-        JsonLine::begin("decision", self.at)
-            .text("request_id", self.request_id)
-            .text("trace_id", self.trace_id)
-            .text("route", self.route)
-            .optional("method", self.method)
-            .optional("host", self.host)
-            .optional("path", self.path)
-            .optional("client_ip", self.client_ip.map(|address| address.to_string()).as_deref())
-            .text("decision", self.decision)
-            .optional("reason", self.reason)
-            .optional("organization_id", self.organization_id)
-            .optional("member_id", self.member_id)
-            .optional("client_id", self.client_id)
-            .optional("session", self.session)
-            .optional("evidence", self.evidence)
-            .milliseconds("evidence_age_ms", self.evidence_age)
-            .microseconds("duration_us", self.took)
-            .end()
+    pub(super) fn write(&self, lines: &mut JsonLines) {
+        lines
+            .begin("{\"log\":\"decision\",\"ts\":\"", self.at)
+            .word(key!("request_id"), self.request_id)
+            .word(key!("trace_id"), self.trace_id)
+            .text(key!("route"), self.route)
+            .optional_text(key!("method"), self.method)
+            .optional_text(key!("host"), self.host)
+            .optional_text(key!("path"), self.path)
+            .address(key!("client_ip"), self.client_ip)
+            .word(key!("decision"), self.decision)
+            .optional_word(key!("reason"), self.reason)
+            .optional_word(key!("organization_id"), self.organization_id)
+            .optional_word(key!("member_id"), self.member_id)
+            .optional_word(key!("client_id"), self.client_id)
+            .optional_word(key!("session"), self.session)
+            .optional_word(key!("evidence"), self.evidence)
+            .milliseconds(key!("evidence_age_ms"), self.evidence_age)
+            .microseconds(key!("duration_us"), self.took);
     }
 
     /// The part of a session id that is recorded.
