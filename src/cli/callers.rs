@@ -141,7 +141,7 @@ impl CallerForm {
                     Bound::Session(SessionId::parse("session-1").map_err(|error| error.to_string())?)
                 };
                 let principal = MemberPrincipal { member, bound, issued_at: None, seen_at: None };
-                (Principal::Member(principal), sessions)
+                (principal.into(), sessions)
             }
         };
         Ok(KnownCaller { principal: Some(principal), sessions, facts })

@@ -228,8 +228,8 @@ async fn decide(args: &ExplainArgs, question: &Question, config: &Config) -> Res
     let known = report.held.iter().map(|held| &held.against).find(|id| id.ends_with(tail));
     let id = known.cloned().unwrap_or_else(|| tail.to_owned());
     let bound = Bound::Session(SessionId::parse(&id).map_err(fail)?);
-    let principal = Principal::Member(MemberPrincipal { bound, ..member.clone() });
-    Ok(engine.explain(&request, Some(principal)).await)
+    let principal = MemberPrincipal { bound, ..MemberPrincipal::clone(member) };
+    Ok(engine.explain(&request, Some(principal.into())).await)
 }
 
 /// The gateway's engine, with a credential looked for where `--jwt` and `--token` put it.

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::check::{Engine, Manner, Verdict};
 use super::{AccessRequest, HeaderEdits};
-use crate::identity::{Bound, MemberPrincipal, Principal};
+use crate::identity::Principal;
 use crate::policy::{
     Access, Decision, Environment, Explanation, Reason, Refusal, Requirement, Route, Span, Standing, Subject,
     explain,
@@ -227,15 +227,17 @@ fn held(
 ) -> Vec<Held> {
     let list = verdict.evidence.as_ref().and_then(|evidence| evidence.list());
     let subjects: Vec<(String, Subject)> = match (&verdict.principal, list) {
-        (Some(Principal::Member(MemberPrincipal { bound: Bound::Session(id), .. })), Some(list)) => list
-            .find(id)
-            .map(|session| (session.session_id.to_string(), Subject::Member(session)))
-            .into_iter()
-            .collect(),
-        (Some(Principal::Member(_)), Some(list)) => list
-            .sessions()
-            .map(|session| (session.session_id.to_string(), Subject::Member(Arc::new(session))))
-            .collect(),
+        (Some(Principal::Member(principal)), Some(list)) => match principal.session_id() {
+            Some(id) => list
+                .find(id)
+                .map(|session| (session.session_id.to_string(), Subject::Member(session)))
+                .into_iter()
+                .collect(),
+            None => list
+                .sessions()
+                .map(|session| (session.session_id.to_string(), Subject::Member(Arc::new(session))))
+                .collect(),
+        },
         (Some(Principal::Machine(token)), _) => {
             vec![("the machine's token".to_owned(), Subject::Machine(Arc::clone(token)))]
         }

@@ -114,8 +114,8 @@ impl Identified {
     fn join(&mut self, verified: Verified) -> Result<(), Refusal> {
         let Verified { principal, vouched, recent } = verified;
         let any_session = |principal: &Principal| match principal {
-            Principal::Member(MemberPrincipal { bound: Bound::AnySession, member, .. }) => {
-                Some(member.clone())
+            Principal::Member(principal) if principal.session_id().is_none() => {
+                Some(principal.member.clone())
             }
             _ => None,
         };
@@ -301,7 +301,7 @@ impl Engine {
             Answer::Ready(known) => known.map_err(Unfit::Directory)?,
         };
         match owner {
-            TokenOwner::Session(binding) => Ok(Principal::Member(MemberPrincipal {
+            TokenOwner::Session(binding) => Ok(Principal::from(MemberPrincipal {
                 member: binding.member.clone(),
                 bound: Bound::Session(binding.session_id.clone()),
                 issued_at: None,

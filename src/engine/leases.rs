@@ -2,12 +2,16 @@
 //!
 //! Must not ask or decide anything: it says who is due, and `recheck` does the asking.
 
+mod holder;
+mod young;
+
 use std::collections::{BTreeSet, HashMap};
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use http::Method;
@@ -15,15 +19,20 @@ use jiff::Timestamp;
 use prometheus::IntGauge;
 use tokio::sync::Notify;
 
+use self::holder::Holder;
+pub(super) use self::holder::HolderId;
+use self::young::{FEW, Young, YoungStream};
 use super::AccessRequest;
-use crate::identity::{ClientId, MemberId, Monotonic, OrganizationId, Principal, SessionId};
+use crate::identity::{Monotonic, OrganizationId, Principal, SessionId};
 use crate::policy::{CanonicalPath, HostName, Reason, Route, Subject};
 use crate::session::{ActiveSessions, RevocationTarget};
 use crate::telemetry::RequestId;
 
 /// When those are due whom an event about many touches: at once, after those whom an event names.
-const AFTER_SINGLE_EVENTS: Monotonic = Monotonic::at(std::time::Duration::from_nanos(1));
-const NEVER: Monotonic = Monotonic::at(std::time::Duration::MAX);
+const AFTER_SINGLE_EVENTS: Monotonic = Monotonic::at(Duration::from_nanos(1));
+/// Streams are kept by whose they are at the latest then.
+pub(super) const GROWN_AFTER: Duration = Duration::from_secs(1);
+const NEVER: Monotonic = Monotonic::at(Duration::MAX);
 
 /// All open streams. Cheap to clone.
 #[derive(Clone)]
@@ -32,6 +41,8 @@ pub(super) struct Leases(Arc<Inner>);
 struct Inner {
     /// Grows with every event, so that a decision made before one is told from a decision made after.
     generation: AtomicU64,
+    /// Nearly every stream ends before anybody asks about it: only what stays is kept by whose it is.
+    young: Mutex<Young>,
     open: Mutex<Open>,
     /// Told when somebody is due sooner than was thought.
     sooner: Notify,
@@ -56,35 +67,6 @@ struct HolderStreams {
     streams: HashMap<u64, Arc<Stream>>,
 }
 
-/// Whom streams are kept by: a member, for whom apps act as well, or a machine.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum HolderId {
-    Member(MemberId),
-    Machine(ClientId),
-}
-
-/// Whose a stream is.
-pub(super) struct Holder {
-    id: HolderId,
-    organization_id: Option<OrganizationId>,
-    session_id: Option<SessionId>,
-}
-
-impl Holder {
-    pub(super) fn of(subject: &Subject) -> Self {
-        let id = match subject {
-            Subject::Machine(token) => HolderId::Machine(token.client_id.clone()),
-            Subject::Member(session) => HolderId::Member(session.member.member_id.clone()),
-            Subject::App(token) => HolderId::Member(token.member.member_id.clone()),
-        };
-        Self {
-            id,
-            organization_id: subject.member().map(|member| member.organization_id.clone()),
-            session_id: subject.session().map(|session| session.session_id.clone()),
-        }
-    }
-}
-
 /// A holder who is due, and their streams.
 pub(super) type DueStreams = (HolderId, Vec<Arc<Stream>>);
 
@@ -94,6 +76,8 @@ pub(super) struct Stream {
     pub(super) host: HostName,
     pub(super) path: CanonicalPath,
     pub(super) principal: Principal,
+    /// Who was let through.
+    subject: Subject,
     /// What the caller's own token said, where that counts.
     pub(super) vouched: Option<Arc<ActiveSessions>>,
     pub(super) client_ip: Option<IpAddr>,
@@ -112,6 +96,7 @@ impl Stream {
         request: &AccessRequest<'_>,
         route: Arc<Route>,
         principal: Principal,
+        subject: Subject,
         vouched: Option<Arc<ActiveSessions>>,
     ) -> Self {
         Self {
@@ -119,6 +104,7 @@ impl Stream {
             host: request.host.clone(),
             path: request.path.clone(),
             principal,
+            subject,
             vouched,
             client_ip: request.client_ip,
             certificate_names: request.peer.certificate_names.to_vec(),
@@ -141,7 +127,8 @@ impl Stream {
 pub struct Lease {
     leases: Leases,
     number: u64,
-    holder: Holder,
+    /// Its place while it was young, if it ever was.
+    place: Option<usize>,
     stream: Arc<Stream>,
 }
 
@@ -169,7 +156,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.leases.give_back(&self.holder, self.number);
+        self.leases.give_back(self);
     }
 }
 
@@ -177,6 +164,7 @@ impl Leases {
     pub(super) fn new(streams: IntGauge) -> Self {
         Self(Arc::new(Inner {
             generation: AtomicU64::new(0),
+            young: Mutex::new(Young::default()),
             open: Mutex::new(Open::default()),
             sooner: Notify::new(),
             next_number: AtomicU64::new(0),
@@ -189,35 +177,73 @@ impl Leases {
         self.0.generation.load(Ordering::Acquire)
     }
 
-    /// Registers a stream that was decided on under `ticket`. It is looked at again at `due`, or at once if anything
-    /// happened since the ticket was taken.
-    pub(super) fn open(&self, stream: Stream, holder: Holder, ticket: u64, due: Monotonic) -> Lease {
+    /// Registers a stream that was decided on under `ticket` at `now`. It is looked at again at `due`, or at once if
+    /// anything happened since the ticket was taken.
+    pub(super) fn open(&self, stream: Stream, ticket: u64, now: Monotonic, due: Monotonic) -> Lease {
         let number = self.0.next_number.fetch_add(1, Ordering::Relaxed);
         let stream = Arc::new(stream);
+        self.0.streams.inc();
+        let place = self.put_young(&stream, number, ticket, now, due);
+        if place.is_none() && self.register(number, &stream, ticket, due) {
+            self.0.sooner.notify_one();
+        }
+        Lease { leases: self.clone(), number, place, stream }
+    }
+
+    /// Nothing if it must be kept by whose it is from the start.
+    fn put_young(
+        &self,
+        stream: &Arc<Stream>,
+        number: u64,
+        ticket: u64,
+        now: Monotonic,
+        due: Monotonic,
+    ) -> Option<usize> {
+        if due <= now.plus(GROWN_AFTER * 2) {
+            return None;
+        }
+        let mut young = self.young();
+        // Under the lock: whoever has an event to tell counts it up before they look who is there.
+        let missed = self.0.generation.load(Ordering::Acquire) != ticket;
+        (!missed).then(|| young.put(YoungStream { number, stream: Arc::clone(stream), due }))
+    }
+
+    /// Keeps a stream by whose it is. True if it is due before whoever looks after them is back.
+    fn register(&self, number: u64, stream: &Arc<Stream>, ticket: u64, due: Monotonic) -> bool {
+        let holder = Holder::of(&stream.subject);
         let mut open = self.lock();
         if let Some(session_id) = &holder.session_id {
             open.sessions.entry(session_id.clone()).or_insert_with(|| (holder.id.clone(), 0)).1 += 1;
         }
         let known = open.holders.entry(holder.id.clone()).or_insert_with(|| HolderStreams {
-            organization_id: holder.organization_id.clone(),
+            organization_id: holder.organization_id,
             due: NEVER,
             streams: HashMap::new(),
         });
-        known.streams.insert(number, Arc::clone(&stream));
+        known.streams.insert(number, Arc::clone(stream));
         let missed = self.0.generation.load(Ordering::Acquire) != ticket;
         let due = if missed { Monotonic::default() } else { due };
-        let sooner = open.bring_forward(&holder.id, due);
-        drop(open);
-        self.0.streams.inc();
-        if sooner {
-            self.0.sooner.notify_one();
+        open.bring_forward(&holder.id, due)
+    }
+
+    /// Keeps every stream by whose it is that is not yet: before anybody is looked for, and in time for when they are due.
+    fn grow_up(&self) {
+        let (mut from, mut few) = (Some(0), Vec::new());
+        while let Some(at) = from {
+            // Held until they are registered: one that ends meanwhile is looked for here first, and then there.
+            let mut young = self.young();
+            from = young.take_some(at, &mut few);
+            for YoungStream { number, stream, due } in few.drain(..) {
+                // Nobody need be woken: whoever looks after them comes back sooner than these are due.
+                self.register(number, &stream, self.ticket(), due);
+            }
         }
-        Lease { leases: self.clone(), number, holder, stream }
     }
 
     /// Makes everybody due whom `target` touches.
     pub(super) fn revisit(&self, target: &RevocationTarget) {
         self.0.generation.fetch_add(1, Ordering::AcqRel);
+        self.grow_up();
         let open = self.lock();
         let (touched, due): (Vec<HolderId>, _) = match target {
             RevocationTarget::Session(id) => {
@@ -236,13 +262,13 @@ impl Leases {
     /// Makes everybody due.
     pub(super) fn revisit_all(&self) {
         self.0.generation.fetch_add(1, Ordering::AcqRel);
+        self.grow_up();
         let all: Vec<HolderId> = self.lock().holders.keys().cloned().collect();
         self.bring_forward(&all, AFTER_SINGLE_EVENTS);
     }
 
-    /// A few at a time: every request takes the lock as well.
     fn bring_forward(&self, holders: &[HolderId], due: Monotonic) {
-        for few in holders.chunks(128) {
+        for few in holders.chunks(FEW) {
             let mut open = self.lock();
             let mut sooner = false;
             for id in few {
@@ -263,6 +289,7 @@ impl Leases {
         again: impl Fn() -> Monotonic,
         (urgent, ordinary): (usize, usize),
     ) -> Result<Vec<DueStreams>, Option<Monotonic>> {
+        self.grow_up();
         let mut open = self.lock();
         open.back_at = None;
         let mut taken = Vec::new();
@@ -301,8 +328,13 @@ impl Leases {
         self.0.sooner.notified().await;
     }
 
-    fn give_back(&self, holder: &Holder, number: u64) {
+    fn give_back(&self, lease: &Lease) {
         self.0.streams.dec();
+        let number = lease.number;
+        if lease.place.is_some_and(|place| self.young().take(place, number).is_some()) {
+            return;
+        }
+        let holder = Holder::of(&lease.stream.subject);
         let mut open = self.lock();
         let Some(known) = open.holders.get_mut(&holder.id) else { return };
         known.streams.remove(&number);
@@ -317,8 +349,12 @@ impl Leases {
         }
         if empty {
             open.holders.remove(&holder.id);
-            open.due.remove(&(due, holder.id.clone()));
+            open.due.remove(&(due, holder.id));
         }
+    }
+
+    fn young(&self) -> MutexGuard<'_, Young> {
+        self.0.young.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -343,7 +379,7 @@ impl Open {
 /// When a session's end comes by the monotonic clock.
 pub(super) fn moment_of(date: Timestamp, now: crate::identity::Now) -> Monotonic {
     let left = date.duration_since(now.wall);
-    now.monotonic.plus(std::time::Duration::try_from(left).unwrap_or_default())
+    now.monotonic.plus(Duration::try_from(left).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::check::Engine;
 use super::hold::Place;
-use super::leases::{Holder, HolderId, Lease, Stream, moment_of};
+use super::leases::{GROWN_AFTER, HolderId, Lease, Stream, moment_of};
 use super::record::{Asked, Course};
 use super::route::find_route;
 use super::{AccessRequest, Verdict};
@@ -28,11 +28,11 @@ impl Engine {
     pub fn lease(&self, request: &AccessRequest<'_>, verdict: &Verdict) -> Option<Lease> {
         let Decision::Allow(permit) = &verdict.decision else { return None };
         let (caller, principal) = (permit.caller()?, verdict.principal.as_ref()?);
-        let (route, holder) = (Arc::clone(permit.route()), Holder::of(&caller.subject));
-        let stream = Stream::new(request, route, principal.clone(), verdict.vouched.clone());
+        let (route, subject) = (Arc::clone(permit.route()), caller.subject.clone());
+        let stream = Stream::new(request, route, principal.clone(), subject, verdict.vouched.clone());
         let expiry = moment_of(caller.subject.expires_at(), verdict.decided_at);
         let due = self.next_look(verdict.decided_at).min(expiry);
-        Some(self.leases.open(stream, holder, verdict.ticket, due))
+        Some(self.leases.open(stream, verdict.ticket, verdict.decided_at.monotonic, due))
     }
 
     /// Drops what is known of an organization or an app's token that `revocation` names, and asks again about every stream
@@ -85,7 +85,7 @@ impl Engine {
                     }
                 }
                 Err(next) => {
-                    let wait = next.map_or(Duration::from_secs(3600), |at| at.since(now.monotonic));
+                    let wait = next.map_or(GROWN_AFTER, |at| at.since(now.monotonic)).min(GROWN_AFTER);
                     tokio::select! {
                         () = self.leases.sooner() => {}
                         () = tokio::time::sleep(wait) => {}

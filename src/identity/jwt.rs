@@ -90,7 +90,7 @@ impl VerifiedJwt {
     pub fn principal(&self, token: &str) -> Principal {
         let (issued_at, expires_at) = (self.issued_at, self.expires_at);
         match &self.subject {
-            JwtSubject::Session { member, session_id } => Principal::Member(MemberPrincipal {
+            JwtSubject::Session { member, session_id } => Principal::from(MemberPrincipal {
                 member: member.clone(),
                 bound: Bound::Session(session_id.clone()),
                 issued_at: Some(issued_at),

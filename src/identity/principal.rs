@@ -11,7 +11,7 @@ use super::{ClientId, CredentialDigest, MemberRef, Monotonic, Now, Scopes, Secre
 /// Who is calling, as far as a credential proves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
-    Member(MemberPrincipal),
+    Member(Arc<MemberPrincipal>),
     /// A machine, which has no organization; its token is its own evidence until it expires.
     Machine(Arc<MachineToken>),
     /// A connected app that acts for a member; what it may do is asked about again.
@@ -82,10 +82,26 @@ impl Introspection {
     }
 }
 
+impl From<MemberPrincipal> for Principal {
+    fn from(principal: MemberPrincipal) -> Self {
+        Self::Member(Arc::new(principal))
+    }
+}
+
+impl MemberPrincipal {
+    /// The one session it stands for, if it stands for one.
+    pub fn session_id(&self) -> Option<&SessionId> {
+        match &self.bound {
+            Bound::Session(id) => Some(id),
+            Bound::AnySession => None,
+        }
+    }
+}
+
 impl Principal {
     /// A member named by somebody, judged on any one active session.
     pub fn any_session_of(member: MemberRef) -> Self {
-        Self::Member(MemberPrincipal { member, bound: Bound::AnySession, issued_at: None, seen_at: None })
+        MemberPrincipal { member, bound: Bound::AnySession, issued_at: None, seen_at: None }.into()
     }
 
     /// The member who calls or for whom an app does.
@@ -100,7 +116,7 @@ impl Principal {
     /// The one session it stands for, if it stands for one.
     pub fn session_id(&self) -> Option<&SessionId> {
         match self {
-            Self::Member(MemberPrincipal { bound: Bound::Session(id), .. }) => Some(id),
+            Self::Member(principal) => principal.session_id(),
             _ => None,
         }
     }

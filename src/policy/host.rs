@@ -4,15 +4,16 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 /// Not a host with an optional port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a host name or address with an optional port")]
 pub struct InvalidHost;
 
-/// A host in lower case, without port or trailing dot.
+/// A host in lower case, without port or trailing dot. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostName(String);
+pub struct HostName(Arc<str>);
 
 impl HostName {
     /// Reads an authority without user information: `host`, `host:port` or `[v6]:port` (RFC 9110 section 7.2).
@@ -34,7 +35,7 @@ impl HostName {
         if !port.is_some_and(is_port) || !(host.starts_with('[') || is_name(&host)) {
             return Err(InvalidHost);
         }
-        Ok(Self(host))
+        Ok(Self(host.into()))
     }
 
     pub fn as_str(&self) -> &str {

@@ -3,11 +3,12 @@
 //! Must not guess: a path that two readers could understand differently is refused.
 
 use std::fmt;
+use std::sync::Arc;
 
-/// A path in canonical form. It begins with `/` and holds visible ASCII only.
+/// A path in canonical form. It begins with `/` and holds visible ASCII only. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CanonicalPath {
-    text: String,
+    text: Arc<str>,
     encoded_slash: bool,
     parameters: bool,
 }
@@ -54,13 +55,13 @@ impl CanonicalPath {
             return Err(PathError::NoLeadingSlash);
         }
         if is_plain(bytes) {
-            return Ok(Self { text: raw.to_owned(), encoded_slash: false, parameters: false });
+            return Ok(Self { text: raw.into(), encoded_slash: false, parameters: false });
         }
-        let mut path =
-            Self { text: String::with_capacity(raw.len()), encoded_slash: false, parameters: false };
-        path.decode(bytes)?;
-        path.resolve_dots()?;
-        Ok(path)
+        let mut decoding =
+            Decoding { text: String::with_capacity(raw.len()), encoded_slash: false, parameters: false };
+        decoding.decode(bytes)?;
+        let Decoding { text, encoded_slash, parameters } = decoding;
+        Ok(Self { text: resolve_dots(&text)?.into(), encoded_slash, parameters })
     }
 
     pub fn as_str(&self) -> &str {
@@ -89,14 +90,27 @@ impl CanonicalPath {
         let mut readings = [drop_parameters(&decoded), decode_reserved(&bare)?, decoded, bare].to_vec();
         readings.sort_unstable();
         readings.dedup();
-        readings.iter().filter(|reading| **reading != self.text).map(|reading| Self::parse(reading)).collect()
+        readings
+            .iter()
+            .filter(|reading| ***reading != *self.text)
+            .map(|reading| Self::parse(reading))
+            .collect()
     }
 
     /// The segments after the leading slash; a trailing slash gives a last empty one.
     pub fn segments(&self) -> Segments<'_> {
         Segments(self.text.get(1..))
     }
+}
 
+/// A path while its encoding is brought into form.
+struct Decoding {
+    text: String,
+    encoded_slash: bool,
+    parameters: bool,
+}
+
+impl Decoding {
     fn decode(&mut self, raw: &[u8]) -> Result<(), PathError> {
         let mut decoded = Vec::with_capacity(raw.len());
         let mut bytes = raw.iter().copied();
@@ -151,30 +165,29 @@ impl CanonicalPath {
         self.text.extend(['%', digit(value >> 4), digit(value & 0xf)]);
         Ok(())
     }
+}
 
-    fn resolve_dots(&mut self) -> Result<(), PathError> {
-        if self.text.contains("//") {
-            return Err(PathError::EmptySegment);
-        }
-        let mut kept: Vec<&str> = Vec::new();
-        let mut ends_in_directory = false;
-        for segment in self.text.split('/').skip(1) {
-            ends_in_directory = matches!(segment, "." | "..");
-            match segment {
-                "." => {}
-                ".." => {
-                    kept.pop().ok_or(PathError::AboveRoot)?;
-                }
-                _ if has_disguised_dots(segment) => return Err(PathError::DisguisedDots),
-                _ => kept.push(segment),
-            }
-        }
-        if ends_in_directory {
-            kept.push("");
-        }
-        self.text = kept.iter().flat_map(|segment| ["/", segment]).collect();
-        Ok(())
+fn resolve_dots(text: &str) -> Result<String, PathError> {
+    if text.contains("//") {
+        return Err(PathError::EmptySegment);
     }
+    let mut kept: Vec<&str> = Vec::new();
+    let mut ends_in_directory = false;
+    for segment in text.split('/').skip(1) {
+        ends_in_directory = matches!(segment, "." | "..");
+        match segment {
+            "." => {}
+            ".." => {
+                kept.pop().ok_or(PathError::AboveRoot)?;
+            }
+            _ if has_disguised_dots(segment) => return Err(PathError::DisguisedDots),
+            _ => kept.push(segment),
+        }
+    }
+    if ends_in_directory {
+        kept.push("");
+    }
+    Ok(kept.iter().flat_map(|segment| ["/", segment]).collect())
 }
 
 /// What is left of a path to be read, segment by segment. Patterns return to an earlier place by keeping a copy.

@@ -222,6 +222,10 @@ mod tests {
         drop(lines);
         let all: Vec<u8> = received.iter().flatten().collect();
         let whole = all.split(|byte| *byte == b'\n').filter(|line| line.ends_with(b"}")).count();
-        assert_eq!(whole as u64 + dropped.get(), handed_over as u64, "every line was written whole or counted");
+        assert_eq!(
+            whole as u64 + dropped.get(),
+            handed_over as u64,
+            "every line was written whole or counted"
+        );
     }
 }

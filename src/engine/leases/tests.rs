@@ -5,8 +5,9 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use super::*;
-use crate::identity::{Bound, MemberPrincipal, MemberRef, SocketPeer};
+use crate::identity::{Bound, MemberId, MemberPrincipal, MemberRef, SocketPeer};
 use crate::policy::{Access, Freshness, Requirement, RouteMatch};
+use crate::session::MemberSession;
 use crate::telemetry::TraceContext;
 
 const BOTH: (usize, usize) = (10, 10);
@@ -57,19 +58,25 @@ fn open(leases: &Leases, member: &MemberRef, ticket: u64, due: Monotonic) -> Lea
         request_id: &request_id,
         trace: &TraceContext::begin(&request_id),
     };
-    let principal = Principal::Member(MemberPrincipal {
+    let principal = Principal::from(MemberPrincipal {
         member: member.clone(),
         bound: Bound::Session(session_id.clone()),
         issued_at: None,
         seen_at: None,
     });
-    let holder = Holder {
-        id: HolderId::Member(member.member_id.clone()),
-        organization_id: Some(member.organization_id.clone()),
-        session_id: Some(session_id),
+    let session = MemberSession {
+        session_id,
+        member: member.clone(),
+        organization_slug: None,
+        started_at: None,
+        expires_at: Timestamp::MAX,
+        roles: None,
+        factors: Vec::new(),
+        claims: Vec::new(),
     };
-    let stream = Stream::new(&request, Arc::new(route), principal, None);
-    leases.open(stream, holder, ticket, due)
+    let subject = Subject::Member(Arc::new(session));
+    let stream = Stream::new(&request, Arc::new(route), principal, subject, None);
+    leases.open(stream, ticket, at(100), due)
 }
 
 fn due(leases: &Leases, now: Monotonic) -> Vec<String> {
@@ -141,13 +148,34 @@ async fn nobody_is_woken_for_a_stream_that_is_due_after_the_next_look() {
     };
     assert!(leases.take_due(at(100), || at(130), BOTH).is_err());
     let first = open(&leases, &member("o", "a"), leases.ticket(), at(130));
-    assert!(woken(leases.clone()).await, "nobody was to come back at all");
+    assert!(!woken(leases.clone()).await, "what is young is looked at soon");
     assert_eq!(leases.take_due(at(100), || at(130), BOTH).err(), Some(Some(at(130))));
     drop(first);
     for number in 0..3 {
         drop(open(&leases, &member("o", &format!("b{number}")), leases.ticket(), at(131)));
     }
     assert!(!woken(leases.clone()).await, "short requests wake nobody");
-    let _sooner = open(&leases, &member("o", "c"), leases.ticket(), at(120));
-    assert!(woken(leases).await);
+    let _sooner = open(&leases, &member("o", "c"), leases.ticket(), at(101));
+    assert!(woken(leases).await, "a session that is about to end");
+}
+
+#[test]
+fn a_stream_is_found_by_an_event_whether_it_is_young_or_not() {
+    let leases = leases();
+    let a = member("o", "a");
+    let young = |number: usize| -> Vec<Lease> {
+        (0..number).map(|_| open(&leases, &a, leases.ticket(), at(130))).collect()
+    };
+    let mut early = young(300);
+    assert!(due(&leases, at(100)).is_empty());
+    let late = young(300);
+    drop(early.split_off(100));
+    assert_eq!(leases.lock().holders.values().map(|known| known.streams.len()).sum::<usize>(), 100);
+    let between = young(5);
+    drop(late);
+    leases.revisit(&RevocationTarget::Member(a.member_id.clone()));
+    assert_eq!(due(&leases, at(100)), ["a:105"]);
+    drop((early, between));
+    assert!(leases.lock().holders.is_empty() && leases.lock().sessions.is_empty());
+    assert_eq!(leases.0.streams.get(), 0);
 }
