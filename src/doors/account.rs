@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::asking::Asking;
-use crate::policy::Reason;
+use crate::policy::{CanonicalPath, HostName, Reason};
 use crate::server::Peer;
 use crate::telemetry::{AccessRecord, LineWriter, Metrics, RequestId, TraceContext, method_label};
 
@@ -25,8 +25,10 @@ pub(super) struct Account {
     /// The trace is one a listed proxy began.
     pub(super) joins_trace: bool,
     pub(super) method: Method,
-    pub(super) host: String,
-    pub(super) path: String,
+    pub(super) host: Option<HostName>,
+    pub(super) path: Option<CanonicalPath>,
+    /// A path that has no canonical form, or as much of it as is written down.
+    pub(super) odd_path: String,
     pub(super) route: Option<Arc<str>>,
     pub(super) reason: Option<Reason>,
     pub(super) upstream: Option<Arc<str>>,
@@ -69,8 +71,9 @@ impl Account {
             trace: joined.unwrap_or_else(|| TraceContext::begin(&request_id)),
             request_id,
             method: request.method().clone(),
-            host: String::new(),
-            path: String::new(),
+            host: None,
+            path: None,
+            odd_path: String::new(),
             route: None,
             reason: None,
             upstream: None,
@@ -118,8 +121,8 @@ impl Drop for Account {
                 _ => "HTTP/1.1",
             },
             method,
-            host: &self.host,
-            path: &self.path,
+            host: self.host.as_ref().map(HostName::as_str).unwrap_or_default(),
+            path: self.path.as_ref().map_or(&self.odd_path, CanonicalPath::as_str),
             route,
             status,
             reason: self.reason.map(Reason::code),

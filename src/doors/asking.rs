@@ -2,9 +2,11 @@
 //!
 //! Must not change what is decided, only how a refusal is told.
 
-use http::{HeaderMap, Method, Version, header};
+use http::{HeaderMap, HeaderName, Method, Version, header};
 
 use super::sign_in::TRAIL_COOKIE;
+
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// How a refusal is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,11 +66,11 @@ fn form(method: &Method, headers: &HeaderMap, version: Version) -> Form {
     if *method == Method::CONNECT {
         return Form::Problem;
     }
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let text =
+        |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let content_type = text(&header::CONTENT_TYPE);
     let of_kind = |kind: &str| {
-        text("content-type")
-            .strip_prefix(kind)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
+        content_type.strip_prefix(kind).is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
     };
     if of_kind("application/grpc-web") || of_kind("application/grpc-web-text") {
         return Form::GrpcWeb;
@@ -76,12 +78,12 @@ fn form(method: &Method, headers: &HeaderMap, version: Version) -> Form {
     if version == Version::HTTP_2 && of_kind("application/grpc") {
         return Form::Grpc;
     }
-    let wants_page = match text("sec-fetch-mode") {
+    let wants_page = match text(&SEC_FETCH_MODE) {
         "navigate" => true,
         // An old browser, or none: only whoever names HTML wants it, and scripts of old named themselves.
         "" => {
             (*method == Method::GET || *method == Method::HEAD)
-                && accepts_html(text("accept"))
+                && accepts_html(text(&header::ACCEPT))
                 && !headers.contains_key("x-requested-with")
         }
         _ => false,
@@ -116,7 +118,7 @@ mod tests {
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         fields
             .iter()
-            .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect()
     }
 

@@ -240,7 +240,8 @@ impl Engine {
     ) -> Result<Decision, Refusal> {
         course.route = Some(Arc::clone(&route));
         if course.principal.is_none() {
-            let found = self.identify(request, snapshot, &mut course.unfit, now).await?;
+            let (found, reading) = self.identify(request, snapshot, &mut course.unfit, now).await?;
+            course.reading = reading;
             let Identified { principal, by_bearer, vouched, recent, named } = found;
             course.recent = recent;
             course.by_bearer = by_bearer;

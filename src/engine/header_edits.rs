@@ -3,6 +3,7 @@
 //! Must not let a client's copy of a managed name survive in any spelling, on any route.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -31,10 +32,14 @@ const ALWAYS_REMOVED: [&str; 11] = [
 const OWN_NAMES: [&str; 3] = ["x-request-id", "traceparent", "tracestate"];
 /// Whatever claims to speak for the client's side of an earlier hop.
 const FORWARDED_PREFIX: &str = "x-forwarded-";
+/// Fields that a door puts in besides identity: a map grown once is not grown twice.
+const BESIDES: usize = 8;
 
 /// The names no client can speak under.
 #[derive(Debug, Clone)]
 pub struct ManagedNames {
+    /// The first letters of all of them, folded: nearly every other name is told by its own.
+    first_letters: FirstLetters,
     /// Folded, such as `x-auth-`.
     prefix: String,
     /// Folded: every other name that is injected, and those a trusted identity comes under.
@@ -51,8 +56,12 @@ impl ManagedNames {
         let mut others: Vec<String> = names.map(|name| fold(name.as_str()).into_owned()).collect();
         others.sort_unstable();
         others.dedup();
+        let prefix = fold(&settings.prefix).into_owned();
+        let ours = ALWAYS_REMOVED.iter().chain(&OWN_NAMES).copied().chain([FORWARDED_PREFIX, &prefix]);
+        let first_letters = FirstLetters::of(ours.chain(others.iter().map(String::as_str)));
         Self {
-            prefix: fold(&settings.prefix).into_owned(),
+            first_letters,
+            prefix,
             others,
             identity: settings.headers.clone().into(),
             max_value_bytes: settings.max_value_bytes,
@@ -86,6 +95,9 @@ impl ManagedNames {
 
     /// Whether `name`, in whatever spelling an origin may fold it to, is ours.
     pub fn covers(&self, name: &str) -> bool {
+        if !self.first_letters.begin(name) {
+            return false;
+        }
         let folded = fold(name);
         self.is_identity(&folded)
             || folded.starts_with(FORWARDED_PREFIX)
@@ -102,9 +114,43 @@ impl ManagedNames {
     /// Takes identity out of a response, where only an origin that echoes it could have put it.
     pub fn strip_response(&self, headers: &mut HeaderMap) {
         remove_where(headers, |name| {
+            if !self.first_letters.begin(name) {
+                return false;
+            }
             let folded = fold(name);
             self.is_identity(&folded) || OWN_NAMES.contains(&&*folded)
         });
+    }
+}
+
+/// Letters that names begin with.
+#[derive(Clone)]
+struct FirstLetters([bool; 256]);
+
+impl FirstLetters {
+    fn of<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        let mut letters = [false; 256];
+        for name in names {
+            // Of a name without any letters, whatever begins so is.
+            let Some(first) = name.bytes().next() else { return Self([true; 256]) };
+            if let Some(is_first) = letters.get_mut(usize::from(first)) {
+                *is_first = true;
+            }
+        }
+        Self(letters)
+    }
+
+    /// Whether a name, folded, begins with one of them.
+    fn begin(&self, name: &str) -> bool {
+        let first = name.bytes().next().map(fold_byte).unwrap_or_default();
+        self.0.get(usize::from(first)).is_none_or(|is_first| *is_first)
+    }
+}
+
+impl fmt::Debug for FirstLetters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let letters = (0..=u8::MAX).zip(self.0).filter(|(_, is_first)| *is_first);
+        f.debug_set().entries(letters.map(|(letter, _)| char::from(letter))).finish()
     }
 }
 
@@ -188,6 +234,7 @@ impl HeaderEdits {
         if self.remove_authorization {
             headers.remove(header::AUTHORIZATION);
         }
+        headers.reserve(self.shared.len() + self.inject.len() + BESIDES);
         for (name, value) in self.shared.iter().chain(&self.inject) {
             headers.insert(name.clone(), value.clone());
         }
@@ -209,11 +256,18 @@ fn fold(name: &str) -> Cow<'_, str> {
     if !name.bytes().any(|byte| matches!(byte, b'_' | b'.' | b'A'..=b'Z')) {
         return Cow::Borrowed(name);
     }
-    let folded = name.chars().map(|letter| match letter {
-        '_' | '.' => '-',
-        letter => letter.to_ascii_lowercase(),
+    let folded = name.chars().map(|letter| match u8::try_from(letter) {
+        Ok(byte) => char::from(fold_byte(byte)),
+        Err(_) => letter,
     });
     Cow::Owned(folded.collect())
+}
+
+fn fold_byte(byte: u8) -> u8 {
+    match byte {
+        b'_' | b'.' => b'-',
+        byte => byte.to_ascii_lowercase(),
+    }
 }
 
 fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {

@@ -90,7 +90,7 @@ impl Engine {
             settled: course.asked_again.is_some(),
             newer_than: None,
             vouched: course.vouched.clone(),
-            now: course.asked_again.unwrap_or_else(|| self.clock.now()),
+            now: course.asked_again.or(course.reading).unwrap_or_else(|| self.clock.now()),
         };
         let (mut evidence, mut now) = self.evidence(&query).await?;
         if course.asked_again.is_some() {

@@ -12,9 +12,9 @@ use super::recent::RecentToken;
 use super::snapshot::Snapshot;
 use crate::directory::{Answer, DirectoryError, TokenOwner, TokenQuery};
 use crate::identity::{
-    Bound, Credential, CredentialDigest, CredentialSource, JwtError, JwtRules, JwtSubject, MemberPrincipal,
-    MemberRef, Now, Principal, Secret, SessionId, VerifiedJwt, find_credentials, payload_of,
-    verify_ended_or_not, verify_jwt,
+    Bound, Candidate, Credential, CredentialDigest, CredentialSource, JwtError, JwtRules, JwtSubject,
+    MemberPrincipal, MemberRef, Now, Principal, Secret, SessionId, VerifiedJwt, find_candidates,
+    find_credentials, payload_of, verify_ended_or_not, verify_jwt,
 };
 use crate::policy::{Reason, Refusal};
 use crate::session::{ActiveSessions, session_of_claims};
@@ -137,30 +137,38 @@ impl Identified {
 }
 
 impl Engine {
-    /// The first candidate that verifies, unless a later one names another session.
+    /// The first candidate that verifies, unless a later one names another session; and the reading of the clock that still
+    /// stands, if nothing was waited for.
     pub(super) async fn identify(
         &self,
         request: &AccessRequest<'_>,
         snapshot: &Snapshot,
         unfit: &mut Vec<Unfit>,
         now: Now,
-    ) -> Result<Identified, Refusal> {
-        let found = find_credentials(request.headers, &snapshot.credentials, request.peer);
+    ) -> Result<(Identified, Option<Now>), Refusal> {
         let peer = request.client_ip;
         let mut winner: Option<Identified> = None;
-        // The first stands on the reading it came with; any other may come after a wait.
-        let mut now = Some(now);
-        for (source, credential) in &found.candidates {
+        // Stood upon until something may have been waited for.
+        let mut reading = Some(now);
+        for (source, candidate) in find_candidates(request.headers, &snapshot.credentials, request.peer) {
             let may_wait = winner.is_none();
-            let now = now.take().unwrap_or_else(|| self.clock.now());
-            let verified = match credential {
-                Credential::Jwt(token) => self.verify(token, peer, snapshot, may_wait, now).await,
-                Credential::SessionToken(token) => {
-                    self.resolve(token, peer, may_wait).await.map(Verified::from)
-                }
-                Credential::TrustedIdentity(member) => Ok(Principal::any_session_of(member.clone()).into()),
+            let now = *reading.get_or_insert_with(|| self.clock.now());
+            let verified = match self.known(&candidate, snapshot, now) {
+                Some(known) => known,
+                None => match candidate.into_credential() {
+                    Some(Credential::Jwt(token)) => {
+                        reading = None;
+                        self.verify(token, peer, snapshot, may_wait, now).await
+                    }
+                    Some(Credential::SessionToken(token)) => {
+                        reading = None;
+                        self.resolve(token, peer, may_wait).await.map(Verified::from)
+                    }
+                    Some(Credential::TrustedIdentity(member)) => Ok(Principal::any_session_of(member).into()),
+                    None => Err(Unfit::Malformed),
+                },
             };
-            let is_bearer = snapshot.credentials.get(*source) == Some(&CredentialSource::Bearer);
+            let is_bearer = snapshot.credentials.get(source) == Some(&CredentialSource::Bearer);
             match (verified, &mut winner) {
                 (Ok(Verified { principal, vouched, recent }), None) => {
                     winner =
@@ -176,11 +184,8 @@ impl Engine {
                 (Err(why), _) => unfit.push(why),
             }
         }
-        if found.malformed > 0 {
-            unfit.push(Unfit::Malformed);
-        }
         // What was our trouble outranks what was wrong with the credential; nothing at all is "missing".
-        winner.ok_or_else(|| {
+        winner.map(|winner| (winner, reading)).ok_or_else(|| {
             let told = unfit.iter().filter_map(Unfit::refusal).max_by_key(|refusal| rank(refusal.reason));
             told.unwrap_or_else(|| Reason::CredentialMissing.into())
         })
@@ -226,6 +231,20 @@ impl Engine {
         }))
     }
 
+    /// A JWT that was verified a moment ago, known by its bytes.
+    fn known(
+        &self,
+        candidate: &Candidate<'_>,
+        snapshot: &Snapshot,
+        now: Now,
+    ) -> Option<Result<Verified, Unfit>> {
+        let Candidate::Text(text) = candidate else { return None };
+        let recent = self.recent.get(text)?;
+        let generation = self.sources.keys.keys().generation();
+        let holds = recent.known.still_holds(generation, &snapshot.jwt_rules);
+        holds.then(|| recent.known.check_dates(now).map(|()| recent.into()))
+    }
+
     async fn verify(
         &self,
         token: &str,
@@ -236,10 +255,6 @@ impl Engine {
     ) -> Result<Verified, Unfit> {
         let mut keys = self.sources.keys.keys();
         let still_holds = |known: &VerifiedToken| known.still_holds(keys.generation(), &snapshot.jwt_rules);
-        if let Some(recent) = self.recent.get(token).filter(|recent| still_holds(&recent.known)) {
-            recent.known.check_dates(now)?;
-            return Ok(recent.into());
-        }
         let digest = CredentialDigest::of(token);
         if let Some(known) = self.tokens.get(&digest).filter(|known| still_holds(known)) {
             known.check_dates(now)?;

@@ -54,10 +54,10 @@ impl RecentTokens {
         Self((0..SETS).map(|_| Mutex::default()).collect())
     }
 
-    pub(super) fn get(&self, token: &str) -> Option<Arc<RecentToken>> {
+    pub(super) fn get(&self, token: &[u8]) -> Option<Arc<RecentToken>> {
         let mut set = self.set(token)?.lock().unwrap_or_else(PoisonError::into_inner);
         let [first, second] = &mut *set;
-        let is = |recent: &Arc<RecentToken>| recent.token.expose() == token;
+        let is = |recent: &Arc<RecentToken>| recent.token.expose().as_bytes() == token;
         if !first.as_ref().is_some_and(is) {
             second.as_ref().filter(|recent| is(recent))?;
             std::mem::swap(first, second);
@@ -69,7 +69,7 @@ impl RecentTokens {
     pub(super) fn put(&self, token: &str, known: Arc<VerifiedToken>) -> Arc<RecentToken> {
         let token = Secret::new(token.to_owned());
         let recent = Arc::new(RecentToken { token, known, told: Mutex::new(None) });
-        let Some(set) = self.set(recent.token.expose()) else { return recent };
+        let Some(set) = self.set(recent.token.expose().as_bytes()) else { return recent };
         let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
         let [first, second] = &mut *set;
         // One that was verified anew takes its own place.
@@ -94,8 +94,8 @@ impl RecentTokens {
     }
 
     /// By the end of a token: of its signature, where no two are alike.
-    fn set(&self, token: &str) -> Option<&Set> {
-        let end = u64::from_le_bytes(*token.as_bytes().last_chunk()?);
+    fn set(&self, token: &[u8]) -> Option<&Set> {
+        let end = u64::from_le_bytes(*token.last_chunk()?);
         let mixed = end.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - SETS.ilog2());
         self.0.get(usize::try_from(mixed).ok()?)
     }

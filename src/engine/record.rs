@@ -41,6 +41,8 @@ pub(super) struct Course {
     pub(super) named: Option<MemberRef>,
     /// The member the directory found, in its own spelling, and the session that answered.
     pub(super) found: Option<(MemberRef, SessionId)>,
+    /// The clock, where nothing was waited for since it was read.
+    pub(super) reading: Option<Now>,
     /// When it was that an open stream's turn came to be asked about again: what was learnt before will not do unless
     /// it is fresh, and one answer will do for all streams of a member.
     pub(super) asked_again: Option<Now>,

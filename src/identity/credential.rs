@@ -47,6 +47,14 @@ pub struct SocketPeer<'a> {
     pub certificate_names: &'a [String],
 }
 
+/// What stands where a credential could be, not looked at yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Candidate<'a> {
+    Text(&'a [u8]),
+    /// A member whom a trusted peer names; nothing if it does so in a way that cannot be read.
+    TrustedIdentity(Option<MemberRef>),
+}
+
 /// All candidates in the configured order. `malformed` counts values that could be no credential at all.
 #[derive(Debug, Default)]
 pub struct FoundCredentials<'a> {
@@ -56,45 +64,58 @@ pub struct FoundCredentials<'a> {
 
 /// Looks in every configured source, in order.
 ///
-/// Each candidate carries the index of its source.
-pub fn find_credentials<'a>(
+/// Each candidate carries the index of its source. The same text in the same source is one candidate.
+pub fn find_candidates<'a>(
     headers: &'a HeaderMap,
     sources: &[CredentialSource],
     peer: SocketPeer<'_>,
-) -> FoundCredentials<'a> {
-    let mut found = FoundCredentials::default();
+) -> Vec<(usize, Candidate<'a>)> {
+    let mut found = Vec::new();
     for (index, source) in sources.iter().enumerate() {
+        let mut take = |text| {
+            let candidate = (index, Candidate::Text(text));
+            if !found.contains(&candidate) {
+                found.push(candidate);
+            }
+        };
         match source {
             CredentialSource::Cookie(name) => {
                 let values =
                     cookies(headers).filter_map(|(key, value)| (key == name).then_some(value.as_bytes()));
-                found.take(index, values);
+                values.take(MAX_VALUES_PER_NAME).for_each(take);
             }
-            CredentialSource::Bearer => found.take(index, bearers(headers)),
+            CredentialSource::Bearer => bearers(headers).take(MAX_VALUES_PER_NAME).for_each(&mut take),
             CredentialSource::TrustedIdentity(trusted) => {
-                match trusted.read(headers, peer.address, peer.certificate_names) {
-                    Some(Ok(member)) => found.candidates.push((index, Credential::TrustedIdentity(member))),
-                    Some(Err(_)) => found.malformed += 1,
-                    None => {}
-                }
+                let read = trusted.read(headers, peer.address, peer.certificate_names);
+                found.extend(read.map(|member| (index, Candidate::TrustedIdentity(member.ok()))));
             }
         }
     }
     found
 }
 
-impl<'a> FoundCredentials<'a> {
-    fn take(&mut self, source: usize, values: impl Iterator<Item = &'a [u8]>) {
-        for value in values.take(MAX_VALUES_PER_NAME) {
-            match classify(value) {
-                Some(credential) => {
-                    let candidate = (source, credential);
-                    if !self.candidates.contains(&candidate) {
-                        self.candidates.push(candidate);
-                    }
-                }
-                None => self.malformed += 1,
-            }
+/// As [`find_candidates`], each sorted by its shape.
+pub fn find_credentials<'a>(
+    headers: &'a HeaderMap,
+    sources: &[CredentialSource],
+    peer: SocketPeer<'_>,
+) -> FoundCredentials<'a> {
+    let mut found = FoundCredentials::default();
+    for (source, candidate) in find_candidates(headers, sources, peer) {
+        match candidate.into_credential() {
+            Some(credential) => found.candidates.push((source, credential)),
+            None => found.malformed += 1,
+        }
+    }
+    found
+}
+
+impl<'a> Candidate<'a> {
+    /// What it is by its shape; nothing if it can be no credential at all.
+    pub fn into_credential(self) -> Option<Credential<'a>> {
+        match self {
+            Self::Text(text) => classify(text),
+            Self::TrustedIdentity(member) => member.map(Credential::TrustedIdentity),
         }
     }
 }
@@ -152,7 +173,7 @@ fn bearers(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Every byte of every request's token comes through here.
+/// Every byte comes through here of every token that was not known by its bytes already.
 fn classify(value: &[u8]) -> Option<Credential<'_>> {
     if value.is_empty() || value.len() > MAX_CREDENTIAL_BYTES {
         return None;

@@ -15,8 +15,8 @@ mod secret;
 mod trusted;
 
 pub use credential::{
-    Credential, CredentialSource, FoundCredentials, MAX_CREDENTIAL_BYTES, MAX_VALUES_PER_NAME, OWN_COOKIE,
-    SocketPeer, find_credentials, remove_credential_cookies,
+    Candidate, Credential, CredentialSource, FoundCredentials, MAX_CREDENTIAL_BYTES, MAX_VALUES_PER_NAME,
+    OWN_COOKIE, SocketPeer, find_candidates, find_credentials, remove_credential_cookies,
 };
 pub use digest::CredentialDigest;
 pub use ids::{ClientId, InvalidIdentifier, MemberId, MemberRef, OrganizationId, ProjectId, SessionId};

@@ -145,7 +145,10 @@ impl Busy {
 impl Drop for Busy {
     fn drop(&mut self) {
         self.handed_over(false);
-        self.activity.note();
+        // Over HTTP/1.1 the end of every answer is written, and noted then.
+        if self.activity.is_http2.load(Ordering::Relaxed) {
+            self.activity.note();
+        }
         self.activity.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }

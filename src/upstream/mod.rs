@@ -2,6 +2,7 @@
 //!
 //! Must not know who is calling, and must not send a request's body twice.
 
+mod alarm;
 mod balance;
 mod body;
 mod choice;

@@ -2,7 +2,9 @@
 //!
 //! Must not wait without a bound, and must not send a body twice.
 
+use std::future::{Future as _, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use hyper::body::Incoming;
 use rustls::RootCertStore;
 
 use super::OriginSettings;
+use super::alarm::Alarm;
 use super::balance::{Balance, Chosen, Server};
 use super::body::{After, OriginBody};
 use super::error::{OriginError, OriginFailure};
@@ -175,7 +178,7 @@ where
             Ok(lease) => lease,
             Err(error) => return Err((error, Some(request))),
         };
-        progress.note();
+        progress.note_at(lease.taken_at);
         let mut sent = exchange(&mut lease, request, progress, patience, until).await;
         // Handed back unsent: the kept connection had closed meanwhile. A shared one may be followed by another such.
         for _ in 0..MOST_CLOSED {
@@ -222,32 +225,45 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    let mut sending = std::pin::pin!(lease.send(request));
-    loop {
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let remaining = progress.remaining(patience).min(left.unwrap_or(Duration::MAX));
-        tokio::select! {
-            biased;
-            sent = sending.as_mut() => return sent,
-            () = tokio::time::sleep(remaining) => {
-                if until.is_some_and(|until| Instant::now() >= until) {
-                    // It is the client's turn, and was for as long as there was.
-                    if progress.awaits_client() {
-                        progress.fail(UploadFailure::Stalled);
-                    }
-                    return Err((OriginError::ResponseTimeout, None));
-                }
-                if progress.remaining(patience).is_zero() {
-                    return Err((OriginError::ResponseTimeout, None));
-                }
-            }
+    let Lease { sender, alarm, taken_at, .. } = lease;
+    let mut sending = std::pin::pin!(sender.send(request));
+    let next_look = |now: Instant| {
+        let remaining = now + progress.remaining(patience, now);
+        until.map_or(remaining, |until| until.min(remaining))
+    };
+    let first_look = next_look(*taken_at);
+    let alarm = match alarm {
+        Some(alarm) => {
+            alarm.set_by(first_look);
+            alarm
         }
-    }
+        none => none.insert(Alarm::at(first_look)),
+    };
+    poll_fn(|cx| {
+        if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
+            return Poll::Ready(sent);
+        }
+        while alarm.poll(cx).is_ready() {
+            let now = Instant::now();
+            let late = until.is_some_and(|until| now >= until);
+            // It is the client's turn, and was for as long as there was.
+            if late && progress.awaits_client() {
+                progress.fail(UploadFailure::Stalled);
+            }
+            if late || progress.remaining(patience, now).is_zero() {
+                return Poll::Ready(Err((OriginError::ResponseTimeout, None)));
+            }
+            alarm.set_by(next_look(now));
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// How long the server says it keeps a connection idle (`Keep-Alive: timeout=5`, RFC 2068 section 19.7.1.1).
 fn kept_for(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get("keep-alive")?.to_str().ok()?;
+    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+    let value = headers.get(KEEP_ALIVE)?.to_str().ok()?;
     let mut parts = value.split(',').filter_map(|part| part.split_once('='));
     let (_, seconds) = parts.find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"))?;
     seconds.trim().parse().ok().map(Duration::from_secs)

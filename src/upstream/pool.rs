@@ -17,6 +17,7 @@ use hyper::client::conn::http1::SendRequest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::OriginSettings;
+use super::alarm::Alarm;
 use super::connect::{Connector, Endpoint};
 use super::error::OriginError;
 use super::multiplex::{Multiplex, Stream};
@@ -49,6 +50,7 @@ struct Limits {
 
 struct Idle<B> {
     sender: SendRequest<B>,
+    alarm: Option<Alarm>,
     /// No longer good from here on.
     until: Instant,
 }
@@ -68,6 +70,10 @@ pub(super) struct Lease<B> {
     pub(super) used: bool,
     /// How long the server keeps it idle, if it said so.
     pub(super) kept_for: Option<Duration>,
+    /// When it was taken.
+    pub(super) taken_at: Instant,
+    /// Kept with the connection.
+    pub(super) alarm: Option<Alarm>,
     /// Held as long as the request, or the tunnel it became, lives.
     pub(super) place: OwnedSemaphorePermit,
 }
@@ -75,20 +81,30 @@ pub(super) struct Lease<B> {
 /// A request that did not get an answer, and the request itself if none of it was sent.
 pub(super) type Unanswered<B> = (OriginError, Option<Request<B>>);
 
-impl<B> Lease<B>
+impl<B> Sender<B>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     pub(super) async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, Unanswered<B>> {
-        let sent = match &mut self.sender {
-            Sender::Http1(sender) => sender.try_send_request(request).await,
-            Sender::Http2(stream) => stream.sender.try_send_request(request).await,
+        let sent = match self {
+            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::Http2(stream) => stream.sender.try_send_request(request).await,
         };
         sent.map_err(|mut error| {
             let unsent = error.take_message();
             (OriginError::of_exchange(error.into_error()), unsent)
         })
+    }
+}
+
+impl<B> Lease<B>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn new(sender: Sender<B>, used: bool, place: OwnedSemaphorePermit) -> Self {
+        Self { sender, used, kept_for: None, taken_at: Instant::now(), alarm: None, place }
     }
 
     /// Nobody else comes onto its connection, where it is shared; one that is not is dropped after use.
@@ -163,17 +179,18 @@ where
         if let Some(multiplex) = &self.multiplex {
             let taking = Box::pin(multiplex.take(&self.endpoint, &self.connector));
             let (stream, used) = by(until, taking, OriginError::ConnectTimeout).await?;
-            return Ok(Lease { sender: Sender::Http2(stream), used, kept_for: None, place });
+            return Ok(Lease::new(Sender::Http2(stream), used, place));
         }
-        while let Some(mut idle) = self.pop() {
-            let fresh = Instant::now() < idle.until && !idle.sender.is_closed();
-            if fresh && is_ready(&mut idle.sender).await {
-                return Ok(Lease { sender: Sender::Http1(idle.sender), used: true, kept_for: None, place });
+        while let Some(Idle { mut sender, alarm, until }) = self.pop() {
+            let now = Instant::now();
+            if now < until && !sender.is_closed() && is_ready(&mut sender).await {
+                let sender = Sender::Http1(sender);
+                return Ok(Lease { sender, used: true, kept_for: None, taken_at: now, alarm, place });
             }
         }
         let connecting = Box::pin(self.connector.http1(&self.endpoint));
         let sender = Sender::Http1(by(until, connecting, OriginError::ConnectTimeout).await?);
-        Ok(Lease { sender, used: false, kept_for: None, place })
+        Ok(Lease::new(sender, false, place))
     }
 
     async fn wait_for_place(&self, until: Option<Instant>) -> Result<OwnedSemaphorePermit, OriginError> {
@@ -218,13 +235,13 @@ where
 
     /// The connection can serve again. A stream of a shared one is simply over.
     pub(super) fn put_back(&self, lease: Lease<B>) {
-        let Sender::Http1(sender) = lease.sender else { return };
+        let Lease { sender: Sender::Http1(sender), alarm, .. } = lease else { return };
         // Closed here before the server closes it: a request sent at that very moment would be lost.
         let kept = lease.kept_for.map_or(self.limits.idle_timeout, |kept| {
             kept.saturating_sub(Duration::from_secs(1)).min(self.limits.idle_timeout)
         });
         if !sender.is_closed() && !kept.is_zero() {
-            let idle = Idle { sender, until: Instant::now() + kept };
+            let idle = Idle { sender, alarm, until: Instant::now() + kept };
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
         }
     }

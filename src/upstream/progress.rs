@@ -30,9 +30,9 @@ pub enum UploadFailure {
 
 impl Progress {
     /// `client_patience` is how long the client may take for each piece.
-    pub fn new(client_patience: Duration) -> Self {
+    pub fn new(began: Instant, client_patience: Duration) -> Self {
         Self {
-            began: Instant::now(),
+            began,
             moved: AtomicU64::new(0),
             awaiting_client: AtomicBool::new(false),
             finished: AtomicBool::new(false),
@@ -43,7 +43,12 @@ impl Progress {
 
     /// Something moved just now.
     pub fn note(&self) {
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.note_at(Instant::now());
+    }
+
+    pub(super) fn note_at(&self, now: Instant) {
+        let now = now.saturating_duration_since(self.began).as_millis();
+        let now = u64::try_from(now).unwrap_or(u64::MAX);
         self.moved.store(now, Ordering::Relaxed);
         self.awaiting_client.store(false, Ordering::Relaxed);
     }
@@ -74,14 +79,15 @@ impl Progress {
         self.awaiting_client.load(Ordering::Relaxed) && !self.is_finished()
     }
 
-    fn still_for(&self) -> Duration {
-        self.began.elapsed().saturating_sub(Duration::from_millis(self.moved.load(Ordering::Relaxed)))
+    fn still_for(&self, now: Instant) -> Duration {
+        let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
+        now.saturating_duration_since(self.began).saturating_sub(moved)
     }
 
-    /// How much longer an origin may take that has `response_timeout` once everything is sent.
-    pub(super) fn remaining(&self, response_timeout: Duration) -> Duration {
+    /// At `now`, how much longer an origin may take that has `response_timeout` once everything is sent.
+    pub(super) fn remaining(&self, response_timeout: Duration, now: Instant) -> Duration {
         let bound =
             if self.awaits_client() { response_timeout + self.client_patience } else { response_timeout };
-        bound.saturating_sub(self.still_for())
+        bound.saturating_sub(self.still_for(now))
     }
 }

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
@@ -86,7 +86,8 @@ impl Inner {
             key.ask(&mut parts.headers);
         }
         let settings = &self.settings;
-        let progress = Arc::new(Progress::new(settings.body_timeout));
+        let began = Instant::now();
+        let progress = Arc::new(Progress::new(began, settings.body_timeout));
         let body = RequestBody::new(
             body,
             &snapshot.managed_names,
@@ -101,18 +102,18 @@ impl Inner {
         *outbound.headers_mut() = parts.headers;
         *outbound.uri_mut() = target;
 
-        let began = Instant::now();
         let sent = tokio::select! {
             biased;
             reason = ended(lease.as_deref()) => return self.refuse(&reason.into(), account),
             sent = origin.send(outbound, &progress) => sent,
         };
-        account.upstream_took = Some(began.elapsed());
+        let took = began.elapsed();
+        account.upstream_took = Some(took);
         // An upload that failed on the client's side says nothing about the origin.
         if let (Err(_), Some(failure)) = (&sent, progress.failure()) {
             return self.refuse(&upload_reason(failure).into(), account);
         }
-        self.count(origin.name(), &sent, began);
+        self.count(origin.name(), &sent, took);
         let mut response = match sent {
             Ok(response) => response,
             Err(OriginFailure { error, server }) => {
@@ -182,7 +183,7 @@ impl Inner {
         &self,
         upstream: &str,
         sent: &Result<OriginResponse<RequestBody>, OriginFailure>,
-        began: Instant,
+        took: Duration,
     ) {
         let outcome = match sent {
             Ok(response) if response.status().is_server_error() => "server_error",
@@ -190,8 +191,7 @@ impl Inner {
             Err(failure) => reason_of(&failure.error).code().strip_prefix("origin_").unwrap_or("error"),
         };
         self.metrics.upstream_requests.with_label_values(&[upstream, outcome]).inc();
-        let took = began.elapsed().as_secs_f64();
-        self.metrics.upstream_request_duration.with_label_values(&[upstream]).observe(took);
+        self.metrics.upstream_request_duration.with_label_values(&[upstream]).observe(took.as_secs_f64());
     }
 }
 

@@ -6,20 +6,28 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::engine::ManagedNames;
 
-const ALWAYS: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "te",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "transfer-encoding",
-    "upgrade",
-    "http2-settings",
-];
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "te"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
+}
 
 /// Removes every hop-by-hop field, those named in `Connection` included. `TE: trailers` is the one thing kept.
 pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    // Looked at one by one, since most messages have none of these: each look-up and removal hashes its name.
+    let present: Vec<HeaderName> = headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
+    if present.is_empty() {
+        return;
+    }
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -35,9 +43,6 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     for name in named {
         headers.remove(name);
     }
-    // Looked at one by one, since most messages have none of these: each removal would hash its name.
-    let present: Vec<HeaderName> =
-        headers.keys().filter(|name| ALWAYS.contains(&name.as_str())).cloned().collect();
     for name in present {
         headers.remove(name);
     }

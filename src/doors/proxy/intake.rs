@@ -2,6 +2,9 @@
 //!
 //! Must not repair anything: what hyper lets through and two readers could understand differently ends here.
 
+use std::cell::RefCell;
+use std::sync::Arc;
+
 use http::{HeaderMap, Method, Request, Uri, Version, header};
 use hyper::ext::Protocol;
 
@@ -16,7 +19,7 @@ pub(super) struct Intake {
     pub(super) extended_connect: bool,
     pub(super) host: HostName,
     /// As it is forwarded: with its port.
-    pub(super) authority: String,
+    pub(super) authority: Arc<str>,
     pub(super) path: CanonicalPath,
     /// As sent; never matched.
     pub(super) query: Option<String>,
@@ -48,12 +51,12 @@ pub(super) fn take_in<B>(
     check_framing(headers, version)?;
     let named = read_host(uri, headers)?;
     // Routes and certificates are chosen by name, and must be by the same one (RFC 9110 section 7.4).
-    if server_name.is_some_and(|name| named.0.as_str() != name) {
+    if server_name.is_some_and(|name| named.host.as_str() != name) {
         return Err(Reason::ServerNameMismatch);
     }
-    let (host, authority) = match host {
+    let Named { host, authority } = match host {
         None => named,
-        Some(told) => (HostName::parse(told).map_err(|_| Reason::HostInvalid)?, told.to_ascii_lowercase()),
+        Some(told) => Named::known(told)?,
     };
     if uri.path() == "*" {
         return if *method == Method::OPTIONS {
@@ -75,6 +78,37 @@ pub(super) fn take_in<B>(
     }
     let method = method.clone();
     Ok(Taken::Request(Intake { method, extended_connect, host, authority, path, query }))
+}
+
+/// A host as a request names it.
+#[derive(Clone)]
+struct Named {
+    host: HostName,
+    /// In lower case, with its port.
+    authority: Arc<str>,
+}
+
+thread_local! {
+    /// The host named last, by the bytes that named it: hardly any service goes by many names at a time.
+    static LAST_NAMED: RefCell<Option<(String, Named)>> = const { RefCell::new(None) };
+}
+
+impl Named {
+    fn known(authority: &str) -> Result<Self, Reason> {
+        LAST_NAMED.with_borrow_mut(|last| {
+            if let Some((text, named)) = last
+                && text == authority
+            {
+                return Ok(named.clone());
+            }
+            let named = Self {
+                host: HostName::parse(authority).map_err(|_| Reason::HostInvalid)?,
+                authority: authority.to_ascii_lowercase().into(),
+            };
+            *last = Some((authority.to_owned(), named.clone()));
+            Ok(named)
+        })
+    }
 }
 
 /// One length at most, and `chunked` alone and only in HTTP/1.1 (RFC 9112 section 6).
@@ -99,7 +133,7 @@ fn check_framing(headers: &HeaderMap, version: Version) -> Result<(), Reason> {
 }
 
 /// The one host a request names: in its target, in `Host`, or in both alike (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
-fn read_host(uri: &Uri, headers: &HeaderMap) -> Result<(HostName, String), Reason> {
+fn read_host(uri: &Uri, headers: &HeaderMap) -> Result<Named, Reason> {
     let mut fields = headers.get_all(header::HOST).iter();
     let field = match (fields.next(), fields.next()) {
         (Some(_), Some(_)) => return Err(Reason::HostInvalid),
@@ -114,8 +148,7 @@ fn read_host(uri: &Uri, headers: &HeaderMap) -> Result<(HostName, String), Reaso
         (Some(authority), _) | (None, Some(authority)) => authority,
         (None, None) => return Err(Reason::HostInvalid),
     };
-    let host = HostName::parse(authority).map_err(|_| Reason::HostInvalid)?;
-    Ok((host, authority.to_ascii_lowercase()))
+    Named::known(authority)
 }
 
 #[cfg(test)]

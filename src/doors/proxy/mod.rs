@@ -109,12 +109,12 @@ impl Inner {
             Ok(Taken::Request(intake)) => intake,
             Ok(Taken::ServerOptions) => return self.options(account),
             Err(reason) => {
-                account.path = request.uri().path().chars().take(256).collect();
+                account.odd_path = request.uri().path().chars().take(256).collect();
                 return Box::pin(self.refuse_unread(request, reason, account)).await;
             }
         };
-        account.host = intake.host.to_string();
-        account.path = intake.path.to_string();
+        account.host = Some(intake.host.clone());
+        account.path = Some(intake.path.clone());
         account.method = intake.method.clone();
         let (method, headers) = (&intake.method, request.headers());
         let settings = self.refusals.settings();
