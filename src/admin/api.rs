@@ -67,7 +67,7 @@ impl AdminDoor {
 impl Serve for AdminDoor {
     type Body = Full<Bytes>;
 
-    async fn serve(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<Full<Bytes>> {
+    async fn serve(&self, request: Box<Request<Incoming>>, peer: Arc<Peer>) -> Response<Full<Bytes>> {
         let (status, body) = match self.0.answer(request).await {
             Ok(body) => (StatusCode::OK, body),
             Err((status, error)) => {
@@ -89,7 +89,7 @@ impl Serve for AdminDoor {
 }
 
 impl Inner {
-    async fn answer(&self, request: Request<Incoming>) -> Result<serde_json::Value, Failure> {
+    async fn answer(&self, request: Box<Request<Incoming>>) -> Result<serde_json::Value, Failure> {
         self.admit(request.headers())?;
         match (request.method(), request.uri().path()) {
             (&Method::POST, "/admin/revoke") => self.revoke(read(request).await?).await,
@@ -146,7 +146,7 @@ impl Inner {
 }
 
 /// The body of a call, which a form of a web page, and what can be made to send one, cannot write.
-async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Failure> {
+async fn read<T: DeserializeOwned>(request: Box<Request<Incoming>>) -> Result<T, Failure> {
     let bad = |why: String| (StatusCode::BAD_REQUEST, why);
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.and_then(|kind| kind.split(';').next()).map(str::trim);

@@ -63,7 +63,7 @@ impl OpsDoor {
 impl Serve for OpsDoor {
     type Body = Full<Bytes>;
 
-    async fn serve(&self, request: Request<Incoming>, _peer: Arc<Peer>) -> Response<Full<Bytes>> {
+    async fn serve(&self, request: Box<Request<Incoming>>, _peer: Arc<Peer>) -> Response<Full<Bytes>> {
         let (status, kind, text) = self.answer(request.method(), request.uri().path());
         let mut response = Response::new(Full::new(Bytes::from(text)));
         *response.status_mut() = status;

@@ -125,13 +125,13 @@ impl Engine {
     }
 
     /// Decides `request` for whoever its credentials say is calling.
-    pub async fn check(&self, request: &AccessRequest<'_>) -> Verdict {
-        self.decide_for(request, None, Manner::Enforced).await
+    pub fn check(&self, request: &AccessRequest<'_>) -> impl Future<Output = Verdict> + Send {
+        self.decide_for(request, None, Manner::Enforced)
     }
 
     /// Decides whether `request` may have one of the gateway's own pages, which take any member session.
-    pub async fn check_own(&self, request: &AccessRequest<'_>) -> Verdict {
-        self.decide_for(request, None, Manner::Own).await
+    pub fn check_own(&self, request: &AccessRequest<'_>) -> impl Future<Output = Verdict> + Send {
+        self.decide_for(request, None, Manner::Own)
     }
 
     pub(super) async fn decide_for(

@@ -34,9 +34,10 @@ pub trait Serve: Clone + Send + Sync + 'static {
         + Unpin
         + 'static;
 
+    /// The request comes in a box: whatever answers it is moved about with all that it holds.
     fn serve(
         &self,
-        request: Request<Incoming>,
+        request: Box<Request<Incoming>>,
         peer: Arc<Peer>,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
@@ -149,7 +150,7 @@ impl<S: Serve> Connection<S> {
         move |request: Request<Incoming>| {
             let busy = Activity::begin(&activity, request.body().is_end_stream());
             let peer = peer.of(request.headers(), settings.forwarded.as_ref());
-            let service = service.clone();
+            let (service, request) = (service.clone(), Box::new(request));
             Box::pin(async move {
                 let response = service.serve(request, peer).await;
                 Ok::<_, Infallible>(response.map(|body| Counted::new(body, busy)))
@@ -187,8 +188,11 @@ impl<S: Serve> Connection<S> {
         builder
             // `watch` knows when nothing was answered for too long, whatever trickles in: no timer for each head besides.
             .header_read_timeout(None)
-            .max_headers(limits.max_headers)
             .max_header_size(limits.max_header_bytes);
+        // As many as hyper has room for without an allocation need not be said.
+        if limits.max_headers != ServerLimits::default().max_headers {
+            builder.max_headers(limits.max_headers);
+        }
         let answer = service_fn(self.answering());
         let mut connection = builder.serve_connection(TokioIo::new(stream), answer).with_upgrades();
         let watched = watch(false, activity, limits, drain, Pin::new(&mut connection), |connection| {

@@ -83,11 +83,9 @@ impl Connector {
     {
         self.within(async {
             let stream = self.open(endpoint).await?;
-            let (sender, connection) = http1::Builder::new()
-                .max_headers(200)
-                .handshake(TokioIo::new(stream))
-                .await
-                .map_err(OriginError::of_exchange)?;
+            // At most a hundred fields in an answer, as hyper has it: any other number costs an allocation for each.
+            let handshake = http1::handshake(TokioIo::new(stream));
+            let (sender, connection) = handshake.await.map_err(OriginError::of_exchange)?;
             // Its end is seen by whoever holds the sender; there is nobody else to tell.
             tokio::spawn(async move { drop(connection.with_upgrades().await) });
             Ok(sender)

@@ -2,7 +2,7 @@
 //!
 //! Must not wait without a bound, and must not send a body twice.
 
-use std::future::{Future as _, poll_fn};
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use http_body::Body;
 use hyper::body::Incoming;
+use prometheus::{Histogram, IntCounter};
 use rustls::RootCertStore;
 
 use super::OriginSettings;
@@ -29,6 +30,9 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Servers a request is offered to that could not be connected to, before it is given up.
 const MOST_CONNECTS: usize = 4;
 
+/// The outcome of a request that was answered, as the metrics have it.
+const ANSWERED: &str = "ok";
+
 /// Shared connections in a row that turn out closed.
 const MOST_CLOSED: usize = 8;
 
@@ -43,6 +47,9 @@ struct Inner<B> {
     budget: Budget,
     settings: OriginSettings,
     metrics: Metrics,
+    /// What nearly every request counts up.
+    answered: IntCounter,
+    durations: Histogram,
 }
 
 impl<B> Clone for Origin<B> {
@@ -65,7 +72,9 @@ where
     ) -> Result<Self, OriginTlsError> {
         let balance = Balance::start(settings.clone(), roots, metrics.clone())?;
         let budget = Budget::new(&settings.retries);
-        Ok(Self(Arc::new(Inner { balance, budget, settings, metrics })))
+        let answered = metrics.upstream_requests.with_label_values(&[&*settings.name, ANSWERED]);
+        let durations = metrics.upstream_request_duration.with_label_values(&[&*settings.name]);
+        Ok(Self(Arc::new(Inner { balance, budget, settings, metrics, answered, durations })))
     }
 
     pub fn name(&self) -> &Arc<str> {
@@ -82,6 +91,18 @@ where
         self.0.settings.servers.iter().any(super::OriginAddress::is_secure)
     }
 
+    /// Counts a request, and what was wrong with its answer or how it failed to get one.
+    pub fn count(&self, failure: Option<&'static str>, took: Duration) {
+        let inner = &self.0;
+        match failure {
+            None => inner.answered.inc(),
+            Some(failure) => {
+                inner.metrics.upstream_requests.with_label_values(&[&*inner.settings.name, failure]).inc();
+            }
+        }
+        inner.durations.observe(took.as_secs_f64());
+    }
+
     /// Puts how many servers stand which way into the metrics.
     pub fn report(&self) {
         self.0.balance.report();
@@ -91,13 +112,13 @@ where
     ///
     /// Its URI is in origin form, or absolute where HTTP/2 is spoken. A request nothing of which was sent is offered
     /// to further servers; one that may have arrived is repeated only if it is safe and has no body, within the budget.
-    pub async fn send(
+    pub fn send(
         &self,
-        request: Request<B>,
+        request: Box<Request<B>>,
         progress: &Arc<Progress>,
-    ) -> Result<OriginResponse<B>, OriginFailure> {
+    ) -> impl Future<Output = Result<OriginResponse<B>, OriginFailure>> + Send {
         let until = self.0.settings.deadline.map(|deadline| Instant::now() + deadline);
-        self.0.try_servers(request, progress, until).await
+        self.0.try_servers(request, progress, until)
     }
 }
 
@@ -108,7 +129,7 @@ where
 {
     async fn try_servers(
         &self,
-        mut request: Request<B>,
+        mut request: Box<Request<B>>,
         progress: &Arc<Progress>,
         until: Option<Instant>,
     ) -> Result<OriginResponse<B>, OriginFailure> {
@@ -151,7 +172,7 @@ where
                     if !others {
                         tried.clear();
                     }
-                    Some(again.request(B::default()))
+                    Some(Box::new(again.request(B::default())))
                 }
                 _ => None,
             };
@@ -168,7 +189,7 @@ where
     async fn ask(
         &self,
         server: &Arc<Server<B>>,
-        request: Request<B>,
+        request: Box<Request<B>>,
         progress: &Arc<Progress>,
         patience: Duration,
         until: Option<Instant>,
@@ -216,7 +237,7 @@ where
 
 async fn exchange<B>(
     lease: &mut Lease<B>,
-    request: Request<B>,
+    request: Box<Request<B>>,
     progress: &Progress,
     patience: Duration,
     until: Option<Instant>,

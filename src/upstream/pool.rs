@@ -79,20 +79,25 @@ pub(super) struct Lease<B> {
 }
 
 /// A request that did not get an answer, and the request itself if none of it was sent.
-pub(super) type Unanswered<B> = (OriginError, Option<Request<B>>);
+///
+/// In a box: it goes through many hands, and each makes room for it.
+pub(super) type Unanswered<B> = (OriginError, Option<Box<Request<B>>>);
 
 impl<B> Sender<B>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    pub(super) async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, Unanswered<B>> {
+    pub(super) async fn send(
+        &mut self,
+        request: Box<Request<B>>,
+    ) -> Result<Response<Incoming>, Unanswered<B>> {
         let sent = match self {
-            Self::Http1(sender) => sender.try_send_request(request).await,
-            Self::Http2(stream) => stream.sender.try_send_request(request).await,
+            Self::Http1(sender) => sender.try_send_request(*request).await,
+            Self::Http2(stream) => stream.sender.try_send_request(*request).await,
         };
         sent.map_err(|mut error| {
-            let unsent = error.take_message();
+            let unsent = error.take_message().map(Box::new);
             (OriginError::of_exchange(error.into_error()), unsent)
         })
     }

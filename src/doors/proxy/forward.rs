@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
@@ -36,7 +36,7 @@ impl Inner {
     )]
     pub(super) async fn forward(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Box<Request<Incoming>>,
         intake: &Intake,
         peer: &Arc<Peer>,
         permit: &Permit,
@@ -65,9 +65,9 @@ impl Inner {
             return self.refuse(&Reason::ConnectRefused.into(), account);
         }
         let key = intake.extended_connect.then(WebSocketKey::new);
-        let client_side = websocket.then(|| hyper::upgrade::on(&mut request));
+        let client_side = websocket.then(|| hyper::upgrade::on(&mut *request));
 
-        let (mut parts, body) = request.into_parts();
+        let (mut parts, body) = (*request).into_parts();
         prepare(&mut parts.headers, intake, peer, edits, snapshot, &account);
         let target = if origin.speaks_http2() {
             frame_as_http2(&mut parts.headers, &body);
@@ -97,7 +97,7 @@ impl Inner {
             settings.body_timeout,
             lease.as_ref(),
         );
-        let mut outbound = Request::new(body);
+        let mut outbound = Box::new(Request::new(body));
         *outbound.method_mut() = intake.method.clone();
         *outbound.headers_mut() = parts.headers;
         *outbound.uri_mut() = target;
@@ -113,7 +113,7 @@ impl Inner {
         if let (Err(_), Some(failure)) = (&sent, progress.failure()) {
             return self.refuse(&upload_reason(failure).into(), account);
         }
-        self.count(origin.name(), &sent, took);
+        origin.count(failure_of(&sent), took);
         let mut response = match sent {
             Ok(response) => response,
             Err(OriginFailure { error, server }) => {
@@ -178,20 +178,14 @@ impl Inner {
         response
             .map(|body| ResponseBody::from_origin(body, managed, account, self.settings.body_timeout, lease))
     }
+}
 
-    fn count(
-        &self,
-        upstream: &str,
-        sent: &Result<OriginResponse<RequestBody>, OriginFailure>,
-        took: Duration,
-    ) {
-        let outcome = match sent {
-            Ok(response) if response.status().is_server_error() => "server_error",
-            Ok(_) => "ok",
-            Err(failure) => reason_of(&failure.error).code().strip_prefix("origin_").unwrap_or("error"),
-        };
-        self.metrics.upstream_requests.with_label_values(&[upstream, outcome]).inc();
-        self.metrics.upstream_request_duration.with_label_values(&[upstream]).observe(took.as_secs_f64());
+/// What was wrong with an answer, or how none came, as the metrics have it.
+fn failure_of(sent: &Result<OriginResponse<RequestBody>, OriginFailure>) -> Option<&'static str> {
+    match sent {
+        Ok(response) if response.status().is_server_error() => Some("server_error"),
+        Ok(_) => None,
+        Err(failure) => Some(reason_of(&failure.error).code().strip_prefix("origin_").unwrap_or("error")),
     }
 }
 

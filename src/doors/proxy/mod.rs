@@ -76,7 +76,7 @@ impl ProxyDoor {
 impl Serve for ProxyDoor {
     type Body = ResponseBody;
 
-    async fn serve(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<ResponseBody> {
+    async fn serve(&self, request: Box<Request<Incoming>>, peer: Arc<Peer>) -> Response<ResponseBody> {
         let inner = &self.0;
         let unread = !request.body().is_end_stream();
         let account = Account::open(&request, unread, &peer, &inner.metrics, &inner.lines);
@@ -99,7 +99,7 @@ impl Inner {
     /// What is rarely waited for waits in a box: this future is moved more than once before it is first polled.
     async fn answer(
         &self,
-        request: Request<Incoming>,
+        request: Box<Request<Incoming>>,
         peer: &Arc<Peer>,
         mut account: Box<Account>,
     ) -> Response<ResponseBody> {
@@ -156,7 +156,7 @@ impl Inner {
         account.route = verdict.route.as_ref().map(|route| Arc::clone(&route.name));
         match verdict.decision {
             Decision::Refuse(refusal) => {
-                let (head, body) = request.into_parts();
+                let (head, body) = (*request).into_parts();
                 Box::pin(discard_body(&head.headers, body, &mut account)).await;
                 self.refuse(&refusal, account)
             }
@@ -180,13 +180,13 @@ impl Inner {
     async fn own_page(
         &self,
         page: OwnPage,
-        request: Request<Incoming>,
+        request: Box<Request<Incoming>>,
         intake: &Intake,
         peer: &Arc<Peer>,
         mut account: Box<Account>,
     ) -> Response<ResponseBody> {
         let (request_id, trace) = (account.request_id, account.trace);
-        let (head, body) = request.into_parts();
+        let (head, body) = (*request).into_parts();
         let mut own = OwnRequest {
             page,
             head: &head,
@@ -222,12 +222,12 @@ impl Inner {
     /// Refuses what never came before the engine, counted and recorded as its refusals are.
     async fn refuse_unread(
         &self,
-        request: Request<Incoming>,
+        request: Box<Request<Incoming>>,
         reason: Reason,
         mut account: Box<Account>,
     ) -> Response<ResponseBody> {
         self.engine.record_refusal(&account.request_id, &account.trace, reason);
-        let (head, body) = request.into_parts();
+        let (head, body) = (*request).into_parts();
         discard_body(&head.headers, body, &mut account).await;
         self.refuse(&reason.into(), account)
     }
