@@ -12,8 +12,9 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::answer::Framing;
 use super::balance::Server;
-use super::pool::Lease;
+use super::pool::{Lease, Sender};
 use super::progress::Progress;
 
 /// How long an upload may go on after its answer ended.
@@ -31,9 +32,26 @@ pub(super) enum After {
     Tunnel,
 }
 
+/// Where a body comes from.
+pub(super) enum AnswerBody {
+    /// From a connection with a task of its own.
+    Incoming(Incoming),
+    /// From the connection the answer came on, framed so.
+    Wire(Framing),
+}
+
+impl AnswerBody {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Incoming(body) => body.is_end_stream(),
+            Self::Wire(framing) => framing.is_over(),
+        }
+    }
+}
+
 /// The body of an answer. Read to its end, its connection can serve again; dropped before, the connection closes.
 pub struct OriginBody<B> {
-    body: Incoming,
+    body: AnswerBody,
     lease: Option<Lease<B>>,
     after: After,
     progress: Arc<Progress>,
@@ -46,7 +64,7 @@ where
     B::Error: Into<BoxError>,
 {
     pub(super) fn new(
-        body: Incoming,
+        body: AnswerBody,
         lease: Lease<B>,
         after: After,
         progress: &Arc<Progress>,
@@ -88,13 +106,25 @@ where
     B::Error: Into<BoxError>,
 {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        let polled = match (&mut this.body, this.lease.as_mut().map(|lease| &mut lease.sender)) {
+            (AnswerBody::Incoming(body), _) => {
+                Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(BoxError::from)))
+            }
+            (AnswerBody::Wire(framing), Some(Sender::Wire(wire))) => {
+                wire.poll_frame(cx, framing).map(|frame| frame.map(|frame| frame.map_err(BoxError::from)))
+            }
+            // It was read to its end, or broke off before.
+            (AnswerBody::Wire(framing), _) => {
+                Poll::Ready(framing.close().err().map(|error| Err(error.into())))
+            }
+        };
         match &polled {
             Poll::Ready(None) => self.give_back(),
             Poll::Ready(Some(Err(_))) => self.lease = None,
@@ -109,6 +139,11 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.body {
+            AnswerBody::Incoming(body) => body.size_hint(),
+            AnswerBody::Wire(Framing::Length(left)) => SizeHint::with_exact(*left),
+            AnswerBody::Wire(Framing::Over) => SizeHint::with_exact(0),
+            AnswerBody::Wire(_) => SizeHint::default(),
+        }
     }
 }

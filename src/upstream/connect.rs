@@ -22,6 +22,7 @@ use tokio_rustls::TlsConnector;
 
 use super::error::OriginError;
 use super::stream::OriginStream;
+use super::wire::Wire;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -91,6 +92,11 @@ impl Connector {
             Ok(sender)
         })
         .await
+    }
+
+    /// A connection that speaks HTTP/1.1 for requests without a body.
+    pub(super) async fn wire(&self, endpoint: &Endpoint) -> Result<Wire, OriginError> {
+        self.within(async { Ok(Wire::new(self.open(endpoint).await?)) }).await
     }
 
     /// A connection that speaks HTTP/2, and how many requests the server takes on it at once, kept up to date.

@@ -2,6 +2,11 @@
 //!
 //! Must not guess whether a request arrived: what cannot be known is an exchange that failed.
 
+use super::answer::AnswerError;
+use super::wire::WireError;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum OriginError {
@@ -20,9 +25,9 @@ pub enum OriginError {
     #[error("no answer came in time")]
     ResponseTimeout,
     #[error("the connection ended before the answer: {0}")]
-    Closed(hyper::Error),
+    Closed(BoxError),
     #[error("the answer cannot be read: {0}")]
-    Malformed(hyper::Error),
+    Malformed(BoxError),
 }
 
 /// A request without an answer, and the server that was asked last.
@@ -34,10 +39,22 @@ pub struct OriginFailure {
     pub server: Option<String>,
 }
 
+impl From<WireError> for OriginError {
+    fn from(error: WireError) -> Self {
+        match error {
+            WireError::Io(_) | WireError::Closed | WireError::Answer(AnswerError::CutOff) => {
+                Self::Closed(error.into())
+            }
+            WireError::Answer(_) => Self::Malformed(error.into()),
+        }
+    }
+}
+
 impl OriginError {
     /// What hyper said of an exchange: whether nothing came, or nothing that makes sense.
     pub(super) fn of_exchange(error: hyper::Error) -> Self {
-        if error.is_parse() || error.is_user() { Self::Malformed(error) } else { Self::Closed(error) }
+        let malformed = error.is_parse() || error.is_user();
+        if malformed { Self::Malformed(error.into()) } else { Self::Closed(error.into()) }
     }
 
     /// Whether the server is to blame: one that is busy has done nothing wrong.

@@ -3,6 +3,7 @@
 //! Must not know who is calling, and must not send a request's body twice.
 
 mod alarm;
+mod answer;
 mod balance;
 mod body;
 mod choice;
@@ -19,7 +20,9 @@ mod settings;
 mod standing;
 mod stream;
 mod tls;
+mod wire;
 
+pub use answer::{AnswerError, AnswerHead, Framing, Piece, take_head};
 pub use body::OriginBody;
 pub use error::{OriginError, OriginFailure};
 pub use origin::{Origin, OriginResponse};

@@ -10,14 +10,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use http_body::Body;
-use hyper::body::Incoming;
 use prometheus::{Histogram, IntCounter};
 use rustls::RootCertStore;
 
 use super::OriginSettings;
 use super::alarm::Alarm;
 use super::balance::{Balance, Chosen, Server};
-use super::body::{After, OriginBody};
+use super::body::{After, AnswerBody, OriginBody};
 use super::error::{OriginError, OriginFailure};
 use super::pool::{Lease, Unanswered};
 use super::progress::{Progress, UploadFailure};
@@ -195,7 +194,8 @@ where
         until: Option<Instant>,
     ) -> Result<OriginResponse<B>, Unanswered<B>> {
         let bound = is_bound_to_connection(request.headers(), header::AUTHORIZATION);
-        let mut lease = match server.pool.take(until).await {
+        let plain = request.body().is_end_stream() && !request.headers().contains_key(header::UPGRADE);
+        let mut lease = match server.pool.take(plain, until).await {
             Ok(lease) => lease,
             Err(error) => return Err((error, Some(request))),
         };
@@ -241,7 +241,7 @@ async fn exchange<B>(
     progress: &Progress,
     patience: Duration,
     until: Option<Instant>,
-) -> Result<Response<Incoming>, Unanswered<B>>
+) -> Result<Response<AnswerBody>, Unanswered<B>>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,

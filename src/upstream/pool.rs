@@ -5,22 +5,24 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::OriginSettings;
 use super::alarm::Alarm;
+use super::answer::AnswerHead;
+use super::body::AnswerBody;
 use super::connect::{Connector, Endpoint};
 use super::error::OriginError;
 use super::multiplex::{Multiplex, Stream};
+use super::wire::Wire;
 
 /// A kept connection that is good is ready at once.
 const READY_WITHIN: Duration = Duration::from_millis(100);
@@ -32,7 +34,8 @@ pub(super) struct Pool<B> {
     endpoint: Endpoint,
     connector: Connector,
     limits: Limits,
-    idle: Mutex<Vec<Idle<B>>>,
+    idle: Mutex<Vec<Idle<SendRequest<B>>>>,
+    idle_wires: Mutex<Vec<Idle<Box<Wire>>>>,
     /// Where the server speaks HTTP/2.
     multiplex: Option<Multiplex<B>>,
     /// One place per request under way: since an idle connection is taken before a new one is made, it also
@@ -48,8 +51,8 @@ struct Limits {
     idle_timeout: Duration,
 }
 
-struct Idle<B> {
-    sender: SendRequest<B>,
+struct Idle<C> {
+    connection: C,
     alarm: Option<Alarm>,
     /// No longer good from here on.
     until: Instant,
@@ -57,7 +60,10 @@ struct Idle<B> {
 
 /// What a request is sent on.
 pub(super) enum Sender<B> {
-    /// A connection of its own.
+    /// A connection of its own, driven by the request.
+    Wire(Box<Wire>),
+    /// A connection of its own with a task of its own, for requests with a body and for tunnels: whatever is sent while an
+    /// answer comes.
     Http1(SendRequest<B>),
     /// A stream of a connection others use as well.
     Http2(Stream<B>),
@@ -91,12 +97,24 @@ where
     pub(super) async fn send(
         &mut self,
         request: Box<Request<B>>,
-    ) -> Result<Response<Incoming>, Unanswered<B>> {
+    ) -> Result<Response<AnswerBody>, Unanswered<B>> {
         let sent = match self {
+            Self::Wire(wire) => {
+                wire.begin(&request);
+                return match wire.answer().await {
+                    Ok(AnswerHead { status, headers, framing, .. }) => {
+                        let mut response = Response::new(AnswerBody::Wire(framing));
+                        *response.status_mut() = status;
+                        *response.headers_mut() = headers;
+                        Ok(response)
+                    }
+                    Err(error) => Err((error.into(), wire.is_unsent().then_some(request))),
+                };
+            }
             Self::Http1(sender) => sender.try_send_request(*request).await,
             Self::Http2(stream) => stream.sender.try_send_request(*request).await,
         };
-        sent.map_err(|mut error| {
+        sent.map(|response| response.map(AnswerBody::Incoming)).map_err(|mut error| {
             let unsent = error.take_message().map(Box::new);
             (OriginError::of_exchange(error.into_error()), unsent)
         })
@@ -123,7 +141,7 @@ where
     pub(super) async fn is_free(&mut self) -> bool {
         match &mut self.sender {
             Sender::Http1(sender) => sender.ready().await.is_ok(),
-            Sender::Http2(_) => true,
+            Sender::Http2(_) | Sender::Wire(_) => true,
         }
     }
 }
@@ -160,6 +178,7 @@ where
                 idle_timeout: settings.idle_timeout,
             },
             idle: Mutex::new(Vec::new()),
+            idle_wires: Mutex::new(Vec::new()),
             multiplex,
             places: Arc::new(Semaphore::new(places)),
             waiting: AtomicUsize::new(0),
@@ -175,8 +194,9 @@ where
         self.limits.places - self.places.available_permits() + self.waiting.load(Ordering::Relaxed)
     }
 
-    /// An idle connection that is ready, the latest used first, or a new one; by `until` at the latest.
-    pub(super) async fn take(&self, until: Option<Instant>) -> Result<Lease<B>, OriginError> {
+    /// An idle connection that is ready, the latest used first, or a new one; by `until` at the latest. `plain` tells that
+    /// the request has no body and asks for no tunnel.
+    pub(super) async fn take(&self, plain: bool, until: Option<Instant>) -> Result<Lease<B>, OriginError> {
         let place = match Arc::clone(&self.places).try_acquire_owned() {
             Ok(place) => place,
             Err(_) => Box::pin(self.wait_for_place(until)).await?,
@@ -186,16 +206,37 @@ where
             let (stream, used) = by(until, taking, OriginError::ConnectTimeout).await?;
             return Ok(Lease::new(Sender::Http2(stream), used, place));
         }
-        while let Some(Idle { mut sender, alarm, until }) = self.pop() {
-            let now = Instant::now();
-            if now < until && !sender.is_closed() && is_ready(&mut sender).await {
-                let sender = Sender::Http1(sender);
-                return Ok(Lease { sender, used: true, kept_for: None, taken_at: now, alarm, place });
+        if plain {
+            while let Some(Idle { connection: mut wire, alarm, until }) = pop(&self.idle_wires) {
+                let now = Instant::now();
+                if now < until && wire.is_quiet() {
+                    let sender = Sender::Wire(wire);
+                    return Ok(Lease { sender, used: true, kept_for: None, taken_at: now, alarm, place });
+                }
+            }
+        } else {
+            while let Some(Idle { connection: mut sender, alarm, until }) = pop(&self.idle) {
+                let now = Instant::now();
+                if now < until && !sender.is_closed() && is_ready(&mut sender).await {
+                    let sender = Sender::Http1(sender);
+                    return Ok(Lease { sender, used: true, kept_for: None, taken_at: now, alarm, place });
+                }
             }
         }
-        let connecting = Box::pin(self.connector.http1(&self.endpoint));
-        let sender = Sender::Http1(by(until, connecting, OriginError::ConnectTimeout).await?);
+        let sender = self.connect(plain, until).await?;
         Ok(Lease::new(sender, false, place))
+    }
+
+    /// A new connection that speaks HTTP/1.1.
+    async fn connect(&self, plain: bool, until: Option<Instant>) -> Result<Sender<B>, OriginError> {
+        let connecting = Box::pin(async {
+            Ok(if plain {
+                Sender::Wire(Box::new(self.connector.wire(&self.endpoint).await?))
+            } else {
+                Sender::Http1(self.connector.http1(&self.endpoint).await?)
+            })
+        });
+        by(until, connecting, OriginError::ConnectTimeout).await
     }
 
     async fn wait_for_place(&self, until: Option<Instant>) -> Result<OwnedSemaphorePermit, OriginError> {
@@ -230,9 +271,8 @@ where
                 (lease.sender, lease.used) = (Sender::Http2(stream), used);
             }
             None => {
-                let connecting = Box::pin(self.connector.http1(&self.endpoint));
-                let sender = by(until, connecting, OriginError::ConnectTimeout).await?;
-                (lease.sender, lease.used) = (Sender::Http1(sender), false);
+                let plain = matches!(lease.sender, Sender::Wire(_));
+                (lease.sender, lease.used) = (self.connect(plain, until).await?, false);
             }
         }
         Ok(())
@@ -240,31 +280,43 @@ where
 
     /// The connection can serve again. A stream of a shared one is simply over.
     pub(super) fn put_back(&self, lease: Lease<B>) {
-        let Lease { sender: Sender::Http1(sender), alarm, .. } = lease else { return };
         // Closed here before the server closes it: a request sent at that very moment would be lost.
         let kept = lease.kept_for.map_or(self.limits.idle_timeout, |kept| {
             kept.saturating_sub(Duration::from_secs(1)).min(self.limits.idle_timeout)
         });
-        if !sender.is_closed() && !kept.is_zero() {
-            let idle = Idle { sender, alarm, until: Instant::now() + kept };
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
+        if kept.is_zero() {
+            return;
+        }
+        let (alarm, until) = (lease.alarm, Instant::now() + kept);
+        match lease.sender {
+            Sender::Wire(mut wire) if wire.is_reusable() => {
+                wire.shrink();
+                lock(&self.idle_wires).push(Idle { connection: wire, alarm, until });
+            }
+            Sender::Http1(sender) if !sender.is_closed() => {
+                lock(&self.idle).push(Idle { connection: sender, alarm, until });
+            }
+            _ => {}
         }
     }
 
     /// Drops connections that were idle for too long; called now and then.
     pub(super) fn sweep(&self) {
         let now = Instant::now();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|idle| now < idle.until && !idle.sender.is_closed());
-        drop(idle);
+        lock(&self.idle).retain(|idle| now < idle.until && !idle.connection.is_closed());
+        lock(&self.idle_wires).retain_mut(|idle| now < idle.until && idle.connection.is_quiet());
         if let Some(multiplex) = &self.multiplex {
             multiplex.sweep();
         }
     }
+}
 
-    fn pop(&self) -> Option<Idle<B>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn pop<C>(idle: &Mutex<Vec<Idle<C>>>) -> Option<Idle<C>> {
+    lock(idle).pop()
 }
 
 /// What comes of `work`, or `late` where it is not there by then.

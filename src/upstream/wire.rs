@@ -1,0 +1,182 @@
+//! A connection that speaks HTTP/1.1 for requests without a body, driven by whoever waits for the answer: no task of its
+//! own, nothing handed from one to the other.
+//!
+//! Must not serve again after an answer that was not read to its end, or followed by anything.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request};
+use http_body::Frame;
+use tokio::io::AsyncWrite as _;
+use tokio_util::io::poll_read_buf;
+
+use super::answer::{AnswerError, AnswerHead, Framing, Piece, take_head};
+use super::stream::OriginStream;
+
+/// Read in one go at first, and at most.
+const FIRST_STEP: usize = 8 * 1024;
+const LAST_STEP: usize = 256 * 1024;
+
+/// Why there is no answer, or no more of it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WireError {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("the server closed the connection")]
+    Closed,
+    #[error(transparent)]
+    Answer(#[from] AnswerError),
+}
+
+/// The connection, between its requests or within one.
+pub(super) struct Wire {
+    stream: OriginStream,
+    /// Read, and not taken for anything yet.
+    buffer: BytesMut,
+    step: usize,
+    /// The head of the request, and how much of it was written.
+    head: Vec<u8>,
+    written: usize,
+    /// It is answered by a head alone.
+    to_head: bool,
+    /// Interim answers so far.
+    interim: usize,
+    /// Another request may follow.
+    keeps: bool,
+}
+
+impl Wire {
+    pub(super) fn new(stream: OriginStream) -> Self {
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+            step: FIRST_STEP,
+            head: Vec::new(),
+            written: 0,
+            to_head: false,
+            interim: 0,
+            keeps: true,
+        }
+    }
+
+    /// Takes a request to be sent, whose body is none and whose URI is in origin form.
+    pub(super) fn begin<B>(&mut self, request: &Request<B>) {
+        // Until the answer is there whole, this connection is good for nothing else.
+        self.keeps = false;
+        self.written = 0;
+        self.interim = 0;
+        self.to_head = *request.method() == Method::HEAD;
+        write_head(request, &mut self.head);
+    }
+
+    /// Sends what was begun, and waits for the head of its answer.
+    pub(super) async fn answer(&mut self) -> Result<AnswerHead, WireError> {
+        poll_fn(|cx| self.poll_answer(cx)).await
+    }
+
+    /// Whether nothing of the last request was sent.
+    pub(super) fn is_unsent(&self) -> bool {
+        self.written == 0
+    }
+
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, WireError>> {
+        // A server may answer before it has read everything; then nothing else is written.
+        let sent = self.poll_write_head(cx)?.is_ready();
+        loop {
+            if let Some(head) = take_head(&mut self.buffer, self.to_head, &mut self.interim)? {
+                self.keeps = head.keeps && sent;
+                return Poll::Ready(Ok(head));
+            }
+            if ready!(self.poll_fill(cx))? == 0 {
+                return Poll::Ready(Err(WireError::Closed));
+            }
+        }
+    }
+
+    fn poll_write_head(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        while let Some(rest) = self.head.get(self.written..).filter(|rest| !rest.is_empty()) {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, rest))? {
+                0 => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
+                written => self.written += written,
+            }
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// How many bytes came; none once the server closed.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        self.buffer.reserve(self.step);
+        let count = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.buffer))?;
+        if count >= self.step {
+            self.step = (self.step * 2).min(LAST_STEP);
+        } else if count < self.step / 4 {
+            self.step = (self.step / 2).max(FIRST_STEP);
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    /// The next frame of an answer's body.
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+        framing: &mut Framing,
+    ) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
+        loop {
+            match framing.take_piece(&mut self.buffer) {
+                Ok(Piece::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(Piece::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                Ok(Piece::End) => return Poll::Ready(None),
+                Ok(Piece::Missing) => {}
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+            }
+            match ready!(self.poll_fill(cx)) {
+                Ok(0) => {
+                    if let Err(error) = framing.close() {
+                        return Poll::Ready(Some(Err(error.into())));
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+            }
+        }
+    }
+
+    /// Whether another request may follow the answer that was read to its end.
+    pub(super) fn is_reusable(&self) -> bool {
+        self.keeps && self.buffer.is_empty()
+    }
+
+    /// Whether the server says nothing, as it should while it was not asked: neither that it leaves, nor anything else.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let mut nobody = Context::from_waker(Waker::noop());
+        self.poll_fill(&mut nobody).is_pending() && self.buffer.is_empty()
+    }
+
+    /// Gives back what a large answer took.
+    pub(super) fn shrink(&mut self) {
+        if self.step > FIRST_STEP {
+            self.step = FIRST_STEP;
+            self.buffer = BytesMut::new();
+        }
+        self.head.shrink_to(FIRST_STEP);
+    }
+}
+
+/// The head of a request in bytes (RFC 9112 section 3). Names and values are valid by their types.
+fn write_head<B>(request: &Request<B>, head: &mut Vec<u8>) {
+    let target = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    head.clear();
+    for part in [request.method().as_str(), " ", target, " HTTP/1.1\r\n"] {
+        head.extend_from_slice(part.as_bytes());
+    }
+    for (name, value) in request.headers() {
+        head.extend_from_slice(name.as_str().as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+}
