@@ -7,24 +7,27 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
+use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use portcullis::config::{LoadOptions, SecretPolicy, load_with_warnings};
 use portcullis::directory::Spelling;
 use portcullis::doors::FrameTracker;
 use portcullis::identity::{
     CredentialSource, JwtRules, KeySet, MemberId, MemberRef, Monotonic, Now, OrganizationId, ProjectId,
-    SocketPeer, find_credentials, remove_credential_cookies, verify_ended_or_not,
+    SocketPeer, find_credentials, other_cookies, verify_ended_or_not,
 };
 use portcullis::policy::CanonicalPath;
 use portcullis::server::{ForwardedTrust, ProxiedClient, parse_binary, parse_line, read_forwarded};
 use portcullis::session::ActiveSessions;
 use portcullis::stytch::{keys_from_json, read_session_list, read_webhook_event};
+use portcullis::upstream::{AnswerError, Piece, take_head};
 
 /// A parser by the name of its corpus.
 pub type Check = (&'static str, fn(&[u8]));
 
 /// Every one of them.
-pub const ALL: [Check; 11] = [
+pub const ALL: [Check; 12] = [
+    ("answer", answer),
     ("canonical_path", canonical_path),
     ("configuration", configuration),
     ("credentials", credentials),
@@ -70,10 +73,54 @@ pub fn configuration(bytes: &[u8]) {
 pub fn credentials(bytes: &[u8]) {
     let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
     let sources = [CredentialSource::Cookie("s".to_owned()), CredentialSource::Bearer];
-    let mut headers = HeaderMap::from_iter([(header::COOKIE, value)]);
+    let headers = HeaderMap::from_iter([(header::COOKIE, value)]);
     drop(find_credentials(&headers, &sources, SocketPeer::default()));
-    remove_credential_cookies(&mut headers, &sources);
-    assert!(find_credentials(&headers, &sources, SocketPeer::default()).candidates.is_empty());
+    let left = HeaderMap::from_iter(other_cookies(&headers, &sources).map(|left| (header::COOKIE, left)));
+    assert!(find_credentials(&left, &sources, SocketPeer::default()).candidates.is_empty());
+}
+
+/// An answer says the same however it arrives, and nothing behind it is taken for a part of it.
+pub fn answer(bytes: &[u8]) {
+    let Some((choice, bytes)) = bytes.split_first() else { return };
+    let (to_head, step) = (choice & 1 == 1, usize::from(choice >> 1).max(1));
+    let whole = read_answer(bytes, bytes.len().max(1), to_head);
+    let pieces = read_answer(bytes, step, to_head);
+    match (&whole, &pieces) {
+        (Ok(whole), Ok(pieces)) => assert_eq!(whole, pieces),
+        // Which of two mistakes is seen first may depend on what is there.
+        (Err(_), Err(_)) => {}
+        _ => panic!("{whole:?} at once, {pieces:?} {step} bytes at a time"),
+    }
+    let Ok((.., used)) = whole else { return };
+    let alone = read_answer(&bytes[..used], bytes.len().max(1), to_head);
+    assert!(alone.is_ok_and(|(.., again)| again == used), "{used} bytes are not an answer by themselves");
+}
+
+/// Status, fields, body, trailers, and how many bytes those were.
+type ReadAnswer = (u16, HeaderMap, Vec<u8>, HeaderMap, usize);
+
+fn read_answer(bytes: &[u8], step: usize, to_head: bool) -> Result<ReadAnswer, AnswerError> {
+    let (mut buffer, mut interim, mut arriving) = (BytesMut::new(), 0, bytes.chunks(step));
+    let mut head = loop {
+        if let Some(head) = take_head(&mut buffer, to_head, &mut interim)? {
+            break head;
+        }
+        buffer.extend_from_slice(arriving.next().ok_or(AnswerError::CutOff)?);
+    };
+    let (mut body, mut trailers) = (Vec::new(), HeaderMap::new());
+    loop {
+        match head.framing.take_piece(&mut buffer)? {
+            Piece::Data(data) => body.extend_from_slice(&data),
+            Piece::Trailers(fields) => trailers = fields,
+            Piece::End => break,
+            Piece::Missing => match arriving.next() {
+                Some(more) => buffer.extend_from_slice(more),
+                None => head.framing.close()?,
+            },
+        }
+    }
+    let left = buffer.len() + arriving.map(<[u8]>::len).sum::<usize>();
+    Ok((head.status.as_u16(), head.headers, body, trailers, bytes.len() - left))
 }
 
 /// Only listed proxies are followed, and what is told anew leads to the same client.

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use super::assertion::Assertions;
 use super::recent::RecentToken;
 use super::{HeaderSettings, IdentityHeader};
-use crate::identity::{CredentialSource, Now, remove_credential_cookies};
+use crate::identity::{CredentialSource, Now, other_cookies};
 use crate::policy::{Caller, IdentityAttribute, Permit, Reason};
 
 /// Fields that tell an origin to act on another URL or method than the one decided on, or name another client.
@@ -32,8 +32,17 @@ const ALWAYS_REMOVED: [&str; 11] = [
 const OWN_NAMES: [&str; 3] = ["x-request-id", "traceparent", "tracestate"];
 /// Whatever claims to speak for the client's side of an earlier hop.
 const FORWARDED_PREFIX: &str = "x-forwarded-";
-/// Fields that a door puts in besides identity: a map grown once is not grown twice.
-const BESIDES: usize = 8;
+
+/// Where the fields of a request go as they are composed, one after the other.
+pub trait Fields {
+    fn put(&mut self, name: &HeaderName, value: &HeaderValue);
+}
+
+impl Fields for HeaderMap {
+    fn put(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.append(name.clone(), value.clone());
+    }
+}
 
 /// The names no client can speak under.
 #[derive(Debug, Clone)]
@@ -108,7 +117,11 @@ impl ManagedNames {
     /// Takes every managed name out of a request's headers or trailers, and other names with `_`, which
     /// CGI-like origins cannot tell from `-`.
     pub fn strip_request(&self, headers: &mut HeaderMap) {
-        remove_where(headers, |name| name.contains('_') || self.covers(name));
+        remove_where(headers, |name| self.strips(name));
+    }
+
+    fn strips(&self, name: &str) -> bool {
+        name.contains('_') || self.covers(name)
     }
 
     /// Takes identity out of a response, where only an origin that echoes it could have put it.
@@ -227,16 +240,25 @@ impl HeaderEdits {
         Ok(edits)
     }
 
-    /// Strips, then injects. Hop-by-hop fields must be gone already, or `Connection` could name ours away.
-    pub fn apply(&self, headers: &mut HeaderMap) {
-        self.managed.strip_request(headers);
-        remove_credential_cookies(headers, &self.credentials);
-        if self.remove_authorization {
-            headers.remove(header::AUTHORIZATION);
+    /// Whether a client's field does not go on as it is. Cookies do not: what is left of them is [put](Self::put) anew.
+    pub fn remove(&self, name: &HeaderName) -> bool {
+        match *name {
+            header::COOKIE => true,
+            header::AUTHORIZATION if self.remove_authorization => true,
+            _ => self.managed.strips(name.as_str()),
         }
-        headers.reserve(self.shared.len() + self.inject.len() + BESIDES);
-        for (name, value) in self.shared.iter().chain(&self.inject) {
-            headers.insert(name.clone(), value.clone());
+    }
+
+    /// Puts in what takes the place of what was removed: of the cookies in `headers`, what is nobody's credential, and who is
+    /// calling. Nothing that was removed, and no hop-by-hop field, may come after it.
+    pub fn put(&self, headers: &HeaderMap, fields: &mut impl Fields) {
+        if let Some(cookies) = other_cookies(headers, &self.credentials) {
+            fields.put(&header::COOKIE, &cookies);
+        }
+        // What tells of this request is over what tells of the session: one of each name.
+        let replaced = |name: &HeaderName| self.inject.iter().any(|(later, _)| later == name);
+        for (name, value) in self.shared.iter().filter(|(name, _)| !replaced(name)).chain(&self.inject) {
+            fields.put(name, value);
         }
     }
 
@@ -335,9 +357,7 @@ mod tests {
     #[test]
     fn authorization_stays_where_it_was_no_credential_of_ours() {
         let names = Arc::new(managed());
-        let mut headers =
-            HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static("Basic eDp5"))]);
-        HeaderEdits::without_identity(&names, &Arc::from([]), false).apply(&mut headers);
-        assert!(headers.contains_key(header::AUTHORIZATION));
+        let edits = |by_bearer| HeaderEdits::without_identity(&names, &Arc::from([]), by_bearer);
+        assert!(edits(true).remove(&header::AUTHORIZATION) && !edits(false).remove(&header::AUTHORIZATION));
     }
 }

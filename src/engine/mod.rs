@@ -21,7 +21,7 @@ pub use access_request::AccessRequest;
 pub use assertion::{Assertions, KeyFailure};
 pub use check::{Engine, Sources, Verdict};
 pub use explain::{Asked, Considered, Held, Report, ReportedCaller, ReportedRefusal, ReportedRoute};
-pub use header_edits::{HeaderEdits, ManagedNames};
+pub use header_edits::{Fields, HeaderEdits, ManagedNames};
 pub use leases::Lease;
 pub use settings::{AssertionSettings, EngineSettings, HeaderSettings, IdentityHeader};
 pub use snapshot::Snapshot;

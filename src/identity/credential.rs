@@ -120,13 +120,10 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// Takes the configured session cookies out of the `Cookie` fields and joins what is left into one.
+/// What is left of the `Cookie` fields without the configured session cookies, joined into one; nothing if nothing is.
 ///
 /// Crumbs of HTTP/2 (RFC 9113 section 8.2.3) are joined, since many origins read only one field.
-pub fn remove_credential_cookies(headers: &mut HeaderMap, sources: &[CredentialSource]) {
-    if !headers.contains_key(header::COOKIE) {
-        return;
-    }
+pub fn other_cookies(headers: &HeaderMap, sources: &[CredentialSource]) -> Option<HeaderValue> {
     let is_credential = |pair: &[u8]| {
         let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
         name == OWN_COOKIE.as_bytes()
@@ -144,14 +141,7 @@ pub fn remove_credential_cookies(headers: &mut HeaderMap, sources: &[CredentialS
             kept.extend_from_slice(pair);
         }
     }
-    match HeaderValue::from_bytes(&kept) {
-        Ok(value) if !kept.is_empty() => {
-            headers.insert(header::COOKIE, value);
-        }
-        _ => {
-            headers.remove(header::COOKIE);
-        }
-    }
+    (!kept.is_empty()).then(|| HeaderValue::from_bytes(&kept).ok()).flatten()
 }
 
 fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
@@ -291,16 +281,14 @@ mod tests {
 
     #[test]
     fn session_cookies_go_and_others_stay_joined() {
-        let mut crumbs = headers(&[
+        let crumbs = headers(&[
             ("cookie", "theme=dark"),
             ("cookie", "stytch_session=secret"),
             ("cookie", "lang=de; stytch_session_jwt=eyJ.b.c"),
         ]);
-        remove_credential_cookies(&mut crumbs, &sources());
-        assert_eq!(crumbs.get_all("cookie").iter().collect::<Vec<_>>(), ["theme=dark; lang=de"]);
+        assert_eq!(other_cookies(&crumbs, &sources()).unwrap(), "theme=dark; lang=de");
 
-        let mut alone = headers(&[("cookie", "stytch_session=secret")]);
-        remove_credential_cookies(&mut alone, &sources());
-        assert!(!alone.contains_key("cookie"));
+        let alone = headers(&[("cookie", "stytch_session=secret")]);
+        assert_eq!(other_cookies(&alone, &sources()), None);
     }
 }

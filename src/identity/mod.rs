@@ -16,7 +16,7 @@ mod trusted;
 
 pub use credential::{
     Candidate, Credential, CredentialSource, FoundCredentials, MAX_CREDENTIAL_BYTES, MAX_VALUES_PER_NAME,
-    OWN_COOKIE, SocketPeer, find_candidates, find_credentials, remove_credential_cookies,
+    OWN_COOKIE, SocketPeer, find_candidates, find_credentials, other_cookies,
 };
 pub use digest::CredentialDigest;
 pub use ids::{ClientId, InvalidIdentifier, MemberId, MemberRef, OrganizationId, ProjectId, SessionId};

@@ -14,6 +14,7 @@ mod multiplex;
 mod origin;
 mod pool;
 mod progress;
+mod request;
 mod resolve;
 mod retry;
 mod settings;
@@ -27,6 +28,7 @@ pub use body::OriginBody;
 pub use error::{OriginError, OriginFailure};
 pub use origin::{Origin, OriginResponse};
 pub use progress::{Progress, UploadFailure};
+pub use request::{OriginRequest, RequestHead};
 pub use settings::{
     EjectionSettings, HealthSettings, OriginAddress, OriginSettings, OriginTls, RetrySettings,
 };

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, Response, StatusCode, header};
 use http_body::Body;
 use prometheus::{Histogram, IntCounter};
 use rustls::RootCertStore;
@@ -20,6 +20,7 @@ use super::body::{After, AnswerBody, OriginBody};
 use super::error::{OriginError, OriginFailure};
 use super::pool::{Lease, Unanswered};
 use super::progress::{Progress, UploadFailure};
+use super::request::{OriginRequest, binds_connection};
 use super::retry::{Budget, Repeatable};
 use super::tls::OriginTlsError;
 use crate::telemetry::Metrics;
@@ -109,11 +110,11 @@ where
 
     /// Sends `request` and waits for the head of the answer.
     ///
-    /// Its URI is in origin form, or absolute where HTTP/2 is spoken. A request nothing of which was sent is offered
+    /// A request nothing of which was sent is offered
     /// to further servers; one that may have arrived is repeated only if it is safe and has no body, within the budget.
     pub fn send(
         &self,
-        request: Box<Request<B>>,
+        request: OriginRequest<B>,
         progress: &Arc<Progress>,
     ) -> impl Future<Output = Result<OriginResponse<B>, OriginFailure>> + Send {
         let until = self.0.settings.deadline.map(|deadline| Instant::now() + deadline);
@@ -128,7 +129,7 @@ where
 {
     async fn try_servers(
         &self,
-        mut request: Box<Request<B>>,
+        mut request: OriginRequest<B>,
         progress: &Arc<Progress>,
         until: Option<Instant>,
     ) -> Result<OriginResponse<B>, OriginFailure> {
@@ -171,7 +172,7 @@ where
                     if !others {
                         tried.clear();
                     }
-                    Some(Box::new(again.request(B::default())))
+                    Some(again.request(B::default()))
                 }
                 _ => None,
             };
@@ -188,13 +189,13 @@ where
     async fn ask(
         &self,
         server: &Arc<Server<B>>,
-        request: Box<Request<B>>,
+        request: OriginRequest<B>,
         progress: &Arc<Progress>,
         patience: Duration,
         until: Option<Instant>,
     ) -> Result<OriginResponse<B>, Unanswered<B>> {
-        let bound = is_bound_to_connection(request.headers(), header::AUTHORIZATION);
-        let plain = request.body().is_end_stream() && !request.headers().contains_key(header::UPGRADE);
+        let bound = request.binds_connection();
+        let plain = matches!(request, OriginRequest::Head(_));
         let mut lease = match server.pool.take(plain, until).await {
             Ok(lease) => lease,
             Err(error) => return Err((error, Some(request))),
@@ -219,7 +220,7 @@ where
         }
         let response = sent?;
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let bound = bound || is_bound_to_connection(response.headers(), header::WWW_AUTHENTICATE);
+        let bound = bound || binds_connection(response.headers(), header::WWW_AUTHENTICATE);
         if bound {
             lease.close_to_others();
         }
@@ -237,7 +238,7 @@ where
 
 async fn exchange<B>(
     lease: &mut Lease<B>,
-    request: Box<Request<B>>,
+    request: OriginRequest<B>,
     progress: &Progress,
     patience: Duration,
     until: Option<Instant>,
@@ -288,12 +289,4 @@ fn kept_for(headers: &HeaderMap) -> Option<Duration> {
     let mut parts = value.split(',').filter_map(|part| part.split_once('='));
     let (_, seconds) = parts.find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"))?;
     seconds.trim().parse().ok().map(Duration::from_secs)
-}
-
-/// NTLM and Negotiate authenticate the connection, not the request: its next user would be taken for this one.
-fn is_bound_to_connection(headers: &HeaderMap, name: HeaderName) -> bool {
-    headers.get_all(name).iter().any(|value| {
-        let scheme = value.as_bytes().split(|byte| *byte == b' ').next().unwrap_or_default();
-        scheme.eq_ignore_ascii_case(b"ntlm") || scheme.eq_ignore_ascii_case(b"negotiate")
-    })
 }

@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Response;
 use http_body::Body;
 use hyper::client::conn::http1::SendRequest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -22,6 +22,7 @@ use super::body::AnswerBody;
 use super::connect::{Connector, Endpoint};
 use super::error::OriginError;
 use super::multiplex::{Multiplex, Stream};
+use super::request::OriginRequest;
 use super::wire::Wire;
 
 /// A kept connection that is good is ready at once.
@@ -85,9 +86,7 @@ pub(super) struct Lease<B> {
 }
 
 /// A request that did not get an answer, and the request itself if none of it was sent.
-///
-/// In a box: it goes through many hands, and each makes room for it.
-pub(super) type Unanswered<B> = (OriginError, Option<Box<Request<B>>>);
+pub(super) type Unanswered<B> = (OriginError, Option<OriginRequest<B>>);
 
 impl<B> Sender<B>
 where
@@ -96,11 +95,11 @@ where
 {
     pub(super) async fn send(
         &mut self,
-        request: Box<Request<B>>,
+        request: OriginRequest<B>,
     ) -> Result<Response<AnswerBody>, Unanswered<B>> {
-        let sent = match self {
-            Self::Wire(wire) => {
-                wire.begin(&request);
+        let sent = match (self, request) {
+            (Self::Wire(wire), OriginRequest::Head(head)) => {
+                wire.begin(head);
                 return match wire.answer().await {
                     Ok(AnswerHead { status, headers, framing, .. }) => {
                         let mut response = Response::new(AnswerBody::Wire(framing));
@@ -108,14 +107,18 @@ where
                         *response.headers_mut() = headers;
                         Ok(response)
                     }
-                    Err(error) => Err((error.into(), wire.is_unsent().then_some(request))),
+                    Err(error) => Err((error.into(), wire.take_unsent().map(OriginRequest::Head))),
                 };
             }
-            Self::Http1(sender) => sender.try_send_request(*request).await,
-            Self::Http2(stream) => stream.sender.try_send_request(*request).await,
+            (Self::Http1(sender), OriginRequest::Request(request)) => sender.try_send_request(*request).await,
+            (Self::Http2(stream), OriginRequest::Request(request)) => {
+                stream.sender.try_send_request(*request).await
+            }
+            // Connections are taken by what is to be sent.
+            (_, other) => return Err((OriginError::Protocol, Some(other))),
         };
         sent.map(|response| response.map(AnswerBody::Incoming)).map_err(|mut error| {
-            let unsent = error.take_message().map(Box::new);
+            let unsent = error.take_message().map(Box::new).map(OriginRequest::Request);
             (OriginError::of_exchange(error.into_error()), unsent)
         })
     }

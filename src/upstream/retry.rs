@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use http::{HeaderMap, Method, Request, Uri, Version};
 
+use super::request::{OriginRequest, RequestHead};
 use super::settings::RetrySettings;
 
 /// What one retry takes out of the budget, where each request puts in the configured percentage of it.
@@ -46,54 +47,72 @@ impl Budget {
 
 /// A request that can be sent again: it has no body, and asking twice is as good as asking once
 /// (RFC 9110 section 9.2.1).
-pub(super) struct Repeatable {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    headers: HeaderMap,
+pub(super) enum Repeatable {
+    Head(Box<RequestHead>),
+    Parts(Box<(Method, Uri, Version, HeaderMap)>),
 }
 
 impl Repeatable {
     /// What is needed to send `request` once more, if that may be.
-    pub(super) fn of<B: http_body::Body>(request: &Request<B>) -> Option<Self> {
-        let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-        let upgrades = request.headers().contains_key(http::header::UPGRADE);
-        (safe && !upgrades && request.body().is_end_stream()).then(|| Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            headers: request.headers().clone(),
-        })
+    pub(super) fn of<B: http_body::Body>(request: &OriginRequest<B>) -> Option<Self> {
+        match request {
+            OriginRequest::Head(head) => is_safe(head.method()).then(|| Self::Head(head.clone())),
+            OriginRequest::Request(request) => {
+                let upgrades = request.headers().contains_key(http::header::UPGRADE);
+                let repeatable = is_safe(request.method()) && !upgrades && request.body().is_end_stream();
+                repeatable.then(|| {
+                    let (method, uri) = (request.method().clone(), request.uri().clone());
+                    Self::Parts(Box::new((method, uri, request.version(), request.headers().clone())))
+                })
+            }
+        }
     }
 
-    pub(super) fn request<B>(&self, nothing: B) -> Request<B> {
-        let mut request = Request::new(nothing);
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.version_mut() = self.version;
-        *request.headers_mut() = self.headers.clone();
-        request
+    pub(super) fn request<B>(&self, nothing: B) -> OriginRequest<B> {
+        match self {
+            Self::Head(head) => OriginRequest::Head(head.clone()),
+            Self::Parts(parts) => {
+                let (method, uri, version, headers) = &**parts;
+                let mut request = Request::new(nothing);
+                *request.method_mut() = method.clone();
+                *request.uri_mut() = uri.clone();
+                *request.version_mut() = *version;
+                *request.headers_mut() = headers.clone();
+                OriginRequest::Request(Box::new(request))
+            }
+        }
     }
+}
+
+fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
 }
 
 #[cfg(test)]
 mod tests {
+    use http::uri::PathAndQuery;
     use http_body_util::{Empty, Full};
 
     use super::*;
 
     #[test]
     fn only_what_changes_nothing_and_has_no_body_is_repeatable() {
+        let whole = |request: Request<Empty<bytes::Bytes>>| {
+            Repeatable::of(&OriginRequest::Request(Box::new(request))).is_some()
+        };
         let empty = |method: &str| {
-            let body = Empty::<bytes::Bytes>::new();
-            Repeatable::of(&Request::builder().method(method).body(body).unwrap()).is_some()
+            let head = RequestHead::new(&method.parse().unwrap(), &PathAndQuery::from_static("/"));
+            let head = OriginRequest::<Empty<bytes::Bytes>>::Head(Box::new(head));
+            let request = Request::builder().method(method).body(Empty::new()).unwrap();
+            let repeatable = whole(request);
+            assert_eq!(Repeatable::of(&head).is_some(), repeatable);
+            repeatable
         };
         assert!(["GET", "HEAD", "OPTIONS", "TRACE"].into_iter().all(empty));
         assert!(!["POST", "PUT", "PATCH", "DELETE", "PROPFIND", "get"].into_iter().any(empty));
         let with_body = Request::new(Full::new(bytes::Bytes::from_static(b"x")));
-        assert!(Repeatable::of(&with_body).is_none());
-        let tunnel = Request::builder().header("upgrade", "websocket").body(Empty::<bytes::Bytes>::new());
-        assert!(Repeatable::of(&tunnel.unwrap()).is_none());
+        assert!(Repeatable::of(&OriginRequest::Request(Box::new(with_body))).is_none());
+        assert!(!whole(Request::builder().header("upgrade", "websocket").body(Empty::new()).unwrap()));
     }
 
     #[test]

@@ -8,12 +8,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request};
+use http::Method;
 use http_body::Frame;
 use tokio::io::AsyncWrite as _;
 use tokio_util::io::poll_read_buf;
 
 use super::answer::{AnswerError, AnswerHead, Framing, Piece, take_head};
+use super::request::RequestHead;
 use super::stream::OriginStream;
 
 /// Read in one go at first, and at most.
@@ -37,8 +38,8 @@ pub(super) struct Wire {
     /// Read, and not taken for anything yet.
     buffer: BytesMut,
     step: usize,
-    /// The head of the request, and how much of it was written.
-    head: Vec<u8>,
+    /// The request under way, and how much of it was written.
+    head: Option<Box<RequestHead>>,
     written: usize,
     /// It is answered by a head alone.
     to_head: bool,
@@ -54,7 +55,7 @@ impl Wire {
             stream,
             buffer: BytesMut::new(),
             step: FIRST_STEP,
-            head: Vec::new(),
+            head: None,
             written: 0,
             to_head: false,
             interim: 0,
@@ -62,14 +63,15 @@ impl Wire {
         }
     }
 
-    /// Takes a request to be sent, whose body is none and whose URI is in origin form.
-    pub(super) fn begin<B>(&mut self, request: &Request<B>) {
+    /// Takes a request to be sent.
+    pub(super) fn begin(&mut self, mut head: Box<RequestHead>) {
         // Until the answer is there whole, this connection is good for nothing else.
         self.keeps = false;
         self.written = 0;
         self.interim = 0;
-        self.to_head = *request.method() == Method::HEAD;
-        write_head(request, &mut self.head);
+        self.to_head = *head.method() == Method::HEAD;
+        head.end();
+        self.head = Some(head);
     }
 
     /// Sends what was begun, and waits for the head of its answer.
@@ -77,9 +79,9 @@ impl Wire {
         poll_fn(|cx| self.poll_answer(cx)).await
     }
 
-    /// Whether nothing of the last request was sent.
-    pub(super) fn is_unsent(&self) -> bool {
-        self.written == 0
+    /// The request that was begun, if nothing of it was sent.
+    pub(super) fn take_unsent(&mut self) -> Option<Box<RequestHead>> {
+        self.head.take().filter(|_| self.written == 0)
     }
 
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, WireError>> {
@@ -88,6 +90,7 @@ impl Wire {
         loop {
             if let Some(head) = take_head(&mut self.buffer, self.to_head, &mut self.interim)? {
                 self.keeps = head.keeps && sent;
+                self.head = None;
                 return Poll::Ready(Ok(head));
             }
             if ready!(self.poll_fill(cx))? == 0 {
@@ -97,7 +100,8 @@ impl Wire {
     }
 
     fn poll_write_head(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        while let Some(rest) = self.head.get(self.written..).filter(|rest| !rest.is_empty()) {
+        let bytes = self.head.as_deref().map(RequestHead::bytes).unwrap_or_default();
+        while let Some(rest) = bytes.get(self.written..).filter(|rest| !rest.is_empty()) {
             match ready!(Pin::new(&mut self.stream).poll_write(cx, rest))? {
                 0 => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
                 written => self.written += written,
@@ -161,22 +165,5 @@ impl Wire {
             self.step = FIRST_STEP;
             self.buffer = BytesMut::new();
         }
-        self.head.shrink_to(FIRST_STEP);
     }
-}
-
-/// The head of a request in bytes (RFC 9112 section 3). Names and values are valid by their types.
-fn write_head<B>(request: &Request<B>, head: &mut Vec<u8>) {
-    let target = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    head.clear();
-    for part in [request.method().as_str(), " ", target, " HTTP/1.1\r\n"] {
-        head.extend_from_slice(part.as_bytes());
-    }
-    for (name, value) in request.headers() {
-        head.extend_from_slice(name.as_str().as_bytes());
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(value.as_bytes());
-        head.extend_from_slice(b"\r\n");
-    }
-    head.extend_from_slice(b"\r\n");
 }

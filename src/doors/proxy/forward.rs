@@ -2,17 +2,17 @@
 //!
 //! Must not reach an origin without a `Permit`, which is why the function that does takes one.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http::uri::Scheme;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::bodies::{Ending, RequestBody, ResponseBody};
 use super::hop_by_hop::{asks_for_websocket, filter_announced_trailers, mark_websocket, remove_hop_by_hop};
+use super::outbound::Outbound;
 use super::tunnel::open_tunnel;
 use super::websocket::WebSocketKey;
 use super::{Inner, Intake, REQUEST_ID};
@@ -20,13 +20,7 @@ use crate::doors::account::Account;
 use crate::engine::{HeaderEdits, Lease, Snapshot};
 use crate::policy::{Permit, Reason};
 use crate::server::Peer;
-use crate::upstream::{OriginError, OriginFailure, OriginResponse, Progress, UploadFailure};
-
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+use crate::upstream::{OriginError, OriginFailure, OriginRequest, OriginResponse, Progress, UploadFailure};
 
 impl Inner {
     /// Sends the request to the origin of the permit's route and answers with what comes back.
@@ -67,40 +61,44 @@ impl Inner {
         let key = intake.extended_connect.then(WebSocketKey::new);
         let client_side = websocket.then(|| hyper::upgrade::on(&mut *request));
 
-        let (mut parts, body) = (*request).into_parts();
-        prepare(&mut parts.headers, intake, peer, edits, snapshot, &account);
-        let target = if origin.speaks_http2() {
-            frame_as_http2(&mut parts.headers, &body);
-            absolute_target(intake, if origin.is_secure() { Scheme::HTTPS } else { Scheme::HTTP })
-        } else {
-            frame(&mut parts.headers, &intake.method, &body);
-            target(intake)
-        };
-        let Some(target) = target else {
-            return self.refuse(&Reason::MalformedRequest.into(), account);
-        };
-        if websocket {
-            mark_websocket(&mut parts.headers);
-        }
-        if let Some(key) = &key {
-            key.ask(&mut parts.headers);
-        }
+        let (parts, body) = (*request).into_parts();
         let settings = &self.settings;
         let began = Instant::now();
         let progress = Arc::new(Progress::new(began, settings.body_timeout));
-        let body = RequestBody::new(
-            body,
-            &snapshot.managed_names,
-            &progress,
-            &account.request_bytes,
-            settings.max_request_bytes,
-            settings.body_timeout,
-            lease.as_ref(),
-        );
-        let mut outbound = Box::new(Request::new(body));
-        *outbound.method_mut() = intake.method.clone();
-        *outbound.headers_mut() = parts.headers;
-        *outbound.uri_mut() = target;
+        let composed = Outbound { headers: &parts.headers, intake, peer, edits, snapshot, account: &account };
+        let outbound = if body.is_end_stream() && !websocket && !origin.speaks_http2() {
+            progress.finish();
+            composed.head().map(|head| OriginRequest::Head(Box::new(head)))
+        } else {
+            let scheme = if origin.is_secure() { Scheme::HTTPS } else { Scheme::HTTP };
+            let http2 = origin.speaks_http2();
+            let parts = if http2 { composed.http2(scheme, &body) } else { composed.http1(&body) };
+            parts.map(|(target, mut headers)| {
+                if websocket {
+                    mark_websocket(&mut headers);
+                }
+                if let Some(key) = &key {
+                    key.ask(&mut headers);
+                }
+                let body = RequestBody::new(
+                    body,
+                    &snapshot.managed_names,
+                    &progress,
+                    &account.request_bytes,
+                    settings.max_request_bytes,
+                    settings.body_timeout,
+                    lease.as_ref(),
+                );
+                let mut request = Box::new(Request::new(body));
+                *request.method_mut() = intake.method.clone();
+                *request.headers_mut() = headers;
+                *request.uri_mut() = target;
+                OriginRequest::Request(request)
+            })
+        };
+        let Some(outbound) = outbound else {
+            return self.refuse(&Reason::MalformedRequest.into(), account);
+        };
 
         let sent = tokio::select! {
             biased;
@@ -197,62 +195,6 @@ async fn ended(lease: Option<&Lease>) -> Reason {
     }
 }
 
-/// The headers as the origin gets them. The order is the point: hop-by-hop first, then what is ours removed, injection last.
-fn prepare(
-    headers: &mut HeaderMap,
-    intake: &Intake,
-    peer: &Peer,
-    edits: &HeaderEdits,
-    snapshot: &Snapshot,
-    account: &Account,
-) {
-    remove_hop_by_hop(headers);
-    headers.remove(header::EXPECT);
-    filter_announced_trailers(headers, &snapshot.managed_names);
-    let state = if account.joins_trace { headers.remove(TRACESTATE) } else { None };
-    edits.apply(headers);
-    if let Some(state) = state {
-        headers.insert(TRACESTATE, state);
-    }
-    let scheme = if peer.secure { "https" } else { "http" };
-    // One piece of text serves both: values share what they hold.
-    if let Ok(authority) = HeaderValue::from_str(&intake.authority) {
-        headers.insert(header::HOST, authority.clone());
-        headers.insert(FORWARDED_HOST, authority);
-    }
-    headers.insert(FORWARDED_FOR, peer.forwarded_for());
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
-    if let Ok(forwarded) = HeaderValue::try_from(forwarded(peer, &intake.authority, scheme)) {
-        headers.insert(header::FORWARDED, forwarded);
-    }
-    headers.insert(REQUEST_ID, account.request_id.header());
-    headers.insert(TRACEPARENT, account.trace.header());
-}
-
-/// Says anew how long the body is: what the client said about it ends here.
-fn frame(headers: &mut HeaderMap, method: &Method, body: &Incoming) {
-    headers.remove(header::CONTENT_LENGTH);
-    if body.is_end_stream() {
-        if matches!(*method, Method::POST | Method::PUT | Method::PATCH) {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-        }
-        return;
-    }
-    match body.size_hint().exact() {
-        Some(length) => headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length)),
-        None => headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
-    };
-}
-
-/// The same over HTTP/2, which frames by itself; the host is in the target (RFC 9113 section 8.3.1).
-fn frame_as_http2(headers: &mut HeaderMap, body: &Incoming) {
-    headers.remove(header::HOST);
-    headers.remove(header::CONTENT_LENGTH);
-    if let Some(length) = body.size_hint().exact().filter(|_| !body.is_end_stream()) {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    }
-}
-
 /// Takes an answer's framing off. False where the origin framed it in a way that could be read differently.
 fn unframe(headers: &mut HeaderMap) -> bool {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
@@ -264,44 +206,6 @@ fn unframe(headers: &mut HeaderMap) -> bool {
         }
         _ => false,
     }
-}
-
-/// RFC 7239; an IPv6 address is bracketed and quoted. Proxies the request came through follow the client.
-fn forwarded(peer: &Peer, authority: &str, scheme: &str) -> String {
-    let (open, close) = around(peer.address);
-    let address = peer.address_value.to_str().unwrap_or_default();
-    let mut text = ["for=", open, address, close, ";host=\"", authority, "\";proto=", scheme].concat();
-    for hop in &peer.hops {
-        let (open, close) = around(Some(*hop));
-        text.extend([", for=", open, &hop.to_string(), close]);
-    }
-    text
-}
-
-fn around(address: Option<IpAddr>) -> (&'static str, &'static str) {
-    match address {
-        None | Some(IpAddr::V4(_)) => ("", ""),
-        Some(IpAddr::V6(_)) => ("\"[", "]\""),
-    }
-}
-
-/// The canonical path and the query as sent, in origin form.
-fn target(intake: &Intake) -> Option<Uri> {
-    path_and_query(intake).map(Uri::from)
-}
-
-/// The same with scheme and authority, as HTTP/2 has them.
-fn absolute_target(intake: &Intake, scheme: Scheme) -> Option<Uri> {
-    let uri = Uri::builder().scheme(scheme).authority(&*intake.authority);
-    uri.path_and_query(path_and_query(intake)?).build().ok()
-}
-
-fn path_and_query(intake: &Intake) -> Option<PathAndQuery> {
-    let text = match &intake.query {
-        Some(query) => [intake.path.as_str(), "?", query].concat(),
-        None => intake.path.as_str().to_owned(),
-    };
-    PathAndQuery::try_from(text).ok()
 }
 
 fn upload_reason(failure: UploadFailure) -> Reason {

@@ -22,56 +22,75 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     }
 }
 
+/// The hop-by-hop fields of one message.
+pub(super) struct HopByHop {
+    /// Those named in `Connection`.
+    named: Vec<HeaderName>,
+    /// `TE: trailers`, the one thing that is kept.
+    pub(super) takes_trailers: bool,
+}
+
+impl HopByHop {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let tokens = |name| {
+            let fields = headers.get_all(name).iter();
+            fields.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+        };
+        let named = tokens(header::CONNECTION)
+            // Nearly all there ever is, and no names of fields that would stay otherwise.
+            .filter(|token| {
+                !token.eq_ignore_ascii_case(b"keep-alive") && !token.eq_ignore_ascii_case(b"close")
+            })
+            .filter_map(|token| HeaderName::from_bytes(token).ok())
+            // Naming these away would change what the message is; they are checked and rebuilt on their own.
+            .filter(|name| !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::TE));
+        Self {
+            named: named.collect(),
+            takes_trailers: tokens(header::TE).any(|token| token.eq_ignore_ascii_case(b"trailers")),
+        }
+    }
+
+    pub(super) fn covers(&self, name: &HeaderName) -> bool {
+        is_hop_by_hop(name) || self.named.contains(name)
+    }
+}
+
 /// Removes every hop-by-hop field, those named in `Connection` included. `TE: trailers` is the one thing kept.
 pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     // Looked at one by one, since most messages have none of these: each look-up and removal hashes its name.
-    let present: Vec<HeaderName> = headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
-    if present.is_empty() {
+    if !headers.keys().any(is_hop_by_hop) {
         return;
     }
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
-        // Naming these away would change what the message is; they are checked and rebuilt on their own.
-        .filter(|name| !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::TE))
-        .collect();
-    let takes_trailers = headers.get_all(header::TE).iter().any(|value| {
-        let mut tokens = value.as_bytes().split(|byte| *byte == b',');
-        tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"trailers"))
-    });
-    for name in named {
+    let hops = HopByHop::of(headers);
+    let covered: Vec<HeaderName> = headers.keys().filter(|name| hops.covers(name)).cloned().collect();
+    for name in covered {
         headers.remove(name);
     }
-    for name in present {
-        headers.remove(name);
-    }
-    if takes_trailers {
+    if hops.takes_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
 }
 
-/// Takes managed names out of the announcement of trailers, since hyper sends only what is announced.
+/// The announcement of trailers without managed names, since hyper sends only what is announced.
+pub(super) fn announced_trailers(headers: &HeaderMap, managed: &ManagedNames) -> Option<HeaderValue> {
+    let names = headers.get_all(header::TRAILER).iter().filter_map(|value| value.to_str().ok());
+    let kept: Vec<&str> = names
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|name| !name.is_empty() && !managed.covers(name) && !name.contains('_'))
+        .collect();
+    if kept.is_empty() { None } else { HeaderValue::try_from(kept.join(", ")).ok() }
+}
+
+/// The same in place.
 pub(super) fn filter_announced_trailers(headers: &mut HeaderMap, managed: &ManagedNames) {
     if !headers.contains_key(header::TRAILER) {
         return;
     }
-    let kept: Vec<String> = headers
-        .get_all(header::TRAILER)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .filter(|name| !name.is_empty() && !managed.covers(name) && !name.contains('_'))
-        .map(str::to_owned)
-        .collect();
-    headers.remove(header::TRAILER);
-    if let Ok(value) = HeaderValue::try_from(kept.join(", "))
-        && !kept.is_empty()
-    {
-        headers.insert(header::TRAILER, value);
-    }
+    match announced_trailers(headers, managed) {
+        Some(kept) => headers.insert(header::TRAILER, kept),
+        None => headers.remove(header::TRAILER),
+    };
 }
 
 /// Whether the request asks for a WebSocket (RFC 6455 section 4.1), and nothing else.

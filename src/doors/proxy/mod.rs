@@ -6,6 +6,7 @@ mod bodies;
 mod forward;
 mod hop_by_hop;
 mod intake;
+mod outbound;
 mod tunnel;
 mod websocket;
 
