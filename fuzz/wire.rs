@@ -166,7 +166,8 @@ async fn serve(listener: TcpListener, seen: Arc<Mutex<Vec<Result<Seen, String>>>
 /// One whole request and its length, nothing yet, or what RFC 9112 does not allow.
 fn parse(bytes: &[u8]) -> Result<Option<(Seen, usize)>, &'static str> {
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
-    let head = std::str::from_utf8(&bytes[..end]).map_err(|_| "a head that is no text")?;
+    // Bytes past ASCII may be in values, and mean nothing to anybody (RFC 9110 section 5.5).
+    let head: String = bytes[..end].iter().copied().map(char::from).collect();
     let mut lines = head.split("\r\n");
     let line = lines.next().unwrap_or_default();
     let [method, target, "HTTP/1.1"] = line.split(' ').collect::<Vec<_>>()[..] else {
@@ -184,7 +185,7 @@ fn parse(bytes: &[u8]) -> Result<Option<(Seen, usize)>, &'static str> {
         if name.is_empty() || !name.bytes().all(is_token) {
             return Err("a field whose name is no token");
         }
-        if value.bytes().any(|byte| (byte < 0x20 && byte != b'\t') || byte == 0x7f) {
+        if value.chars().any(|letter| (letter < ' ' && letter != '\t') || letter == '\u{7f}') {
             return Err("a control byte in a field");
         }
         fields.push((name.to_ascii_lowercase(), value.trim_matches([' ', '\t']).to_owned()));

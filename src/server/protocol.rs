@@ -158,10 +158,11 @@ impl<S: Serve> Connection<S> {
         }
     }
 
-    async fn serve_http2(&self, stream: ClientStream) -> Result<(), &'static str> {
+    async fn serve_http2(&self, mut stream: ClientStream) -> Result<(), &'static str> {
         let Self { activity, settings, drain, .. } = self;
         let limits = &settings.limits;
         activity.speaks_http2();
+        stream.gather();
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())

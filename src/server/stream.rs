@@ -1,6 +1,6 @@
 //! A client's socket, in the clear or under TLS, whose writes may not stand still for ever.
 //!
-//! Must not buffer: what is handed over is written or refused.
+//! Must not hold anything back for longer than a turn: what is handed over is written or refused.
 
 use std::io;
 use std::pin::Pin;
@@ -27,7 +27,24 @@ pub(super) struct ClientStream {
     flush_blocked: bool,
     /// Read before, and to be read again first.
     unread: Bytes,
+    /// Over HTTP/2: small pieces of several answers on their way out together.
+    gathered: Option<Gathered>,
 }
+
+/// Answers that are ready in the same turn of the runtime go out in one write: each write of its own would cost more than
+/// all else that is done for a small answer.
+#[derive(Default)]
+struct Gathered {
+    bytes: Vec<u8>,
+    written: usize,
+    /// Everybody else had their turn since something was to be sent.
+    had_turn: bool,
+}
+
+/// Pieces from this size on are not copied to go out together.
+const LARGE: usize = 16 * 1024;
+/// The most that waits.
+const MOST_GATHERED: usize = 64 * 1024;
 
 enum Transport {
     Clear(TcpStream),
@@ -56,7 +73,80 @@ impl ClientStream {
             write_blocked: false,
             flush_blocked: false,
             unread: Bytes::new(),
+            gathered: None,
         }
+    }
+
+    /// From here on, what is ready in the same turn goes out together.
+    pub(super) fn gather(&mut self) {
+        self.gathered = Some(Gathered::default());
+    }
+
+    fn poll_write_through(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let progress = match (&mut self.inner, bufs) {
+            (Transport::Clear(stream), [buf]) => Pin::new(stream).poll_write(cx, buf),
+            (Transport::Tls(stream), [buf]) => Pin::new(stream).poll_write(cx, buf),
+            (Transport::Clear(stream), bufs) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            (Transport::Tls(stream), bufs) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        };
+        self.wrote(cx, progress)
+    }
+
+    /// Writes what was gathered.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(mut gathered) = self.gathered.take() else { return Poll::Ready(Ok(())) };
+        let drained = loop {
+            let rest = gathered.bytes.get(gathered.written..).unwrap_or_default();
+            if rest.is_empty() {
+                gathered.bytes.clear();
+                gathered.bytes.shrink_to(LARGE);
+                gathered.written = 0;
+                break Poll::Ready(Ok(()));
+            }
+            match self.poll_write_through(cx, &[io::IoSlice::new(rest)]) {
+                Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => gathered.written += written,
+                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+                Poll::Pending => break Poll::Pending,
+            }
+        };
+        self.gathered = Some(gathered);
+        drained
+    }
+
+    fn poll_write_all(&mut self, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let length = bufs.iter().map(|buf| buf.len()).sum::<usize>();
+        let is_large = length >= LARGE;
+        let waiting = self.gathered.as_ref().map(|gathered| gathered.bytes.len() - gathered.written);
+        match waiting {
+            None => return self.poll_write_through(cx, bufs),
+            Some(waiting) if is_large || waiting + length > MOST_GATHERED => ready!(self.poll_drain(cx))?,
+            Some(_) => {}
+        }
+        match &mut self.gathered {
+            Some(gathered) if !is_large => {
+                bufs.iter().for_each(|buf| gathered.bytes.extend_from_slice(buf));
+                Poll::Ready(Ok(length))
+            }
+            _ => self.poll_write_through(cx, bufs),
+        }
+    }
+
+    /// Pending for one turn, if others are at work whose answers may go out with what is gathered.
+    fn poll_turn(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let Some(gathered) = &mut self.gathered else { return Poll::Ready(()) };
+        let waits = !gathered.bytes.is_empty() && gathered.written == 0 && self.activity.is_busy();
+        if waits && !gathered.had_turn {
+            gathered.had_turn = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        gathered.had_turn = false;
+        Poll::Ready(())
     }
 
     /// Puts back what was read too much.
@@ -119,12 +209,7 @@ impl AsyncRead for ClientStream {
 
 impl AsyncWrite for ClientStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let progress = match &mut this.inner {
-            Transport::Clear(stream) => Pin::new(stream).poll_write(cx, buf),
-            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        };
-        this.wrote(cx, progress)
+        self.get_mut().poll_write_all(cx, &[io::IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -132,12 +217,7 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let progress = match &mut this.inner {
-            Transport::Clear(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        };
-        this.wrote(cx, progress)
+        self.get_mut().poll_write_all(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -149,6 +229,8 @@ impl AsyncWrite for ClientStream {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.poll_turn(cx));
+        ready!(this.poll_drain(cx))?;
         let progress = match &mut this.inner {
             Transport::Clear(stream) => Pin::new(stream).poll_flush(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
@@ -158,6 +240,7 @@ impl AsyncWrite for ClientStream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.poll_drain(cx))?;
         let progress = match &mut this.inner {
             Transport::Clear(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
