@@ -122,7 +122,8 @@ impl Listener {
             (self.tls.clone(), Arc::clone(&self.settings), self.metrics.connections_rejected.clone());
         async move {
             let listener = Arc::clone(&peer.listener);
-            if let Err(reason) = serve_connection(stream, tls, peer, settings, service, drain).await {
+            let serving = serve_connection(stream, tls, peer, settings, service, drain, rejected.clone());
+            if let Err(reason) = serving.await {
                 rejected.with_label_values(&[&*listener, reason]).inc();
             }
         }

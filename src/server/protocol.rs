@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use prometheus::IntCounterVec;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -45,10 +46,10 @@ pub trait Serve: Clone + Send + Sync + 'static {
 /// How long whoever is in the middle of saying something is waited for once everyone leaves.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Serves until the client leaves, a limit ends it, or everyone is told to leave.
+/// Finds out which protocol is spoken and leaves the rest to a task of its own, which takes little more than the socket
+/// while there is nothing to do.
 ///
-/// The error is the label of a connection that ended before it was one. Everything large is in a box of its own phase:
-/// what is left of a connection with nothing to do is little more than its socket.
+/// The error is the label of a connection that ended before it was one.
 pub(super) async fn serve_connection<S: Serve>(
     stream: TcpStream,
     tls: Option<ServerTls>,
@@ -56,6 +57,7 @@ pub(super) async fn serve_connection<S: Serve>(
     settings: Arc<ListenerSettings>,
     service: S,
     drain: Drain,
+    rejected: IntCounterVec,
 ) -> Result<(), &'static str> {
     // Small writes must not wait for an acknowledgement; a socket that refuses is served all the same.
     drop(stream.set_nodelay(true));
@@ -68,31 +70,23 @@ pub(super) async fn serve_connection<S: Serve>(
         // Whoever is in the middle of saying hello is let finish, if they are quick.
         () = async { drain.begun().await; tokio::time::sleep(FAREWELL).await } => return Ok(()),
     };
-    let (mut stream, is_http2): (ClientStream, bool) = begun?;
+    let (stream, is_http2): (ClientStream, bool) = begun?;
     peer.activity = Some(Arc::clone(&activity));
     let connection = Connection { service, peer: Arc::new(peer), activity, settings, drain };
-    if is_http2 {
-        return Box::pin(connection.serve_http2(stream)).await;
-    }
-    let Connection { activity, settings, drain, .. } = &connection;
-    let limits = &settings.limits;
-    loop {
-        let (resting, unread) = match Box::pin(connection.serve_http1(stream)).await {
-            Served::Ended(ended) => return ended,
-            Served::Resting(stream, unread) => (stream, unread),
-        };
-        stream = resting;
-        if unread.is_empty() {
-            // Empty, it still holds the buffer it was a part of.
-            drop(unread);
-            let left = activity.bound(limits).saturating_sub(activity.idle());
-            if !rest(&mut stream, left, drain).await {
-                return Ok(());
-            }
+    let drain = connection.drain.clone();
+    let stream = Box::new(stream);
+    drain.spawn(async move {
+        let listener = Arc::clone(&connection.peer.listener);
+        let ended = if is_http2 {
+            Box::pin(connection.serve_http2(stream)).await
         } else {
-            stream.unread(unread);
+            connection.serve_spells(stream).await
+        };
+        if let Err(reason) = ended {
+            rejected.with_label_values(&[&*listener, reason]).inc();
         }
-    }
+    });
+    Ok(())
 }
 
 /// The handshake, or the first bytes: until it is known which protocol is spoken.
@@ -127,7 +121,7 @@ async fn begin(
 enum Served {
     Ended(Result<(), &'static str>),
     /// Nothing is under way; what was read of the next request is given back.
-    Resting(ClientStream, Bytes),
+    Resting(Box<ClientStream>, Bytes),
 }
 
 /// What a connection goes on with through all its spells.
@@ -158,7 +152,30 @@ impl<S: Serve> Connection<S> {
         }
     }
 
-    async fn serve_http2(&self, mut stream: ClientStream) -> Result<(), &'static str> {
+    /// Serves HTTP/1.1 until the client leaves, a limit ends it, or everyone is told to leave. Everything large is in a box
+    /// of its own phase.
+    async fn serve_spells(&self, mut stream: Box<ClientStream>) -> Result<(), &'static str> {
+        let Self { activity, settings, drain, .. } = self;
+        loop {
+            let unread;
+            (stream, unread) = match Box::pin(self.serve_http1(stream)).await {
+                Served::Ended(ended) => return ended,
+                Served::Resting(stream, unread) => (stream, unread),
+            };
+            if unread.is_empty() {
+                // Empty, it still holds the buffer it was a part of.
+                drop(unread);
+                let left = activity.bound(&settings.limits).saturating_sub(activity.idle());
+                if !Box::pin(rest(&mut stream, left, drain)).await {
+                    return Ok(());
+                }
+            } else {
+                stream.unread(unread);
+            }
+        }
+    }
+
+    async fn serve_http2(&self, mut stream: Box<ClientStream>) -> Result<(), &'static str> {
         let Self { activity, settings, drain, .. } = self;
         let limits = &settings.limits;
         activity.speaks_http2();
@@ -182,7 +199,7 @@ impl<S: Serve> Connection<S> {
         watched.await.unwrap_or(Ok(()))
     }
 
-    async fn serve_http1(&self, stream: ClientStream) -> Served {
+    async fn serve_http1(&self, stream: Box<ClientStream>) -> Served {
         let Self { activity, settings, drain, .. } = self;
         let limits = &settings.limits;
         let mut builder = http1::Builder::new();
