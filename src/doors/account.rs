@@ -13,7 +13,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::asking::Asking;
 use crate::policy::{CanonicalPath, HostName, Reason};
 use crate::server::Peer;
-use crate::telemetry::{AccessRecord, LineWriter, Metrics, RequestId, TraceContext, method_label};
+use crate::telemetry::{
+    AccessRecord, LineWriter, Metrics, RequestId, RouteMetrics, TraceContext, method_label,
+};
 
 /// What nginx taught everybody to read as "the client left before the answer".
 const CLIENT_LEFT: u16 = 499;
@@ -100,12 +102,19 @@ impl Drop for Account {
         let status = self.status.map_or(CLIENT_LEFT, |status| status.as_u16());
         let route = self.route.as_deref().unwrap_or("none");
         let method = method_label(&self.method);
-        self.metrics.http_requests_in_flight.dec();
-        self.metrics
-            .http_requests
-            .with_label_values(&[&*self.peer.listener, route, method, code_label(status).as_str()])
-            .inc();
-        self.metrics.http_request_duration.with_label_values(&[route]).observe(took.as_secs_f64());
+        let (metrics, listener) = (&self.metrics, &self.peer.listener);
+        metrics.http_requests_in_flight.dec();
+        match &self.route {
+            Some(route) => RouteMetrics::with(metrics, route, |known| {
+                known.count_answer(metrics, listener, method, status, code_label);
+                known.request_duration.observe(took.as_secs_f64());
+            }),
+            None => {
+                let labels = [&**listener, route, method, &code_label(status)];
+                metrics.http_requests.with_label_values(&labels).inc();
+                metrics.http_request_duration.with_label_values(&[route]).observe(took.as_secs_f64());
+            }
+        }
         if !self.lines.is_on() {
             return;
         }

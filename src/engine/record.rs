@@ -12,7 +12,7 @@ use super::recent::RecentToken;
 use crate::identity::{Introspection, MemberRef, Now, Principal, SessionId};
 use crate::policy::{Decision, Facts, Reason, Refusal, Route};
 use crate::session::{ActiveSessions, Evidence};
-use crate::telemetry::{DecisionRecord, RequestId, ShadowRecord, TraceContext};
+use crate::telemetry::{DecisionRecord, RequestId, RouteMetrics, ShadowRecord, TraceContext};
 
 /// How a shadow requirement would have decided, against how it was decided.
 pub(super) struct ShadowDifference {
@@ -123,9 +123,17 @@ impl Engine {
             Decision::Refuse(Refusal { reason, .. }) => ("refuse", Some(*reason)),
         };
         let route = course.route.as_ref().map_or("none", |route| &*route.name);
-        let code = reason.map(Reason::code).unwrap_or_default();
-        self.metrics.decisions.with_label_values(&[route, outcome, code]).inc();
-        self.metrics.decision_duration.with_label_values(&[route]).observe(took.as_secs_f64());
+        match (&course.route, reason) {
+            (Some(route), None) => RouteMetrics::with(&self.metrics, &route.name, |metrics| {
+                metrics.allowed.inc();
+                metrics.decision_duration.observe(took.as_secs_f64());
+            }),
+            _ => {
+                let code = reason.map(Reason::code).unwrap_or_default();
+                self.metrics.decisions.with_label_values(&[route, outcome, code]).inc();
+                self.metrics.decision_duration.with_label_values(&[route]).observe(took.as_secs_f64());
+            }
+        }
         if let (Decision::Allow(_), Some(age)) = (decision, course.evidence_age(now)) {
             self.metrics.evidence_age.observe(age.as_secs_f64());
         }

@@ -7,6 +7,7 @@ mod lines;
 mod log;
 mod metrics;
 mod record;
+mod route_metrics;
 mod settings;
 mod trace;
 
@@ -14,5 +15,6 @@ pub use lines::LineWriter;
 pub use log::{check_filter, init_log};
 pub use metrics::{Metrics, method_label};
 pub use record::{AccessRecord, DecisionRecord, ShadowRecord};
+pub use route_metrics::RouteMetrics;
 pub use settings::LogSettings;
 pub use trace::{RequestId, TraceContext};
