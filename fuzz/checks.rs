@@ -20,7 +20,7 @@ use portcullis::policy::CanonicalPath;
 use portcullis::server::{ForwardedTrust, ProxiedClient, parse_binary, parse_line, read_forwarded};
 use portcullis::session::ActiveSessions;
 use portcullis::stytch::{keys_from_json, read_session_list, read_webhook_event};
-use portcullis::upstream::{AnswerError, Piece, take_head};
+use portcullis::upstream::{AnswerError, Piece, Reading, take_head};
 
 /// A parser by the name of its corpus.
 pub type Check = (&'static str, fn(&[u8]));
@@ -100,9 +100,9 @@ pub fn answer(bytes: &[u8]) {
 type ReadAnswer = (u16, HeaderMap, Vec<u8>, HeaderMap, usize);
 
 fn read_answer(bytes: &[u8], step: usize, to_head: bool) -> Result<ReadAnswer, AnswerError> {
-    let (mut buffer, mut interim, mut arriving) = (BytesMut::new(), 0, bytes.chunks(step));
+    let (mut buffer, mut reading, mut arriving) = (BytesMut::new(), Reading::default(), bytes.chunks(step));
     let mut head = loop {
-        if let Some(head) = take_head(&mut buffer, to_head, &mut interim)? {
+        if let Some(head) = take_head(&mut buffer, to_head, &mut reading)? {
             break head;
         }
         buffer.extend_from_slice(arriving.next().ok_or(AnswerError::CutOff)?);

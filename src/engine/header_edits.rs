@@ -175,7 +175,7 @@ pub struct HeaderEdits {
     remove_authorization: bool,
     /// What tells of the session, written once for many requests.
     shared: Injected,
-    /// What tells of this request alone, over what tells of the session.
+    /// What tells of this request alone.
     inject: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -240,8 +240,8 @@ impl HeaderEdits {
         Ok(edits)
     }
 
-    /// Whether a client's field does not go on as it is. Cookies do not: what is left of them is [put](Self::put) anew.
-    pub fn remove(&self, name: &HeaderName) -> bool {
+    /// Whether a client's field does not go on as it is. Cookies do not: what is [left of them](Self::other_cookies) does.
+    pub fn removes(&self, name: &HeaderName) -> bool {
         match *name {
             header::COOKIE => true,
             header::AUTHORIZATION if self.remove_authorization => true,
@@ -249,15 +249,14 @@ impl HeaderEdits {
         }
     }
 
-    /// Puts in what takes the place of what was removed: of the cookies in `headers`, what is nobody's credential, and who is
-    /// calling. Nothing that was removed, and no hop-by-hop field, may come after it.
-    pub fn put(&self, headers: &HeaderMap, fields: &mut impl Fields) {
-        if let Some(cookies) = other_cookies(headers, &self.credentials) {
-            fields.put(&header::COOKIE, &cookies);
-        }
-        // What tells of this request is over what tells of the session: one of each name.
-        let replaced = |name: &HeaderName| self.inject.iter().any(|(later, _)| later == name);
-        for (name, value) in self.shared.iter().filter(|(name, _)| !replaced(name)).chain(&self.inject) {
+    /// The cookies in `headers` that are nobody's credential.
+    pub fn other_cookies(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        other_cookies(headers, &self.credentials)
+    }
+
+    /// Puts in who is calling, in place of whatever was removed.
+    pub fn inject(&self, fields: &mut impl Fields) {
+        for (name, value) in self.shared.iter().chain(&self.inject) {
             fields.put(name, value);
         }
     }
@@ -358,6 +357,6 @@ mod tests {
     fn authorization_stays_where_it_was_no_credential_of_ours() {
         let names = Arc::new(managed());
         let edits = |by_bearer| HeaderEdits::without_identity(&names, &Arc::from([]), by_bearer);
-        assert!(edits(true).remove(&header::AUTHORIZATION) && !edits(false).remove(&header::AUTHORIZATION));
+        assert!(edits(true).removes(&header::AUTHORIZATION) && !edits(false).removes(&header::AUTHORIZATION));
     }
 }

@@ -172,7 +172,7 @@ impl Leases {
         }))
     }
 
-    /// Taken before a decision: an event after it is seen when the stream is registered.
+    /// Taken before a decision: an event after it is seen when the stream is opened.
     pub(super) fn ticket(&self) -> u64 {
         self.0.generation.load(Ordering::Acquire)
     }
@@ -227,23 +227,32 @@ impl Leases {
     }
 
     /// Keeps every stream by whose it is that is not yet: before anybody is looked for, and in time for when they are due.
-    fn grow_up(&self) {
-        let (mut from, mut few) = (Some(0), Vec::new());
+    /// True if one is due before whoever looks after them is back.
+    fn grow_up(&self) -> bool {
+        let (mut from, mut few, mut sooner) = (Some(0), Vec::new(), false);
         while let Some(at) = from {
             // Held until they are registered: one that ends meanwhile is looked for here first, and then there.
             let mut young = self.young();
             from = young.take_some(at, &mut few);
             for YoungStream { number, stream, due } in few.drain(..) {
-                // Nobody need be woken: whoever looks after them comes back sooner than these are due.
-                self.register(number, &stream, self.ticket(), due);
+                sooner |= self.register(number, &stream, self.ticket(), due);
             }
+        }
+        sooner
+    }
+
+    /// An event came: all streams are to be found by whose they are.
+    fn find_all(&self) {
+        // Two events may come at once: each finds what the other made due, and neither would say so.
+        if self.grow_up() {
+            self.0.sooner.notify_one();
         }
     }
 
     /// Makes everybody due whom `target` touches.
     pub(super) fn revisit(&self, target: &RevocationTarget) {
         self.0.generation.fetch_add(1, Ordering::AcqRel);
-        self.grow_up();
+        self.find_all();
         let open = self.lock();
         let (touched, due): (Vec<HolderId>, _) = match target {
             RevocationTarget::Session(id) => {
@@ -262,7 +271,7 @@ impl Leases {
     /// Makes everybody due.
     pub(super) fn revisit_all(&self) {
         self.0.generation.fetch_add(1, Ordering::AcqRel);
-        self.grow_up();
+        self.find_all();
         let all: Vec<HolderId> = self.lock().holders.keys().cloned().collect();
         self.bring_forward(&all, AFTER_SINGLE_EVENTS);
     }
@@ -289,7 +298,9 @@ impl Leases {
         again: impl Fn() -> Monotonic,
         (urgent, ordinary): (usize, usize),
     ) -> Result<Vec<DueStreams>, Option<Monotonic>> {
-        self.grow_up();
+        if self.young().is_time(now) {
+            self.grow_up();
+        }
         let mut open = self.lock();
         open.back_at = None;
         let mut taken = Vec::new();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
@@ -35,8 +35,7 @@ pub(super) struct ClientStream {
 /// all else that is done for a small answer.
 #[derive(Default)]
 struct Gathered {
-    bytes: Vec<u8>,
-    written: usize,
+    bytes: BytesMut,
     /// Everybody else had their turn since something was to be sent.
     had_turn: bool,
 }
@@ -100,16 +99,15 @@ impl ClientStream {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(mut gathered) = self.gathered.take() else { return Poll::Ready(Ok(())) };
         let drained = loop {
-            let rest = gathered.bytes.get(gathered.written..).unwrap_or_default();
-            if rest.is_empty() {
-                gathered.bytes.clear();
-                gathered.bytes.shrink_to(LARGE);
-                gathered.written = 0;
+            if gathered.bytes.is_empty() {
+                if gathered.bytes.capacity() > LARGE {
+                    gathered.bytes = BytesMut::new();
+                }
                 break Poll::Ready(Ok(()));
             }
-            match self.poll_write_through(cx, &[io::IoSlice::new(rest)]) {
+            match self.poll_write_through(cx, &[io::IoSlice::new(&gathered.bytes)]) {
                 Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(written)) => gathered.written += written,
+                Poll::Ready(Ok(written)) => gathered.bytes.advance(written),
                 Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
                 Poll::Pending => break Poll::Pending,
             }
@@ -121,7 +119,7 @@ impl ClientStream {
     fn poll_write_all(&mut self, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let length = bufs.iter().map(|buf| buf.len()).sum::<usize>();
         let is_large = length >= LARGE;
-        let waiting = self.gathered.as_ref().map(|gathered| gathered.bytes.len() - gathered.written);
+        let waiting = self.gathered.as_ref().map(|gathered| gathered.bytes.len());
         match waiting {
             None => return self.poll_write_through(cx, bufs),
             Some(waiting) if is_large || waiting + length > MOST_GATHERED => ready!(self.poll_drain(cx))?,
@@ -139,7 +137,7 @@ impl ClientStream {
     /// Pending for one turn, if others are at work whose answers may go out with what is gathered.
     fn poll_turn(&mut self, cx: &Context<'_>) -> Poll<()> {
         let Some(gathered) = &mut self.gathered else { return Poll::Ready(()) };
-        let waits = !gathered.bytes.is_empty() && gathered.written == 0 && self.activity.is_busy();
+        let waits = !gathered.bytes.is_empty() && self.activity.is_busy();
         if waits && !gathered.had_turn {
             gathered.had_turn = true;
             cx.waker().wake_by_ref();

@@ -91,11 +91,12 @@ impl LineWriter {
     pub fn start(mut sink: impl Write + Send + 'static, dropped: IntCounter) -> std::io::Result<Self> {
         let desk = Arc::new(Desk::default());
         let open = Open(Arc::clone(&desk));
+        let losses = dropped.clone();
         std::thread::Builder::new().name("log-lines".to_owned()).spawn(move || {
-            let mut written = Vec::new();
+            let (mut written, mut lost_within) = (Vec::new(), false);
             while let Some((mut bytes, flushes)) = desk.take(written) {
-                // A closed sink must not end the gateway; the lines are lost as the operator asked.
-                drop(sink.write_all(&bytes).and_then(|()| sink.flush()));
+                // A closed sink must not end the gateway.
+                lost_within = !write_out(&mut sink, &bytes, lost_within, &losses);
                 for done in flushes {
                     done.try_send(()).unwrap_or_default();
                 }
@@ -165,6 +166,31 @@ impl LineWriter {
     }
 }
 
+/// Writes lines, after one that was cut if that is so; what cannot be written is counted. False if the last one was cut.
+fn write_out(sink: &mut impl Write, lines: &[u8], after_cut: bool, dropped: &IntCounter) -> bool {
+    let mut rest = lines;
+    let mut written = if after_cut { sink.write_all(b"\n") } else { Ok(()) };
+    while written.is_ok() && !rest.is_empty() {
+        written = sink.write(rest).and_then(|count| match rest.get(count..) {
+            Some(left) if count > 0 => {
+                rest = left;
+                Ok(())
+            }
+            _ => Err(std::io::ErrorKind::WriteZero.into()),
+        });
+        if written.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::Interrupted) {
+            written = Ok(());
+        }
+    }
+    let lost = rest.iter().filter(|byte| **byte == b'\n').count();
+    dropped.inc_by(u64::try_from(lost).unwrap_or(u64::MAX));
+    let cut = !rest.is_empty()
+        && rest.len() < lines.len()
+        && !lines.get(..lines.len() - rest.len()).is_some_and(|done| done.ends_with(b"\n"));
+    drop(sink.flush());
+    !(cut || after_cut && rest.len() == lines.len())
+}
+
 #[cfg(test)]
 mod tests {
     use std::io;
@@ -227,5 +253,37 @@ mod tests {
             handed_over as u64,
             "every line was written whole or counted"
         );
+    }
+
+    /// A reader that takes a few bytes, and then nothing until it is well again.
+    struct Ailing {
+        takes: usize,
+        taken: Vec<u8>,
+    }
+
+    impl Write for Ailing {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = bytes.len().min(self.takes);
+            self.takes -= count;
+            self.taken.extend_from_slice(&bytes[..count]);
+            if count == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_was_cut_does_not_run_into_the_next() {
+        let dropped = IntCounter::new("dropped", "dropped").unwrap();
+        let mut sink = Ailing { takes: 5, taken: Vec::new() };
+        assert!(!write_out(&mut sink, b"one\ntwo\nthree\n", false, &dropped), "cut within the second");
+        assert_eq!(dropped.get(), 2);
+        assert!(!write_out(&mut sink, b"four\n", true, &dropped), "nothing of it was written");
+        assert_eq!(dropped.get(), 3);
+        sink.takes = 100;
+        assert!(write_out(&mut sink, b"five\n", true, &dropped));
+        assert_eq!(sink.taken, b"one\nt\nfive\n");
     }
 }

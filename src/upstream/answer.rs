@@ -8,8 +8,8 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-/// Fields of a head, or of trailers: as many as hyper takes.
-const MAX_FIELDS: usize = 100;
+/// Fields of a head, or of trailers.
+pub(super) const MAX_FIELDS: usize = 200;
 /// Bytes of a head, or of trailers.
 const MAX_HEAD_BYTES: usize = 256 * 1024;
 /// Bytes of the line that begins a chunk, its extensions included.
@@ -64,7 +64,17 @@ pub enum Chunk {
     Size,
     Data(u64),
     DataEnd,
-    Trailers,
+    /// With how much of them was looked at.
+    Trailers(usize),
+}
+
+/// How far a head has been read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Bytes that were looked at: no end is in them.
+    looked_at: usize,
+    /// Interim answers that were passed over.
+    interim: usize,
 }
 
 /// What comes next of a body.
@@ -78,19 +88,24 @@ pub enum Piece {
 }
 
 /// Takes the head of an answer off the front of `buffer`; nothing while it is not there whole. Interim answers are passed
-/// over, and counted in `interim`. `to_head` tells that the request was `HEAD`, whose answer has no body.
+/// over. `to_head` tells that the request was `HEAD`, whose answer has no body.
 pub fn take_head(
     buffer: &mut BytesMut,
     to_head: bool,
-    interim: &mut usize,
+    reading: &mut Reading,
 ) -> Result<Option<AnswerHead>, AnswerError> {
     loop {
+        // Read only once it can be whole: what arrives byte by byte is not read again with every byte.
+        if !may_be_whole(buffer, &mut reading.looked_at) {
+            return if buffer.len() > MAX_HEAD_BYTES { Err(AnswerError::TooLong) } else { Ok(None) };
+        }
         let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
         let mut head = httparse::Response::new(&mut []);
         let parser = httparse::ParserConfig::default();
         let parsed = parser.parse_response_with_uninit_headers(&mut head, buffer, &mut fields)?;
         let httparse::Status::Complete(length) = parsed else {
-            return if buffer.len() > MAX_HEAD_BYTES { Err(AnswerError::TooLong) } else { Ok(None) };
+            reading.looked_at = buffer.len();
+            return Ok(None);
         };
         let (code, version) = (head.code.unwrap_or_default(), head.version.unwrap_or_default());
         let status = StatusCode::from_u16(code).map_err(|_| AnswerError::Field)?;
@@ -98,18 +113,21 @@ pub fn take_head(
             return Err(AnswerError::Switches);
         }
         if status.is_informational() {
-            *interim += 1;
-            if *interim > MAX_INTERIM {
+            reading.interim += 1;
+            if reading.interim > MAX_INTERIM {
                 return Err(AnswerError::TooManyInterim);
             }
             buffer.advance(length);
+            reading.looked_at = 0;
             continue;
         }
         let places = places(buffer, head.headers)?;
-        let headers = fields_at(&buffer.split_to(length).freeze(), places)?;
+        let mut headers = fields_at(&buffer.split_to(length).freeze(), places)?;
         let bodiless = to_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let framing = if bodiless { Framing::Over } else { framing(&headers, version == 1)? };
-        let keeps = keeps(&headers, version == 1) && framing != Framing::UntilClose;
+        let framing = if bodiless { Framing::Over } else { framing(&mut headers, version == 1)? };
+        // One that says two things may mean to say where the next begins (RFC 9112 section 6.3).
+        let says_two = headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH);
+        let keeps = keeps(&headers, version == 1) && framing != Framing::UntilClose && !says_two;
         return Ok(Some(AnswerHead { status, headers, framing, keeps }));
     }
 }
@@ -159,7 +177,7 @@ impl Chunk {
                     };
                     let line = buffer.split_to(end + 1);
                     *self = match chunk_size(&line).ok_or(AnswerError::Chunk)? {
-                        0 => Self::Trailers,
+                        0 => Self::Trailers(0),
                         size => Self::Data(size),
                     };
                 }
@@ -174,7 +192,7 @@ impl Chunk {
                     }
                     *self = Self::Size;
                 }
-                Self::Trailers => return take_trailers(buffer),
+                Self::Trailers(looked_at) => return take_trailers(buffer, looked_at),
             }
         }
     }
@@ -193,8 +211,9 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
     let line = line.strip_suffix(b"\r\n")?;
     let digits = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
     let (size, rest) = line.split_at_checked(digits)?;
-    let rest_is_extension = match rest.trim_ascii_start().first() {
-        None => rest.is_empty(),
+    let rest_is_extension = match trim_blanks(rest).first() {
+        // Some pad the size with blanks.
+        None => true,
         Some(first) => *first == b';' && !rest.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t'),
     };
     // Fifteen digits leave room for what is added up.
@@ -204,15 +223,42 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(size).ok()?, 16).ok()
 }
 
-fn take_trailers(buffer: &mut BytesMut) -> Result<Piece, AnswerError> {
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let httparse::Status::Complete((length, fields)) = httparse::parse_headers(buffer, &mut fields)? else {
+fn trim_blanks(bytes: &[u8]) -> &[u8] {
+    let blanks = bytes.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    bytes.get(blanks..).unwrap_or_default()
+}
+
+fn take_trailers(buffer: &mut BytesMut, looked_at: &mut usize) -> Result<Piece, AnswerError> {
+    // None at all, which is the usual, is an empty line by itself.
+    let none = buffer.starts_with(b"\r\n");
+    if !none && !may_be_whole(buffer, looked_at) {
         let long = buffer.len() > MAX_HEAD_BYTES;
         return if long { Err(AnswerError::TooLong) } else { Ok(Piece::Missing) };
+    }
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let httparse::Status::Complete((length, fields)) = httparse::parse_headers(buffer, &mut fields)? else {
+        *looked_at = buffer.len();
+        return Ok(Piece::Missing);
     };
     let places = places(buffer, fields)?;
     let trailers = fields_at(&buffer.split_to(length).freeze(), places)?;
     Ok(if trailers.is_empty() { Piece::End } else { Piece::Trailers(trailers) })
+}
+
+/// Whether there is an empty line in what was not looked at before.
+fn may_be_whole(buffer: &[u8], looked_at: &mut usize) -> bool {
+    // The line may have begun in what was looked at.
+    let from = looked_at.saturating_sub(3);
+    let fresh = buffer.get(from..).unwrap_or_default();
+    let mut ends = fresh.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+    let empty = ends.find(|end| {
+        let next = fresh.get(*end..).unwrap_or_default();
+        next.starts_with(b"\r\n") || next.starts_with(b"\n")
+    });
+    if empty.is_none() {
+        *looked_at = buffer.len();
+    }
+    empty.is_some()
 }
 
 /// A name, and where its value is.
@@ -240,22 +286,30 @@ fn fields_at(head: &Bytes, places: Vec<Place>) -> Result<HeaderMap, AnswerError>
 }
 
 /// RFC 9112 section 6.3, and where that says what to make of a message that says two things, it is no answer.
-fn framing(headers: &HeaderMap, is_http11: bool) -> Result<Framing, AnswerError> {
+fn framing(headers: &mut HeaderMap, is_http11: bool) -> Result<Framing, AnswerError> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
         let only = chunked && is_http11 && codings.next().is_none();
         return if only { Ok(Framing::Chunked(Chunk::Size)) } else { Err(AnswerError::Framing) };
     }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(length) = lengths.next() else { return Ok(Framing::UntilClose) };
-    let digits = length.as_bytes().trim_ascii();
+    let Some(length) = headers.get(CONTENT_LENGTH).cloned() else { return Ok(Framing::UntilClose) };
+    // Several that say the same are one.
+    let said =
+        headers.get_all(CONTENT_LENGTH).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let mut said = said.map(<[u8]>::trim_ascii);
+    let digits = said.next().unwrap_or_default();
     let is_number = (1..=19).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
-    if !is_number || lengths.next().is_some() {
+    let several = length.as_bytes() != digits || headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some();
+    if !is_number || !said.all(|other| other == digits) {
         return Err(AnswerError::Framing);
     }
-    let length = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-    length.map(Framing::Length).ok_or(AnswerError::Framing)
+    let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+    let number: u64 = number.ok_or(AnswerError::Framing)?;
+    if several {
+        headers.insert(CONTENT_LENGTH, number.into());
+    }
+    Ok(Framing::Length(number))
 }
 
 /// Whether the connection stays (RFC 9112 section 9.3).

@@ -20,6 +20,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use super::answer::MAX_FIELDS;
 use super::error::OriginError;
 use super::stream::OriginStream;
 use super::wire::Wire;
@@ -84,8 +85,7 @@ impl Connector {
     {
         self.within(async {
             let stream = self.open(endpoint).await?;
-            // At most a hundred fields in an answer, as hyper has it: any other number costs an allocation for each.
-            let handshake = http1::handshake(TokioIo::new(stream));
+            let handshake = http1::Builder::new().max_headers(MAX_FIELDS).handshake(TokioIo::new(stream));
             let (sender, connection) = handshake.await.map_err(OriginError::of_exchange)?;
             // Its end is seen by whoever holds the sender; there is nobody else to tell.
             tokio::spawn(async move { drop(connection.with_upgrades().await) });

@@ -23,7 +23,7 @@ mod stream;
 mod tls;
 mod wire;
 
-pub use answer::{AnswerError, AnswerHead, Framing, Piece, take_head};
+pub use answer::{AnswerError, AnswerHead, Framing, Piece, Reading, take_head};
 pub use body::OriginBody;
 pub use error::{OriginError, OriginFailure};
 pub use origin::{Origin, OriginResponse};

@@ -39,8 +39,8 @@ pub(super) struct Pool<B> {
     idle_wires: Mutex<Vec<Idle<Box<Wire>>>>,
     /// Where the server speaks HTTP/2.
     multiplex: Option<Multiplex<B>>,
-    /// One place per request under way: since an idle connection is taken before a new one is made, it also
-    /// bounds the connections.
+    /// One place per request under way: since an idle connection is taken before a new one is made, or closed where it
+    /// is of the other kind, it also bounds the connections.
     places: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
@@ -232,6 +232,7 @@ where
 
     /// A new connection that speaks HTTP/1.1.
     async fn connect(&self, plain: bool, until: Option<Instant>) -> Result<Sender<B>, OriginError> {
+        self.make_room();
         let connecting = Box::pin(async {
             Ok(if plain {
                 Sender::Wire(Box::new(self.connector.wire(&self.endpoint).await?))
@@ -240,6 +241,23 @@ where
             })
         });
         by(until, connecting, OriginError::ConnectTimeout).await
+    }
+
+    /// Closes idle connections, of either kind, that would be too many beside those in use.
+    fn make_room(&self) {
+        let in_use = self.limits.places - self.places.available_permits();
+        let (mut idle, mut wires) = (lock(&self.idle), lock(&self.idle_wires));
+        let most = self.limits.places.saturating_sub(in_use);
+        let mut excess = (idle.len() + wires.len()).saturating_sub(most);
+        // The oldest of those there are more of: they are at the front.
+        while excess > 0 {
+            if idle.len() > wires.len() {
+                idle.remove(0);
+            } else {
+                wires.remove(0);
+            }
+            excess -= 1;
+        }
     }
 
     async fn wait_for_place(&self, until: Option<Instant>) -> Result<OwnedSemaphorePermit, OriginError> {

@@ -11,9 +11,10 @@ use bytes::{Bytes, BytesMut};
 use http::Method;
 use http_body::Frame;
 use tokio::io::AsyncWrite as _;
+use tokio::task::coop::has_budget_remaining;
 use tokio_util::io::poll_read_buf;
 
-use super::answer::{AnswerError, AnswerHead, Framing, Piece, take_head};
+use super::answer::{AnswerError, AnswerHead, Framing, Piece, Reading, take_head};
 use super::request::RequestHead;
 use super::stream::OriginStream;
 
@@ -43,8 +44,7 @@ pub(super) struct Wire {
     written: usize,
     /// It is answered by a head alone.
     to_head: bool,
-    /// Interim answers so far.
-    interim: usize,
+    reading: Reading,
     /// Another request may follow.
     keeps: bool,
 }
@@ -58,7 +58,7 @@ impl Wire {
             head: None,
             written: 0,
             to_head: false,
-            interim: 0,
+            reading: Reading::default(),
             keeps: true,
         }
     }
@@ -68,7 +68,7 @@ impl Wire {
         // Until the answer is there whole, this connection is good for nothing else.
         self.keeps = false;
         self.written = 0;
-        self.interim = 0;
+        self.reading = Reading::default();
         self.to_head = *head.method() == Method::HEAD;
         head.end();
         self.head = Some(head);
@@ -88,7 +88,7 @@ impl Wire {
         // A server may answer before it has read everything; then nothing else is written.
         let sent = self.poll_write_head(cx)?.is_ready();
         loop {
-            if let Some(head) = take_head(&mut self.buffer, self.to_head, &mut self.interim)? {
+            if let Some(head) = take_head(&mut self.buffer, self.to_head, &mut self.reading)? {
                 self.keeps = head.keeps && sent;
                 self.head = None;
                 return Poll::Ready(Ok(head));
@@ -156,13 +156,14 @@ impl Wire {
     /// Whether the server says nothing, as it should while it was not asked: neither that it leaves, nor anything else.
     pub(super) fn is_quiet(&mut self) -> bool {
         let mut nobody = Context::from_waker(Waker::noop());
-        self.poll_fill(&mut nobody).is_pending() && self.buffer.is_empty()
+        // Whose budget is spent is told to wait without a look.
+        has_budget_remaining() && self.poll_fill(&mut nobody).is_pending() && self.buffer.is_empty()
     }
 
     /// Gives back what a large answer took.
     pub(super) fn shrink(&mut self) {
-        if self.step > FIRST_STEP {
-            self.step = FIRST_STEP;
+        self.step = FIRST_STEP;
+        if self.buffer.capacity() > 2 * FIRST_STEP {
             self.buffer = BytesMut::new();
         }
     }

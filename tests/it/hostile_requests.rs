@@ -199,3 +199,26 @@ async fn an_idle_http_2_connection_ends() {
     let within = tokio::time::timeout(std::time::Duration::from_secs(10), ended).await;
     assert!(within.is_ok(), "an idle connection was kept");
 }
+
+#[tokio::test]
+async fn what_connection_names_does_not_reach_the_origin_nor_can_it_name_ours_away() {
+    let origin = Origin::start(Reply::text(OK)).await;
+    let world = World::before(&origin).await;
+    let named = "cookie, trailer, x-mine, x-forwarded-for, host, x-request-id";
+    let fields = "Cookie: theme=dark\r\nTrailer: x-sum\r\nX-Mine: 1\r\nX-Yours: 1";
+    for named in [named.to_owned(), format!("{}{named}", "x-never, ".repeat(1500))] {
+        let answer = raw(
+            world.address(),
+            format!("GET /public HTTP/1.1\r\nHost: a\r\nConnection: {named}\r\n{fields}\r\n\r\n"),
+        )
+        .await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let head = origin.heads().pop().unwrap().to_ascii_lowercase();
+        for gone in ["cookie:", "trailer:", "x-mine:", "connection:"] {
+            assert!(!head.contains(gone), "{gone} {head}");
+        }
+        for there in ["\r\nhost: a\r\n", "x-yours: 1", "x-forwarded-for: 127.0.0.1", "x-request-id: "] {
+            assert_eq!(head.matches(there).count(), 1, "{there} {head}");
+        }
+    }
+}

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
 use crate::configuration::{GOOD, mistakes};
 use crate::support::{ANY, Ask, Origin, Reply, World, try_ask};
 
@@ -231,4 +233,50 @@ fn mistakes_around_upstreams_are_found() {
         .replace("3000\"", "3000\", protocol: http2")
         .replace("require: auth", "websocket: true\n    require: auth");
     assert!(mistakes(&socket)[0].2.contains("no WebSocket"), "{:?}", mistakes(&socket));
+}
+
+/// Serves one connection after the other, each until it is closed: whoever opens another waits for that.
+async fn one_at_a_time(stall: Duration) -> String {
+    let listener = tokio::net::TcpListener::bind(ANY).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (mut read, mut buffer) = (Vec::new(), [0; 4096]);
+            while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+                read.extend_from_slice(&buffer[..count]);
+                let text = String::from_utf8_lossy(&read).into_owned();
+                let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+                if head.contains("content-length: 4") && body.len() < 4 {
+                    continue;
+                }
+                read.clear();
+                drop(stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n").await);
+                tokio::time::sleep(stall).await;
+                drop(stream.write_all(b"ok").await);
+            }
+        }
+    });
+    format!("http://{address}")
+}
+
+#[tokio::test]
+async fn requests_of_every_kind_share_the_connections_there_may_be() {
+    let server = one_at_a_time(Duration::ZERO).await;
+    let world = before(&[server], ", max_connections: 1, response_timeout: 2s").await;
+    for _ in 0..3 {
+        assert_eq!(world.send(Ask::get("/")).await.status, 200);
+        let post = Ask::new("POST", "/").body("once");
+        assert_eq!(world.send(post).await.status, 200, "the connection before was in its way");
+    }
+}
+
+#[tokio::test]
+async fn what_comes_after_an_answer_is_nobodys() {
+    // To HEAD it answers with a body, a moment later: on that connection, that would be the next caller's answer.
+    let server = one_at_a_time(Duration::from_millis(30)).await;
+    let world = before(&[server], "").await;
+    assert_eq!(world.send(Ask::new("HEAD", "/")).await.status, 200);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let answer = world.send(Ask::get("/")).await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
 }

@@ -2,6 +2,8 @@
 //!
 //! Must not run after identity is injected, or `Connection` could name it away.
 
+use std::collections::HashSet;
+
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::engine::ManagedNames;
@@ -24,8 +26,8 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 
 /// The hop-by-hop fields of one message.
 pub(super) struct HopByHop {
-    /// Those named in `Connection`.
-    named: Vec<HeaderName>,
+    /// Those named in `Connection`; somebody may name thousands.
+    named: HashSet<HeaderName>,
     /// `TE: trailers`, the one thing that is kept.
     pub(super) takes_trailers: bool,
 }
@@ -37,7 +39,7 @@ impl HopByHop {
             fields.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
         };
         let named = tokens(header::CONNECTION)
-            // Nearly all there ever is, and no names of fields that would stay otherwise.
+            // Nearly all there ever is: one is removed anyway, and the other names no field there is.
             .filter(|token| {
                 !token.eq_ignore_ascii_case(b"keep-alive") && !token.eq_ignore_ascii_case(b"close")
             })

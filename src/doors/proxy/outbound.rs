@@ -87,10 +87,13 @@ impl Outbound<'_> {
         let hops = HopByHop::of(headers);
         let mut announces = false;
         for (name, value) in *headers {
+            if hops.covers(name) {
+                continue;
+            }
             announces |= *name == header::TRAILER;
             let anew =
                 matches!(*name, header::HOST | header::CONTENT_LENGTH | header::EXPECT | header::TRAILER);
-            if !anew && !hops.covers(name) && !edits.remove(name) {
+            if !anew && !edits.removes(name) {
                 fields.put(name, value);
             }
         }
@@ -100,12 +103,18 @@ impl Outbound<'_> {
         if announces && let Some(trailers) = announced_trailers(headers, &snapshot.managed_names) {
             fields.put(&header::TRAILER, &trailers);
         }
+        if !hops.covers(&header::COOKIE)
+            && let Some(cookies) = edits.other_cookies(headers)
+        {
+            fields.put(&header::COOKIE, &cookies);
+        }
         if account.joins_trace
+            && !hops.covers(&TRACESTATE)
             && let Some(state) = headers.get(TRACESTATE)
         {
             fields.put(&TRACESTATE, state);
         }
-        edits.put(headers, fields);
+        edits.inject(fields);
         let scheme = if peer.secure { "https" } else { "http" };
         fields.put(&FORWARDED_FOR, &peer.forwarded_for());
         fields.put(&FORWARDED_PROTO, &HeaderValue::from_static(scheme));

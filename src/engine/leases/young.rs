@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::Stream;
+use super::{GROWN_AFTER, Stream};
 use crate::identity::Monotonic;
 
 /// Looked at in one go: every request takes the lock as well.
@@ -15,6 +15,8 @@ pub(super) const FEW: usize = 128;
 pub(super) struct Young {
     places: Vec<Option<YoungStream>>,
     free: Vec<usize>,
+    /// When all were last to be kept by whose they are.
+    grown_at: Monotonic,
 }
 
 /// One of them.
@@ -25,6 +27,15 @@ pub(super) struct YoungStream {
 }
 
 impl Young {
+    /// Whether those that are young have been for long enough; then it is said no more for a while.
+    pub(super) fn is_time(&mut self, now: Monotonic) -> bool {
+        let is_time = now.since(self.grown_at) >= GROWN_AFTER / 2;
+        if is_time {
+            self.grown_at = now;
+        }
+        is_time
+    }
+
     pub(super) fn put(&mut self, young: YoungStream) -> usize {
         let free = self.free.pop();
         if let Some((at, place)) = free.and_then(|at| Some((at, self.places.get_mut(at)?))) {
@@ -51,6 +62,14 @@ impl Young {
                 self.free.push(at);
             }
         }
-        (until < self.places.len()).then_some(until)
+        if until < self.places.len() {
+            return Some(until);
+        }
+        if self.free.len() == self.places.len() {
+            // After a crowd, nobody looks through its empty places.
+            self.places.clear();
+            self.free.clear();
+        }
+        None
     }
 }

@@ -8,9 +8,9 @@ fn read(
     step: usize,
     to_head: bool,
 ) -> Result<(AnswerHead, Vec<u8>, HeaderMap, Vec<u8>), AnswerError> {
-    let (mut buffer, mut interim, mut arriving) = (BytesMut::new(), 0, bytes.chunks(step));
+    let (mut buffer, mut reading, mut arriving) = (BytesMut::new(), Reading::default(), bytes.chunks(step));
     let mut head = loop {
-        if let Some(head) = take_head(&mut buffer, to_head, &mut interim)? {
+        if let Some(head) = take_head(&mut buffer, to_head, &mut reading)? {
             break head;
         }
         buffer.extend_from_slice(arriving.next().ok_or(AnswerError::CutOff)?);
@@ -70,7 +70,7 @@ fn a_body_is_as_long_as_its_framing_says() {
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 2\r\n\r\n1\r\na\r\n000\r\n\r\n",
             "a",
             "",
-            true,
+            false,
         ),
         (
             "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na",
@@ -105,8 +105,9 @@ fn an_answer_to_head_has_no_body_whatever_it_says() {
 fn what_two_readers_could_take_differently_is_no_answer() {
     let framed = |fields: &str| read_anyhow(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n0\r\n\r\n")).err();
     for fields in [
-        "content-length: 1\r\ncontent-length: 1",
-        "content-length: 1, 1",
+        "content-length: 1\r\ncontent-length: 2",
+        "content-length: 1, 2",
+        "content-length: 1,",
         "content-length: +1",
         "content-length: 0x1",
         "content-length: ",
@@ -127,7 +128,6 @@ fn what_two_readers_could_take_differently_is_no_answer() {
         "1\na\r\n0\r\n\r\n",
         "\r\n0\r\n\r\n",
         " 1\r\na\r\n0\r\n\r\n",
-        "1 \r\na\r\n0\r\n\r\n",
         "0x1\r\na\r\n0\r\n\r\n",
         "-1\r\na\r\n0\r\n\r\n",
         "1 x\r\na\r\n0\r\n\r\n",
