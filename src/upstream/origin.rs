@@ -110,8 +110,8 @@ where
 
     /// Sends `request` and waits for the head of the answer.
     ///
-    /// A request nothing of which was sent is offered
-    /// to further servers; one that may have arrived is repeated only if it is safe and has no body, within the budget.
+    /// A request nothing of which was sent is offered to further servers; one that may have arrived is repeated only if it is
+    /// safe and has no body, within the budget.
     pub fn send(
         &self,
         request: OriginRequest<B>,

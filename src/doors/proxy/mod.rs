@@ -196,7 +196,6 @@ impl Inner {
             authority: &intake.authority,
             path: &intake.path,
             peer,
-
             request_id: &request_id,
             trace: &trace,
         };
