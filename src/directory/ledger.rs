@@ -23,6 +23,8 @@ pub(super) struct Ledger<L, U> {
     /// Members the directory does not know, apart so that they cannot push out those it does.
     unknown: U,
     pub(super) marks: Marks,
+    /// Grows with everything that makes what is known worth less at once.
+    generation: AtomicU64,
     /// Nanoseconds on the monotonic clock: what was asked for until then is served no longer than it takes to ask again.
     soft: AtomicU64,
     /// The same of single organizations.
@@ -39,6 +41,7 @@ impl<L: Shelf, U: Shelf> Ledger<L, U> {
             lists,
             unknown,
             marks,
+            generation: AtomicU64::new(0),
             soft: AtomicU64::new(0),
             soft_organizations: RwLock::new(HashMap::new()),
             any_soft_organization: AtomicBool::new(false),
@@ -105,12 +108,19 @@ impl<L: Shelf, U: Shelf> Ledger<L, U> {
 
     pub(super) fn forget(&self, revocation: &Revocation) {
         self.marks.leave(revocation);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Read before a look: what was found then stands for as long as this is the same.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Makes everything asked for up to `now` soft-stale: served once more while it is asked for again.
     pub(super) fn soften(&self, now: Monotonic) {
         let at = u64::try_from(now.since(Monotonic::default()).as_nanos()).unwrap_or(u64::MAX);
         self.soft.fetch_max(at, Ordering::AcqRel);
+        self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     /// As [`soften`](Self::soften), for one organization.
@@ -122,6 +132,7 @@ impl<L: Shelf, U: Shelf> Ledger<L, U> {
         }
         soft.insert(organization_id.clone(), now);
         self.any_soft_organization.store(true, Ordering::Release);
+        self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     /// What a lookup must be newer than: the newest that is kept about the member, the marks over them, and whatever

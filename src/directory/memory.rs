@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
-use prometheus::IntCounter;
 use tokio::sync::Semaphore;
 
 use super::flight::{Flight, Flights};
 use super::ledger::Ledger;
+use super::lookups::Lookups;
 use super::marks::Marks;
 use super::owners::Owners;
 use super::shelf::{Lists, Unknown, bounded};
@@ -19,7 +19,8 @@ use super::{
     TokenOwner, TokenQuery,
 };
 use crate::identity::{MemberRef, Monotonic, OrganizationId};
-use crate::session::{Evidence, Revocation};
+use crate::policy::Freshness;
+use crate::session::{ActiveSessions, Evidence, Revocation};
 use crate::telemetry::Metrics;
 
 /// The least time between two lookups of one member made only because older evidence would refuse.
@@ -50,34 +51,6 @@ struct Inner {
     lookups: Lookups,
     /// Sets this replica's moments of refreshing apart from others'.
     jitter: u64,
-}
-
-/// How lookups ended, counted.
-struct Lookups {
-    hit: IntCounter,
-    stale: IntCounter,
-    stale_error: IntCounter,
-    jwt_evidence: IntCounter,
-    miss: IntCounter,
-    coalesced: IntCounter,
-    negative: IntCounter,
-    error: IntCounter,
-}
-
-impl Lookups {
-    fn new(metrics: &Metrics) -> Self {
-        let result = |result| metrics.session_lookups.with_label_values(&["memory", result]);
-        Self {
-            hit: result("hit"),
-            stale: result("stale"),
-            stale_error: result("stale_error"),
-            jwt_evidence: result("jwt_evidence"),
-            miss: result("miss"),
-            coalesced: result("coalesced"),
-            negative: result("negative"),
-            error: result("error"),
-        }
-    }
 }
 
 /// The ledger as it is kept here, and a share of it for its marks' sake.
@@ -175,6 +148,28 @@ impl SessionDirectory for Memory {
             let marks = SharedMarks(Arc::clone(&inner.ledger));
             Owners::ask(&inner.owners, &query, marks, &inner.next, &inner.clock).wait().await
         })
+    }
+
+    fn generation(&self) -> u64 {
+        self.0.ledger.generation()
+    }
+
+    fn still_answers(
+        &self,
+        list: &ActiveSessions,
+        generation: u64,
+        freshness: Freshness,
+        now: Monotonic,
+    ) -> bool {
+        let inner = &self.0;
+        let bound = freshness.fresh_for.min(freshness.max_staleness);
+        // Later it may be time to refresh ahead, which a question sees to.
+        let is_young = now.since(list.fetched_at.monotonic).saturating_mul(4) <= bound.saturating_mul(3);
+        let answers = is_young && generation == inner.ledger.generation() && !list.is_superseded();
+        if answers {
+            inner.lookups.hit.inc();
+        }
+        answers
     }
 
     fn forget(&self, revocation: &Revocation) {

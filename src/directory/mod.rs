@@ -12,6 +12,7 @@ mod flight;
 mod floors;
 mod guard;
 mod ledger;
+mod lookups;
 mod marks;
 mod memory;
 mod owners;
@@ -56,6 +57,23 @@ pub trait SessionDirectory: Send + Sync + 'static {
 
     /// Drops what `revocation` outranks, here and in every tier below. A lookup that began before it never lands after it.
     fn forget(&self, revocation: &Revocation);
+
+    /// Read before a question. A list that was known then answers the next one as long as [it may](Self::still_answers).
+    fn generation(&self) -> u64 {
+        0
+    }
+
+    /// Whether `list`, known at `generation`, answers a question at `now` as it is, without a look: it is young enough,
+    /// nothing newer is known, and nothing happened since. Counted as an answer then. From most it never does.
+    fn still_answers(
+        &self,
+        _list: &ActiveSessions,
+        _generation: u64,
+        _freshness: Freshness,
+        _now: Monotonic,
+    ) -> bool {
+        false
+    }
 
     /// What a tier still has of the member's list, however old, for while the directory fails. Most have nothing.
     fn last_known(&self, _query: &SessionQuery) -> Answer<Option<Evidence>> {

@@ -63,11 +63,22 @@ impl Shelf for Lists {
         self.bytes.fetch_add(weight(&list), Ordering::Relaxed);
         // The list's own ids, so that key and record hold the same words.
         let key = if list.member == member { list.member.clone() } else { member };
+        let before = self.cache.get(&key);
         self.cache.insert(key, list);
+        supersede(before);
     }
 
     fn take_off(&self, member: &MemberRef) {
+        let before = self.cache.get(member);
         self.cache.invalidate(member);
+        supersede(before);
+    }
+}
+
+/// After the new one is in its place: whoever looks again finds that.
+fn supersede(list: Option<Arc<ActiveSessions>>) {
+    if let Some(list) = list {
+        list.supersede();
     }
 }
 

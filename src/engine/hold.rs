@@ -92,7 +92,7 @@ impl Engine {
             vouched: course.vouched.clone(),
             now: course.asked_again.or(course.reading).unwrap_or_else(|| self.clock.now()),
         };
-        let (mut evidence, mut now) = self.evidence(&query).await?;
+        let (mut evidence, mut now) = self.known_evidence(&query, course).await?;
         if course.asked_again.is_some() {
             // The turn of the member's streams began a while ago; what was new enough then may not be now.
             now = self.clock.now();
@@ -223,14 +223,6 @@ impl Engine {
         let decision = self.settle(route, presented, place, course, self.clock.now());
         course.introspection = Some(introspection);
         Ok(decision)
-    }
-
-    /// The evidence, and the time it is once it is there: another one only if it was waited for.
-    async fn evidence(&self, query: &SessionQuery) -> Result<(Evidence, Now), Refusal> {
-        let answer = self.sources.directory.active_sessions(query);
-        let waits = answer.is_pending();
-        let evidence = answer.wait().await.map_err(refused)?;
-        Ok((evidence, if waits { self.clock.now() } else { query.now }))
     }
 
     /// Has the policy decide, and the shadow requirement beside it.

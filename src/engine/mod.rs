@@ -5,6 +5,7 @@
 mod access_request;
 mod assertion;
 mod check;
+mod evidence;
 mod explain;
 mod header_edits;
 mod hold;

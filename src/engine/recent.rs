@@ -8,7 +8,7 @@ use super::ManagedNames;
 use super::header_edits::Injected;
 use super::identify::VerifiedToken;
 use crate::identity::Secret;
-use crate::session::MemberSession;
+use crate::session::{ActiveSessions, MemberSession};
 
 /// Sets of two; a power of two. Full of session JWTs they take about 16 MiB, and as much again for what is told of their
 /// sessions.
@@ -25,6 +25,13 @@ pub(super) struct RecentToken {
     token: Secret,
     pub(super) known: Arc<VerifiedToken>,
     told: Mutex<Option<Told>>,
+    listed: Mutex<Option<Listed>>,
+}
+
+/// The list their session was found in the last time, and the directory's generation before that look.
+struct Listed {
+    list: Arc<ActiveSessions>,
+    generation: u64,
 }
 
 struct Told {
@@ -40,6 +47,21 @@ impl RecentToken {
         let told = told.as_ref()?;
         let same = Arc::ptr_eq(&told.session, session) && Arc::ptr_eq(&told.managed, managed);
         same.then(|| Arc::clone(&told.headers))
+    }
+
+    /// The list that was found the last time, if the directory says that it still answers.
+    pub(super) fn listed(
+        &self,
+        still_answers: impl FnOnce(&ActiveSessions, u64) -> bool,
+    ) -> Option<Arc<ActiveSessions>> {
+        let listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        let Listed { list, generation } = listed.as_ref()?;
+        still_answers(list, *generation).then(|| Arc::clone(list))
+    }
+
+    pub(super) fn list(&self, list: &Arc<ActiveSessions>, generation: u64) {
+        let listed = Listed { list: Arc::clone(list), generation };
+        *self.listed.lock().unwrap_or_else(PoisonError::into_inner) = Some(listed);
     }
 
     pub(super) fn tell(&self, session: &Arc<MemberSession>, managed: &Arc<ManagedNames>, headers: &Injected) {
@@ -68,7 +90,8 @@ impl RecentTokens {
     /// Remembers a token that was verified.
     pub(super) fn put(&self, token: &str, known: Arc<VerifiedToken>) -> Arc<RecentToken> {
         let token = Secret::new(token.to_owned());
-        let recent = Arc::new(RecentToken { token, known, told: Mutex::new(None) });
+        let (told, listed) = Default::default();
+        let recent = Arc::new(RecentToken { token, known, told, listed });
         let Some(set) = self.set(recent.token.expose().as_bytes()) else { return recent };
         let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
         let [first, second] = &mut *set;

@@ -3,6 +3,7 @@
 //! Must not merge sessions: whoever reads the list picks one.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -21,7 +22,12 @@ pub struct ActiveSessions {
     bytes: Box<[u8]>,
     symbols: Symbols,
     unpacked: LastUnpacked,
+    superseded: Superseded,
 }
+
+/// Set once something newer is known of the member: whoever holds this elsewhere looks again.
+#[derive(Debug, Default)]
+struct Superseded(AtomicBool);
 
 /// The session that was asked for last, for as long as somebody else holds it: unpacking is work, and so is keeping
 /// everybody's sessions unpacked.
@@ -36,6 +42,21 @@ impl LastUnpacked {
 
     fn put(&self, session: &Arc<MemberSession>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(session);
+    }
+}
+
+/// What became of a record is no part of what it says.
+impl PartialEq for Superseded {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Superseded {}
+
+impl Clone for Superseded {
+    fn clone(&self) -> Self {
+        Self::default()
     }
 }
 
@@ -63,7 +84,8 @@ impl ActiveSessions {
     /// Packs `sessions`, which must all be the member's.
     pub fn new(member: MemberRef, sessions: &[MemberSession], fetched_at: Now) -> Self {
         let (bytes, symbols) = packed::pack(sessions);
-        Self { member, fetched_at, bytes, symbols, unpacked: LastUnpacked::default() }
+        let (unpacked, superseded) = Default::default();
+        Self { member, fetched_at, bytes, symbols, unpacked, superseded }
     }
 
     /// What [`parts`](Self::parts) gave, read back.
@@ -77,8 +99,8 @@ impl ActiveSessions {
         if !packed::is_whole(bytes, &symbols, &member) {
             return Err(UnreadableRecord);
         }
-        let unpacked = LastUnpacked::default();
-        Ok(Self { member, fetched_at, bytes: bytes.into(), symbols, unpacked })
+        let (unpacked, superseded) = Default::default();
+        Ok(Self { member, fetched_at, bytes: bytes.into(), symbols, unpacked, superseded })
     }
 
     /// The record's bytes and the words they refer to.
@@ -90,6 +112,15 @@ impl ActiveSessions {
     pub fn sharing(self, member: MemberRef, symbols: Arc<[Arc<str>]>) -> Self {
         // What was unpacked before holds its own words.
         Self { member, symbols, unpacked: LastUnpacked::default(), ..self }
+    }
+
+    /// Something newer is known of the member.
+    pub fn supersede(&self) {
+        self.superseded.0.store(true, Ordering::Release);
+    }
+
+    pub fn is_superseded(&self) -> bool {
+        self.superseded.0.load(Ordering::Acquire)
     }
 
     /// What the record takes in memory at the most, in bytes: its words are counted as if no other record held them.

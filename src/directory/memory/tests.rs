@@ -366,3 +366,35 @@ async fn every_spelling_of_a_member_shares_one_entry() {
     world.ask_with(written()).await.unwrap();
     assert_eq!(world.calls(), 3);
 }
+
+#[tokio::test]
+async fn a_known_list_answers_without_a_look_until_anything_happens() {
+    let world = world();
+    let known = async || {
+        world.ask().await.unwrap();
+        let generation = world.memory.generation();
+        let evidence = world.memory.active_sessions(&world.query()).wait().await.unwrap();
+        (Arc::clone(evidence.list().unwrap()), generation)
+    };
+    let answers = |(list, generation): &(Arc<ActiveSessions>, u64)| {
+        let SessionQuery { freshness, now, .. } = world.query();
+        world.memory.still_answers(list, *generation, freshness, now.monotonic)
+    };
+    let first = known().await;
+    world.advance(7);
+    assert!(answers(&first));
+    world.advance(1);
+    assert!(!answers(&first), "it may be time to refresh");
+    let strict = SessionQuery { newer_than: Some(world.query().now.monotonic), ..world.query() };
+    let second = known().await;
+    world.advance(1);
+    world.ask_with(strict).await.unwrap();
+    assert!(!answers(&second), "something newer is known");
+    let third = known().await;
+    world.revoke(RevocationTarget::Session(SessionId::parse("s9").unwrap()));
+    assert!(!answers(&third));
+    let fourth = known().await;
+    assert!(answers(&fourth));
+    world.memory.soften();
+    assert!(!answers(&fourth));
+}

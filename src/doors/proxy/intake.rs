@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Request, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 use hyper::ext::Protocol;
 
 use crate::policy::{CanonicalPath, HostName, Reason};
@@ -20,6 +20,8 @@ pub(super) struct Intake {
     pub(super) host: HostName,
     /// As it is forwarded: with its port.
     pub(super) authority: Arc<str>,
+    /// The same as the value of a field.
+    pub(super) authority_value: HeaderValue,
     pub(super) path: CanonicalPath,
     /// As sent; never matched.
     pub(super) query: Option<String>,
@@ -54,7 +56,7 @@ pub(super) fn take_in<B>(
     if server_name.is_some_and(|name| named.host.as_str() != name) {
         return Err(Reason::ServerNameMismatch);
     }
-    let Named { host, authority } = match host {
+    let Named { host, authority, value } = match host {
         None => named,
         Some(told) => Named::known(told)?,
     };
@@ -77,7 +79,8 @@ pub(super) fn take_in<B>(
         return Err(Reason::MalformedRequest);
     }
     let method = method.clone();
-    Ok(Taken::Request(Intake { method, extended_connect, host, authority, path, query }))
+    let authority_value = value;
+    Ok(Taken::Request(Intake { method, extended_connect, host, authority, authority_value, path, query }))
 }
 
 /// A host as a request names it.
@@ -86,6 +89,7 @@ struct Named {
     host: HostName,
     /// In lower case, with its port.
     authority: Arc<str>,
+    value: HeaderValue,
 }
 
 thread_local! {
@@ -101,10 +105,10 @@ impl Named {
             {
                 return Ok(named.clone());
             }
-            let named = Self {
-                host: HostName::parse(authority).map_err(|_| Reason::HostInvalid)?,
-                authority: authority.to_ascii_lowercase().into(),
-            };
+            let host = HostName::parse(authority).map_err(|_| Reason::HostInvalid)?;
+            let lower = authority.to_ascii_lowercase();
+            let value = HeaderValue::from_str(&lower).map_err(|_| Reason::HostInvalid)?;
+            let named = Self { host, authority: lower.into(), value };
             *last = Some((authority.to_owned(), named.clone()));
             Ok(named)
         })

@@ -46,7 +46,7 @@ impl Outbound<'_> {
     pub(super) fn head(&self) -> Option<RequestHead> {
         let mut head = RequestHead::new(&self.intake.method, &self.path_and_query()?);
         self.compose(&mut head);
-        self.put_host(&mut head);
+        head.put(&header::HOST, &self.intake.authority_value);
         if takes_a_body(&self.intake.method) {
             head.field(&header::CONTENT_LENGTH, &HeaderValue::from_static("0"));
         }
@@ -57,7 +57,7 @@ impl Outbound<'_> {
     pub(super) fn http1(&self, body: &Incoming) -> Option<(Uri, HeaderMap)> {
         let mut headers = HeaderMap::with_capacity(self.headers.len() + BESIDES);
         self.compose(&mut headers);
-        self.put_host(&mut headers);
+        headers.put(&header::HOST, &self.intake.authority_value);
         if !body.is_end_stream() {
             match body.size_hint().exact() {
                 Some(length) => headers.put(&header::CONTENT_LENGTH, &HeaderValue::from(length)),
@@ -118,20 +118,12 @@ impl Outbound<'_> {
         let scheme = if peer.secure { "https" } else { "http" };
         fields.put(&FORWARDED_FOR, &peer.forwarded_for());
         fields.put(&FORWARDED_PROTO, &HeaderValue::from_static(scheme));
-        if let Ok(authority) = HeaderValue::from_str(&intake.authority) {
-            fields.put(&FORWARDED_HOST, &authority);
-        }
+        fields.put(&FORWARDED_HOST, &intake.authority_value);
         if let Ok(forwarded) = HeaderValue::try_from(forwarded(peer, &intake.authority, scheme)) {
             fields.put(&header::FORWARDED, &forwarded);
         }
         fields.put(&REQUEST_ID, &account.request_id.header());
         fields.put(&TRACEPARENT, &account.trace.header());
-    }
-
-    fn put_host(&self, fields: &mut impl Fields) {
-        if let Ok(authority) = HeaderValue::from_str(&self.intake.authority) {
-            fields.put(&header::HOST, &authority);
-        }
     }
 
     /// The canonical path and the query as sent.

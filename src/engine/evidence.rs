@@ -1,0 +1,50 @@
+//! Asking the directory for evidence, or doing without a look where the last one still answers.
+//!
+//! Must not judge evidence, nor serve a list that anything outranks: whether it still answers is for the directory to say.
+
+use super::check::Engine;
+use super::record::Course;
+use crate::directory::SessionQuery;
+use crate::identity::Now;
+use crate::policy::Refusal;
+use crate::session::{ActiveSessions, Evidence};
+
+impl Engine {
+    /// The same as [`evidence`](Self::evidence), without a look where what their token's last request found still answers.
+    pub(super) async fn known_evidence(
+        &self,
+        query: &SessionQuery,
+        course: &Course,
+    ) -> Result<(Evidence, Now), Refusal> {
+        let recent = course.recent.as_ref().filter(|_| !query.settled && query.newer_than.is_none());
+        let Some(recent) = recent else { return self.evidence(query).await };
+        let directory = &self.sources.directory;
+        let still_answers = |list: &ActiveSessions, generation| {
+            list.member == query.member
+                && directory.still_answers(list, generation, query.freshness, query.now.monotonic)
+        };
+        if let Some(list) = recent.listed(still_answers) {
+            return Ok((Evidence::Sessions(list), query.now));
+        }
+        let generation = directory.generation();
+        let answer = directory.active_sessions(query);
+        let waits = answer.is_pending();
+        let evidence = answer.wait().await.map_err(|error| error.refusal())?;
+        if waits {
+            return Ok((evidence, self.clock.now()));
+        }
+        // What was waited for is another copy than the one that is superseded by what comes next.
+        if let Evidence::Sessions(list) = &evidence {
+            recent.list(list, generation);
+        }
+        Ok((evidence, query.now))
+    }
+
+    /// The evidence, and the time it is once it is there: another one only if it was waited for.
+    pub(super) async fn evidence(&self, query: &SessionQuery) -> Result<(Evidence, Now), Refusal> {
+        let answer = self.sources.directory.active_sessions(query);
+        let waits = answer.is_pending();
+        let evidence = answer.wait().await.map_err(|error| error.refusal())?;
+        Ok((evidence, if waits { self.clock.now() } else { query.now }))
+    }
+}
