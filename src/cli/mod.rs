@@ -144,7 +144,15 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 const LOOK_EVERY: u32 = 7;
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failed> {
-    tokio::runtime::Builder::new_multi_thread()
+    // With a core to itself, as beside an application it often has, it needs nothing of what lets several threads share
+    // work: affinity and the quota of a container are heeded.
+    let alone = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
+    let mut builder = if alone {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    builder
         .enable_all()
         // How many turns of tasks go by before sockets are looked at again: while some keep a core busy without a pause, and
         // a turn takes long, everybody else waits for that.
