@@ -229,6 +229,10 @@ fn trim_blanks(bytes: &[u8]) -> &[u8] {
 }
 
 fn take_trailers(buffer: &mut BytesMut, looked_at: &mut usize) -> Result<Piece, AnswerError> {
+    // What reads fields takes this for their end, and others for the end of a line before them.
+    if buffer.first() == Some(&b'\n') {
+        return Err(AnswerError::Chunk);
+    }
     // None at all, which is the usual, is an empty line by itself.
     let none = buffer.starts_with(b"\r\n");
     if !none && !may_be_whole(buffer, looked_at) {

@@ -133,6 +133,7 @@ fn what_two_readers_could_take_differently_is_no_answer() {
         "1 x\r\na\r\n0\r\n\r\n",
         "1;\u{b}\r\na\r\n0\r\n\r\n",
         "1\r\nab\r\n0\r\n\r\n",
+        "1\r\na\r\n0\r\n\n",
         "1\r\na\n0\r\n\r\n",
         "1\r\na\rx",
         "1000000000000000\r\na",
