@@ -27,24 +27,25 @@ impl Engine {
             return Ok((Evidence::Sessions(list), query.now));
         }
         let generation = directory.generation();
-        let answer = directory.active_sessions(query);
-        let waits = answer.is_pending();
-        let evidence = answer.wait().await.map_err(|error| error.refusal())?;
-        if waits {
-            return Ok((evidence, self.clock.now()));
-        }
+        let (evidence, waited) = self.ask(query).await?;
         // What was waited for is another copy than the one that is superseded by what comes next.
-        if let Evidence::Sessions(list) = &evidence {
+        if let (Evidence::Sessions(list), None) = (&evidence, waited) {
             recent.list(list, generation);
         }
-        Ok((evidence, query.now))
+        Ok((evidence, waited.unwrap_or(query.now)))
     }
 
     /// The evidence, and the time it is once it is there: another one only if it was waited for.
     pub(super) async fn evidence(&self, query: &SessionQuery) -> Result<(Evidence, Now), Refusal> {
+        let (evidence, waited) = self.ask(query).await?;
+        Ok((evidence, waited.unwrap_or(query.now)))
+    }
+
+    /// The evidence, and the time it is if it was waited for.
+    async fn ask(&self, query: &SessionQuery) -> Result<(Evidence, Option<Now>), Refusal> {
         let answer = self.sources.directory.active_sessions(query);
         let waits = answer.is_pending();
         let evidence = answer.wait().await.map_err(|error| error.refusal())?;
-        Ok((evidence, if waits { self.clock.now() } else { query.now }))
+        Ok((evidence, waits.then(|| self.clock.now())))
     }
 }

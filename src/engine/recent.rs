@@ -10,8 +10,8 @@ use super::identify::VerifiedToken;
 use crate::identity::Secret;
 use crate::session::{ActiveSessions, MemberSession};
 
-/// Sets of two; a power of two. Full of session JWTs they take about 16 MiB, and as much again for what is told of their
-/// sessions.
+/// Sets of two; a power of two. Full of session JWTs they take about 16 MiB, as much again for what is told of their sessions,
+/// and the lists those were found in.
 const SETS: usize = 4096;
 
 /// A small cache without expiry or bookkeeping. A token can be in one set only, and drives out the one used longer ago.
