@@ -74,7 +74,11 @@ pub(super) async fn explain(
         host: &host,
         path: &path,
         headers: &headers,
-        peer: SocketPeer { address: call.client_ip, certificate_names: &call.client_certificate },
+        peer: SocketPeer {
+            address: call.client_ip,
+            certificate_names: &call.client_certificate,
+            ..SocketPeer::default()
+        },
         client_ip: call.client_ip,
         request_id: &request_id,
         trace: &TraceContext::begin(&request_id),

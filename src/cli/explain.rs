@@ -214,7 +214,11 @@ async fn decide(args: &ExplainArgs, question: &Question, config: &Config) -> Res
         host,
         path: &path,
         headers: &question.headers,
-        peer: SocketPeer { address: question.client_ip, certificate_names: &args.client_certificate },
+        peer: SocketPeer {
+            address: question.client_ip,
+            certificate_names: &args.client_certificate,
+            ..SocketPeer::default()
+        },
         client_ip: question.client_ip,
         request_id: &request_id,
         trace: &TraceContext::begin(&request_id),

@@ -190,7 +190,11 @@ async fn run_case(
         host: &host,
         path: &path,
         headers: &HeaderMap::new(),
-        peer: SocketPeer { address: asked.client_ip, certificate_names: &asked.client_certificate },
+        peer: SocketPeer {
+            address: asked.client_ip,
+            certificate_names: &asked.client_certificate,
+            ..SocketPeer::default()
+        },
         client_ip: asked.client_ip,
         request_id: &request_id,
         trace: &TraceContext::begin(&request_id),

@@ -3,30 +3,27 @@
 //! Must not ask or decide anything: it says who is due, and `recheck` does the asking.
 
 mod holder;
+mod stream;
 mod young;
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::task::AtomicWaker;
-use http::Method;
 use jiff::Timestamp;
 use prometheus::IntGauge;
 use tokio::sync::Notify;
 
 use self::holder::Holder;
 pub(super) use self::holder::HolderId;
+pub(super) use self::stream::Stream;
 use self::young::{FEW, Young, YoungStream};
-use super::AccessRequest;
-use crate::identity::{Monotonic, OrganizationId, Principal, SessionId};
-use crate::policy::{CanonicalPath, HostName, Reason, Route, Subject};
-use crate::session::{ActiveSessions, RevocationTarget};
-use crate::telemetry::RequestId;
+use crate::identity::{Monotonic, OrganizationId, SessionId};
+use crate::policy::Reason;
+use crate::session::RevocationTarget;
 
 /// When those are due whom an event about many touches: at once, after those whom an event names.
 const AFTER_SINGLE_EVENTS: Monotonic = Monotonic::at(Duration::from_nanos(1));
@@ -69,59 +66,6 @@ struct HolderStreams {
 
 /// A holder who is due, and their streams.
 pub(super) type DueStreams = (HolderId, Vec<Arc<Stream>>);
-
-/// What was asked when a stream was allowed: all that is needed to ask again.
-pub(super) struct Stream {
-    pub(super) method: Method,
-    pub(super) host: HostName,
-    pub(super) path: CanonicalPath,
-    pub(super) principal: Principal,
-    /// Who was let through.
-    subject: Subject,
-    /// What the caller's own token said, where that counts.
-    pub(super) vouched: Option<Arc<ActiveSessions>>,
-    pub(super) client_ip: Option<IpAddr>,
-    /// As they were when it was allowed.
-    pub(super) certificate_names: Vec<String>,
-    /// The request it answers and its route, for the record of its end.
-    pub(super) request_id: RequestId,
-    pub(super) route: Arc<Route>,
-    ended: OnceLock<Reason>,
-    waker: AtomicWaker,
-}
-
-impl Stream {
-    /// The stream that `request` of `principal` becomes.
-    pub(super) fn new(
-        request: &AccessRequest<'_>,
-        route: Arc<Route>,
-        principal: Principal,
-        subject: Subject,
-        vouched: Option<Arc<ActiveSessions>>,
-    ) -> Self {
-        Self {
-            method: request.method.clone(),
-            host: request.host.clone(),
-            path: request.path.clone(),
-            principal,
-            subject,
-            vouched,
-            client_ip: request.client_ip,
-            certificate_names: request.peer.certificate_names.to_vec(),
-            request_id: *request.request_id,
-            route,
-            ended: OnceLock::new(),
-            waker: AtomicWaker::new(),
-        }
-    }
-
-    /// Ends the stream. True if it was not ended before.
-    pub(super) fn end(&self, reason: Reason) -> bool {
-        let first = self.ended.set(reason).is_ok();
-        self.waker.wake();
-        first
-    }
-}
 
 /// A stream's right to go on. Dropped when the stream ends by itself.
 pub struct Lease {

@@ -30,7 +30,7 @@ impl Engine {
         let (caller, principal) = (permit.caller()?, verdict.principal.as_ref()?);
         let (route, subject) = (Arc::clone(permit.route()), caller.subject.clone());
         let stream = Stream::new(request, route, principal.clone(), subject, verdict.vouched.clone());
-        let expiry = moment_of(caller.subject.expires_at(), verdict.decided_at);
+        let expiry = moment_of(stream.until(caller.subject.expires_at()), verdict.decided_at);
         let due = self.next_look(verdict.decided_at).min(expiry);
         Some(self.leases.open(stream, verdict.ticket, verdict.decided_at.monotonic, due))
     }
@@ -134,16 +134,25 @@ impl Engine {
         if matches!(route.access, Access::Public) {
             return Ok(self.next_look(self.clock.now()));
         }
+        let certificate_names = stream.certificate_names(now.wall);
+        if certificate_names.is_none() && stream.principal.is_trusted() {
+            // Whoever named the member is no longer known.
+            return Err(Reason::ClientCertificateMissing.into());
+        }
         let place = Place {
             host: &stream.host,
             path: &stream.path,
             client_ip: stream.client_ip,
-            certificate_names: &stream.certificate_names,
+            certificate_names: certificate_names.unwrap_or_default(),
         };
         match self.hold(route, place, &snapshot, &mut course).await? {
             Decision::Allow(permit) => Ok(permit.caller().map_or_else(
                 || self.next_look(self.clock.now()),
-                |caller| moment_of(caller.subject.expires_at(), self.clock.now()),
+                |caller| {
+                    let now = self.clock.now();
+                    let expiry = caller.subject.expires_at();
+                    moment_of(certificate_names.map_or(expiry, |_| stream.until(expiry)), now)
+                },
             )),
             Decision::Refuse(refusal) => Err(refusal),
         }

@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderValue, header};
+use jiff::Timestamp;
 
 use super::{MemberRef, TrustedIdentity};
 
@@ -45,6 +46,8 @@ pub struct SocketPeer<'a> {
     pub address: Option<IpAddr>,
     /// The names of the verified client certificate, if there was one.
     pub certificate_names: &'a [String],
+    /// When that certificate ends: what was allowed for its names lasts no longer.
+    pub certificate_ends: Option<Timestamp>,
 }
 
 /// What stands where a credential could be, not looked at yet.

@@ -121,6 +121,11 @@ impl Principal {
         }
     }
 
+    /// Whether somebody else names the member, who showed no credential of their own.
+    pub fn is_trusted(&self) -> bool {
+        matches!(self, Self::Member(principal) if principal.bound == Bound::AnySession)
+    }
+
     /// Whether two credentials of one request are the same caller's, as far as that can be told from them alone.
     ///
     /// A trusted identity names a member and no session, and may spell them otherwise: whether it is the session's member

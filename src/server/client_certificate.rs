@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// How long a look at the dates is good for.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -16,6 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// A verified client certificate.
 pub(super) struct ClientCertificate {
     names: Vec<String>,
+    ends: Option<Timestamp>,
     chain: Vec<CertificateDer<'static>>,
     verifier: Arc<dyn ClientCertVerifier>,
     shown: Instant,
@@ -29,11 +32,17 @@ impl ClientCertificate {
         let end = chain.first()?;
         Some(Self {
             names: names_of(end),
+            ends: not_after(end),
             chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect(),
             verifier,
             shown: Instant::now(),
             looked_until: AtomicU64::new(milliseconds(LOOK_EVERY)),
         })
+    }
+
+    /// When it ends (RFC 5280 section 4.1.2.5).
+    pub(super) fn ends(&self) -> Option<Timestamp> {
+        self.ends
     }
 
     /// Its names, while it is valid.
@@ -57,6 +66,11 @@ impl fmt::Debug for ClientCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ClientCertificate").field(&self.names).finish()
     }
+}
+
+fn not_after(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    Timestamp::from_second(parsed.validity().not_after.timestamp()).ok()
 }
 
 fn milliseconds(span: Duration) -> u64 {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
+use jiff::Timestamp;
 
 use super::activity::Activity;
 use super::client_certificate::ClientCertificate;
@@ -62,6 +63,11 @@ impl Peer {
     /// The names in its client certificate, which was verified and is valid; none if it showed none.
     pub fn certificate_names(&self) -> &[String] {
         self.certificate.as_deref().map(ClientCertificate::names).unwrap_or_default()
+    }
+
+    /// When that certificate ends.
+    pub fn certificate_ends(&self) -> Option<Timestamp> {
+        self.certificate.as_deref().and_then(ClientCertificate::ends)
     }
 
     /// Its connection counts as busy for as long as what comes back is held: for tunnels within a connection.

@@ -1,6 +1,7 @@
 //! Trusted identity by client certificate: who showed which, on which connection, and for how long it is valid.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
@@ -8,9 +9,11 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
-use crate::support::{ANY, World};
+use crate::support::{ANY, Origin, Reply, World};
 
 struct Authority {
     pem: String,
@@ -29,8 +32,19 @@ impl Authority {
     /// A client's certificate for `name`, good until the year `until`.
     fn client(&self, name: &str, until: i32) -> Shown {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
         params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        self.sign(params)
+    }
+
+    /// One that is good for so long from now.
+    fn client_for(&self, name: &str, lifetime: Duration) -> Shown {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_after = (std::time::SystemTime::now() + lifetime).into();
+        self.sign(params)
+    }
+
+    fn sign(&self, mut params: CertificateParams) -> Shown {
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -52,6 +66,10 @@ async fn front(authority: &Authority) -> Front {
 }
 
 async fn front_that_requires(authority: &Authority, requirement: &str) -> Front {
+    front_with(authority, requirement, None).await
+}
+
+async fn front_with(authority: &Authority, requirement: &str, origin: Option<&Origin>) -> Front {
     let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
@@ -69,14 +87,16 @@ credentials:
 routes: [ {{ name: all, match: {{ path: /** }}, require: {requirement} }} ]
 "
     );
-    let world = World::with(&yaml, &[]).await;
+    let world = match origin {
+        Some(origin) => World::with_origin(&yaml, &[], &origin.url()).await,
+        None => World::with(&yaml, &[]).await,
+    };
     Front { world, server: certified.cert.der().clone(), _folder: folder }
 }
 
 impl Front {
-    /// What comes back when the viewer is named by whoever shows this certificate: the reason, `200`, or how the
-    /// connection failed.
-    async fn came_to(&self, shown: Option<Shown>, alpn: &str) -> String {
+    /// A connection of whoever shows this certificate, under TLS.
+    async fn connect(&self, shown: Option<Shown>, alpn: &str) -> Option<TlsStream<TcpStream>> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.server.clone()).unwrap();
         let builder = rustls::ClientConfig::builder().with_root_certificates(roots);
@@ -87,9 +107,13 @@ impl Front {
         config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
         let stream = TcpStream::connect(self.world.address()).await.unwrap();
-        let Ok(stream) = connector.connect("localhost".try_into().unwrap(), stream).await else {
-            return "no handshake".to_owned();
-        };
+        connector.connect("localhost".try_into().unwrap(), stream).await.ok()
+    }
+
+    /// What comes back when the viewer is named by whoever shows this certificate: the reason, `200`, or how the
+    /// connection failed.
+    async fn came_to(&self, shown: Option<Shown>, alpn: &str) -> String {
+        let Some(stream) = self.connect(shown, alpn).await else { return "no handshake".to_owned() };
         let viewer = self.world.persona("VIEWER");
         let host = format!("localhost:{}", self.world.address().port());
         let request = Request::get(format!("https://{host}/"))
@@ -153,4 +177,26 @@ async fn who_shows_the_right_certificate_is_believed_and_nobody_else() {
             assert!(came_to.starts_with("no "), "{alpn}: {came_to}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_certificate_it_was_allowed_for() {
+    let authority = Authority::new();
+    let events = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata:\n\n";
+    let origin = Origin::start(Reply::Bytes(events.as_bytes().to_vec())).await;
+    let front = front_with(&authority, "authenticated", Some(&origin)).await;
+    let shown = authority.client_for("gateway.internal", Duration::from_secs(3));
+    let mut stream = front.connect(Some(shown), "http/1.1").await.unwrap();
+    let member_id = &front.world.persona("VIEWER").member_id;
+    let host = format!("localhost:{}", front.world.address().port());
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: {host}\r\nx-org: acme\r\nx-member: {member_id}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut told = Vec::new();
+    let read = stream.read_to_end(&mut told);
+    // However it is cut off, it is at an end.
+    let _ = tokio::time::timeout(Duration::from_secs(10), read).await.expect("the stream goes on");
+    assert!(told.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&told));
+    front.world.lines.find(&["\"decision\":\"end\"", "client_certificate_missing"]).await;
 }

@@ -85,6 +85,7 @@ impl OwnRequest<'_> {
             peer: SocketPeer {
                 address: Some(self.peer.socket),
                 certificate_names: self.peer.certificate_names(),
+                certificate_ends: self.peer.certificate_ends(),
             },
             client_ip: self.peer.address,
             request_id: self.request_id,

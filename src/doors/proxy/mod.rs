@@ -146,7 +146,11 @@ impl Inner {
             host: &intake.host,
             path: &intake.path,
             headers: request.headers(),
-            peer: SocketPeer { address: Some(peer.socket), certificate_names: peer.certificate_names() },
+            peer: SocketPeer {
+                address: Some(peer.socket),
+                certificate_names: peer.certificate_names(),
+                certificate_ends: peer.certificate_ends(),
+            },
             client_ip: peer.address,
             request_id: &account.request_id,
             trace: &account.trace,

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 
 use super::*;
-use crate::identity::{Bound, MemberId, MemberPrincipal, MemberRef, SocketPeer};
-use crate::policy::{Access, Freshness, Requirement, RouteMatch};
+use crate::engine::AccessRequest;
+use crate::identity::{Bound, MemberId, MemberPrincipal, MemberRef, Principal, SocketPeer};
+use crate::policy::{Access, CanonicalPath, Freshness, HostName, Requirement, Route, RouteMatch, Subject};
 use crate::session::MemberSession;
-use crate::telemetry::TraceContext;
+use crate::telemetry::{RequestId, TraceContext};
 
 const BOTH: (usize, usize) = (10, 10);
 
