@@ -219,16 +219,19 @@ impl World {
         let trace = TraceContext::begin(&request_id);
         let verdict = self
             .engine
-            .check(&AccessRequest {
-                method: &Method::GET,
-                host: &HostName::parse("app.example.com").unwrap(),
-                path: &CanonicalPath::parse("/admin/users").unwrap(),
-                headers,
-                peer: SocketPeer::default(),
-                client_ip: None,
-                request_id: &request_id,
-                trace: &trace,
-            })
+            .check(
+                &AccessRequest {
+                    method: &Method::GET,
+                    host: &HostName::parse("app.example.com").unwrap(),
+                    path: &CanonicalPath::parse("/admin/users").unwrap(),
+                    headers,
+                    peer: SocketPeer::default(),
+                    client_ip: None,
+                    request_id: &request_id,
+                    trace: &trace,
+                },
+                self.engine.rules(),
+            )
             .await;
         matches!(verdict.decision, Decision::Allow(_))
     }

@@ -3,30 +3,37 @@
 //! Must not hold a rule of its own; it is a list, top to bottom: build, wire, start, wait, drain.
 
 mod core;
+mod reload;
 mod trust;
+mod watch;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use http::{Method, Uri};
+use http::Method;
+use tokio::sync::mpsc;
 
-use self::core::{Core, build_core, rules};
+use self::core::{Core, build_core};
+use self::reload::Running;
 use self::trust::trusted_roots;
-use crate::admin::{AdminDoor, OpsDoor, Readiness};
-use crate::config::Config;
+use self::watch::keep_configuration;
+use crate::admin::{AdminDoor, ConfigurationState, Controls, OpsDoor, Readiness, ReloadSender, Vitals};
+use crate::config::{Config, LoadOptions};
 use crate::directory::{Clock, SharedError, SystemClock};
-use crate::doors::{self, Origins, ProxyDoor};
+use crate::doors::{self, Origins, ProxyDoor, ProxySite};
 use crate::engine::KeyFailure;
-use crate::identity::ProjectId;
 use crate::policy::{Access, CanonicalPath, Reason, Requirement};
 use crate::revocation::Revocations;
 use crate::server::{BindError, Drain, Listener, ListenerSettings, ServerLimits, server_tls};
-use crate::telemetry::{LineWriter, Metrics};
+use crate::stytch::Keys;
+use crate::telemetry::{LineWriter, Metrics, RecentRefusals};
 use crate::upstream::{Origin, OriginTlsError, origin_tls};
 
 pub use self::core::{Explained, ask_for_policy, build_to_explain};
+pub use self::reload::ReloadError;
+pub use self::watch::ConfigurationSource;
 
 /// Why a gateway does not start.
 #[derive(Debug, thiserror::Error)]
@@ -51,39 +58,36 @@ pub enum StartError {
     Log(io::Error),
 }
 
-/// Why rules cannot be put in force without a restart.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RulesError {
-    #[error("they are for another project or API")]
-    Project,
-    #[error("the upstream `{0}` is not there")]
-    Upstream(Arc<str>),
-    #[error(transparent)]
-    Key(#[from] KeyFailure),
-    #[error("evidence may be {wanted:?} old by them, and what is forgotten is remembered for {kept:?} only")]
-    Horizon { wanted: Duration, kept: Duration },
-}
-
 /// A gateway that serves.
 pub struct Gateway {
+    running: Arc<Running>,
     drain: Drain,
     ops_drain: Drain,
-    drain_timeout: Duration,
     traffic: Vec<(SocketAddr, bool)>,
     ops: SocketAddr,
     admin: Option<SocketAddr>,
-    core: Core,
-    revocations: Revocations,
-    upstreams: Vec<Arc<str>>,
-    project: (ProjectId, Uri),
+    configuration: ConfigurationState,
+    /// Where a change is asked for, once somebody keeps the configuration.
+    reload: Arc<OnceLock<ReloadSender>>,
     lines: LineWriter,
 }
 
 impl Gateway {
+    /// As [`start_with`](Self::start_with), with sockets of its own.
+    pub async fn start(config: Config, lines: impl io::Write + Send + 'static) -> Result<Self, StartError> {
+        Self::start_with(config, lines, Vec::new()).await
+    }
+
     /// Builds everything, opens the listeners and begins to serve. Must be called inside a runtime.
     ///
-    /// `lines` takes access lines and decision records.
-    pub async fn start(config: Config, lines: impl io::Write + Send + 'static) -> Result<Self, StartError> {
+    /// Clients are let in once the verification keys are there, or the configured patience is over: until then they are
+    /// turned away where somebody else can take them. `lines` takes access lines and decision records; `inherited` are
+    /// sockets that somebody opened for us, used where their addresses are listened on.
+    pub async fn start_with(
+        config: Config,
+        lines: impl io::Write + Send + 'static,
+        mut inherited: Vec<std::net::TcpListener>,
+    ) -> Result<Self, StartError> {
         let metrics = Metrics::new()?;
         let lines = if config.log.access {
             LineWriter::start(lines, metrics.log_lines_dropped.clone()).map_err(StartError::Log)?
@@ -113,64 +117,92 @@ impl Gateway {
             let origin = Origin::new(settings.clone(), &core.roots, metrics.clone()).map_err(failed)?;
             origins.insert(name, origin);
         }
-        let reporting = origins.clone();
+        let site = ProxySite {
+            snapshot: core.engine.snapshot(),
+            origins,
+            settings: config.proxy.clone(),
+            listeners: config.listeners.clone(),
+        };
         let door = ProxyDoor::new(
             Arc::clone(&core.engine),
-            origins,
             revocations.clone(),
-            config.proxy.clone(),
+            site,
             drain.clone(),
             metrics.clone(),
             lines.clone(),
         );
-        let mut listeners = Vec::new();
-        for settings in config.listeners {
-            listeners.push(Listener::bind(settings, metrics.clone()).await?);
-        }
-        let ops_listener = Listener::bind(small_listener("ops", config.ops), metrics.clone()).await?;
-        let mut admin = None;
-        let ops_drain = Drain::default();
-        if let Some(settings) = config.admin {
-            let listener = Listener::bind(small_listener("admin", settings.address), metrics.clone()).await?;
-            admin = Some(listener.address());
-            tokio::spawn(listener.run(
-                AdminDoor::new(
-                    revocations.clone(),
-                    Arc::clone(&core.engine),
-                    doors::refused_at_the_door,
-                    settings,
-                ),
-                ops_drain.clone(),
-            ));
+        let mut bind = |settings| Listener::bind(settings, &mut inherited, metrics.clone());
+        let listeners = config.listeners.iter().cloned().map(&mut bind).collect::<Result<Vec<_>, _>>()?;
+        let ops_listener = bind(small_listener("ops", config.ops))?;
+        let admin_listener = match &config.admin {
+            Some(settings) => Some(bind(small_listener("admin", settings.address))?),
+            None => None,
+        };
+        for socket in &inherited {
+            let address = socket.local_addr().map(|address| address.to_string()).unwrap_or_default();
+            tracing::warn!(address, "a socket was handed over and no listener has its address");
         }
 
+        let configuration = ConfigurationState::new(metrics.clone());
+        let reload = Arc::new(OnceLock::new());
+        let ops_drain = Drain::default();
         let traffic = listeners.iter().map(|listener| (listener.address(), listener.is_secure())).collect();
         let ops = ops_listener.address();
-        let ops_door = ops_door(&metrics, &core, &drain, reporting);
+        let admin = admin_listener.as_ref().map(Listener::address);
+        let vitals = vitals(&metrics, &core, &drain, door.clone(), configuration.clone());
+        let admin_door = config.admin.clone().map(|settings| {
+            let (leaving, left) = (drain.clone(), drain.clone());
+            let controls = Controls {
+                reload: Arc::clone(&reload),
+                drain: Box::new(move || leaving.announce()),
+                is_leaving: Box::new(move || left.is_announced()),
+            };
+            AdminDoor::new(
+                revocations.clone(),
+                Arc::clone(&core.engine),
+                doors::refused_at_the_door,
+                settings,
+                controls,
+                vitals.clone(),
+            )
+        });
         tokio::spawn(core.keys.clone().keep_fresh());
         tokio::spawn(core.facts.clone().keep_fresh(asks_permission(&config.routes)));
         tokio::spawn(Arc::clone(&core.engine).keep_leases());
         tokio::spawn(Arc::clone(&core.engine).keep_recent_tokens());
-        tokio::spawn(ops_listener.run(ops_door, ops_drain.clone()));
+        tokio::spawn(ops_listener.listen()?.run(OpsDoor::new(vitals), ops_drain.clone()));
+        tracing::info!(address = %ops, "metrics and probes");
+        if let (Some(listener), Some(door)) = (admin_listener, &admin_door) {
+            tracing::info!(address = %listener.address(), "admin API");
+            tokio::spawn(listener.listen()?.run(door.clone(), ops_drain.clone()));
+        }
+
+        if !loaded_within(&core.keys, config.start_patience).await {
+            tracing::warn!("the verification keys could not be loaded yet; clients are let in without them");
+        }
+        let controls = listeners.iter().map(Listener::control).collect();
         for listener in listeners {
             tracing::info!(address = %listener.address(), tls = listener.is_secure(), "listening");
-            drain.spawn(listener.run(door.clone(), drain.clone()));
+            drain.spawn(listener.listen()?.run(door.clone(), drain.clone()));
         }
-        tracing::info!(address = %ops, "metrics and probes");
-        if let Some(address) = admin {
-            tracing::info!(%address, "admin API");
-        }
+        let running = Running {
+            core,
+            door,
+            admin: admin_door,
+            revocations,
+            listeners: controls,
+            metrics,
+            config: Mutex::new(config),
+        };
         Ok(Self {
+            running: Arc::new(running),
             drain,
             ops_drain,
-            drain_timeout: config.drain_timeout,
             traffic,
             ops,
             admin,
-            core,
-            revocations,
-            upstreams: config.upstreams.into_iter().map(|settings| settings.name).collect(),
-            project: (config.stytch.project_id, config.stytch.base_url),
+            configuration,
+            reload,
             lines,
         })
     }
@@ -191,44 +223,47 @@ impl Gateway {
 
     /// Waits until the verification keys were loaded once, at most `patience`.
     pub async fn ready(&self, patience: Duration) -> bool {
-        let mut loaded = self.core.keys.loaded();
-        let waited = tokio::time::timeout(patience, loaded.wait_for(|loaded| *loaded)).await;
-        matches!(waited, Ok(Ok(_)))
+        loaded_within(&self.running.core.keys, patience).await
     }
 
-    /// Puts the rules of `config` in force: routes and what they ask, credentials, header names. What the gateway was
-    /// built with stays. Open streams are asked about again; lists without the custom claims that are asked about now
-    /// are asked for again as their members come.
-    pub fn replace_rules(&self, config: &Config) -> Result<(), RulesError> {
-        if (&config.stytch.project_id, &config.stytch.base_url) != (&self.project.0, &self.project.1) {
-            return Err(RulesError::Project);
-        }
-        let unknown = config.routes.iter().find(|route| !self.upstreams.contains(&route.upstream));
-        if let Some(route) = unknown {
-            return Err(RulesError::Upstream(Arc::clone(&route.upstream)));
-        }
-        let (wanted, kept) = (config.memory.horizon, self.core.horizon);
-        if wanted > kept {
-            return Err(RulesError::Horizon { wanted, kept });
-        }
-        let rules = rules(config, self.core.engine.snapshot().assertions.as_ref())?;
-        let claims = &config.stytch.claim_pointers;
-        if self.core.client.keep_claims(claims) {
-            if let Some(link) = &self.core.link {
-                link.keep_claims(claims);
-            }
-            self.core.memory.soften();
-        }
-        self.core.engine.replace(rules);
-        Ok(())
+    /// Puts `config` in force, whole or not at all: routes and what they ask, secrets, upstreams, certificates, limits, what
+    /// the cache may hold, the filter of the log. Open streams are asked about again.
+    pub fn reload(&self, config: &Config) -> Result<(), ReloadError> {
+        self.running.reload(config)
     }
 
-    /// Leaves: readiness off, no new connections, what runs may finish within the configured time. True if nothing
-    /// was cut off.
+    /// Reads the configuration again when its files change, when the process is told to (SIGHUP), and when the admin API
+    /// is asked to. `source` is what is in force.
+    pub fn keep_configuration(&self, options: LoadOptions, source: ConfigurationSource) {
+        let (asking, requests) = mpsc::channel(16);
+        if self.reload.set(asking).is_err() {
+            // Somebody does already.
+            return;
+        }
+        let (running, state) = (Arc::clone(&self.running), self.configuration.clone());
+        keep_configuration(running, state, options, source, requests);
+    }
+
+    /// Says that the gateway will leave: it is not ready any more, and clients are told to go elsewhere next time.
+    pub fn announce_leaving(&self) {
+        self.drain.announce();
+    }
+
+    /// Leaves: readiness off, then, after the configured delay, no new connections, and what runs may finish within the
+    /// configured time. True if nothing was cut off.
     pub async fn shut_down(self) -> bool {
+        let (delay, patience) = {
+            let config = self.running.config.lock().unwrap_or_else(PoisonError::into_inner);
+            (config.drain_delay, config.drain_timeout)
+        };
+        if !self.drain.is_announced() && !delay.is_zero() {
+            self.drain.announce();
+            tracing::info!(?delay, "leaving: not ready any more, requests are still taken");
+            tokio::time::sleep(delay).await;
+        }
         tracing::info!("leaving: no new connections are taken");
-        let clean = self.drain.finish(self.drain_timeout).await;
-        self.revocations.finish_announcing(Duration::from_secs(1)).await;
+        let clean = self.drain.finish(patience).await;
+        self.running.revocations.finish_announcing(Duration::from_secs(1)).await;
         // Probes and metrics are answered to the end.
         self.ops_drain.finish(Duration::from_secs(1)).await;
         let lines = self.lines;
@@ -236,6 +271,13 @@ impl Gateway {
         tracing::info!(clean, "left");
         clean
     }
+}
+
+/// Whether the verification keys were there at some time within `patience`.
+async fn loaded_within(keys: &Keys, patience: Duration) -> bool {
+    let mut loaded = keys.loaded();
+    let waited = tokio::time::timeout(patience, loaded.wait_for(|loaded| *loaded)).await;
+    matches!(waited, Ok(Ok(_)))
 }
 
 /// What the doors refuse before any route is asked.
@@ -280,25 +322,36 @@ fn small_listener(name: &str, address: SocketAddr) -> ListenerSettings {
         tls: None,
         proxy_protocol: Vec::new(),
         forwarded: None,
+        redirect_to_https: None,
+        hsts: None,
         limits: ServerLimits { max_connections: 100, ..ServerLimits::default() },
     }
 }
 
-fn ops_door(metrics: &Metrics, core: &Core, drain: &Drain, origins: Origins) -> OpsDoor {
+/// What probes, metrics and the status page are told from.
+fn vitals(
+    metrics: &Metrics,
+    core: &Core,
+    drain: &Drain,
+    door: ProxyDoor,
+    configuration: ConfigurationState,
+) -> Vitals {
     let (loaded, drain, memory) = (core.keys.loaded(), drain.clone(), core.memory.clone());
     let (entries, bytes) = (metrics.session_cache_entries.clone(), metrics.session_cache_bytes.clone());
-    OpsDoor::new(
+    Vitals::new(
         metrics.clone(),
         vec![
             Readiness { name: "configuration loaded", holds: Box::new(|| true) },
             Readiness { name: "verification keys loaded", holds: Box::new(move || *loaded.borrow()) },
         ],
-        vec![Readiness { name: "not draining", holds: Box::new(move || !drain.has_begun()) }],
+        vec![Readiness { name: "not draining", holds: Box::new(move || !drain.is_announced()) }],
+        configuration,
+        RecentRefusals::default(),
         Box::new(move || {
             let (count, size) = memory.size();
             entries.set(i64::try_from(count).unwrap_or(i64::MAX));
             bytes.set(i64::try_from(size).unwrap_or(i64::MAX));
-            origins.values().for_each(Origin::report);
+            door.origins().values().for_each(Origin::report);
         }),
     )
 }

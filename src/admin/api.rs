@@ -1,66 +1,100 @@
-//! The admin API: `POST /admin/revoke`, `POST /admin/explain`.
+//! The admin listener: what can be looked at, and what the gateway can be told to do.
 //!
-//! Must not answer a page in somebody's browser, nor anybody without the token.
+//! Must not change anything for a page in somebody's browser, nor for anybody without the token.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
 use hyper::body::Incoming;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, oneshot};
 
-use super::AdminSettings;
-use super::explain::explain;
+use super::access::Access;
+use super::history::History;
+use super::page::Page;
+use super::status::{Known, Status, status};
+use super::{AdminSettings, Change, Vitals};
 use crate::engine::Engine;
-use crate::identity::{CredentialDigest, MemberId, OrganizationId, SessionId};
-use crate::policy::{CanonicalPath, Reason};
-use crate::revocation::{Revocations, Source};
+use crate::identity::Secret;
+use crate::policy::{CanonicalPath, Reason, Route};
+use crate::revocation::Revocations;
 use crate::server::{Peer, Serve};
-use crate::session::RevocationTarget;
 
-/// The most of a body that is read.
-const MAX_BODY_BYTES: usize = 64 * 1024;
+/// The description of the API (OpenAPI 3.1).
+const OPENAPI: &str = include_str!("openapi.json");
+const JSON: &str = "application/json";
 
-/// Answers the admin API. Cheap to clone.
+/// Answers the admin listener. Cheap to clone.
 #[derive(Clone)]
 pub struct AdminDoor(Arc<Inner>);
 
-struct Inner {
-    revocations: Revocations,
-    engine: Arc<Engine>,
-    at_the_door: RefusedAtTheDoor,
-    settings: AdminSettings,
+pub(super) struct Inner {
+    pub(super) revocations: Revocations,
+    pub(super) engine: Arc<Engine>,
+    pub(super) at_the_door: RefusedAtTheDoor,
+    access: Access,
+    pub(super) controls: Controls,
+    pub(super) vitals: Vitals,
+    history: History,
+    page: Page,
+}
+
+/// Where a change of the configuration is asked for; what became of it is answered.
+pub type ReloadSender = mpsc::Sender<oneshot::Sender<Change>>;
+
+/// What the gateway itself can be told to do.
+pub struct Controls {
+    /// Has the configuration read again, and says what became of it.
+    pub reload: Arc<OnceLock<ReloadSender>>,
+    /// Has the gateway say that it will leave.
+    pub drain: Box<dyn Fn() + Send + Sync>,
+    /// Whether it said so.
+    pub is_leaving: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 /// What no route is asked about, as the doors tell it.
 pub type RefusedAtTheDoor = fn(&Method, &CanonicalPath) -> Option<Reason>;
 
-/// What is to be revoked: exactly one of the three.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RevokeCall {
-    member_session_id: Option<String>,
-    member_id: Option<String>,
-    organization_id: Option<String>,
-    /// Whether it is revoked at the API as well.
-    #[serde(default)]
-    upstream: bool,
-}
-
 /// Status and words of an answer that is no success.
 pub(super) type Failure = (StatusCode, String);
 
+/// What a success is answered with.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) kind: &'static str,
+    pub(super) body: Bytes,
+}
+
+impl Answer {
+    pub(super) fn json(value: &impl serde::Serialize) -> Result<Self, Failure> {
+        let failed = |error: serde_json::Error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+        let mut body = serde_json::to_vec(value).map_err(failed)?;
+        body.push(b'\n');
+        Ok(Self { status: StatusCode::OK, kind: JSON, body: body.into() })
+    }
+}
+
 impl AdminDoor {
+    /// Must be called inside a runtime: the last minutes are remembered.
     pub fn new(
         revocations: Revocations,
         engine: Arc<Engine>,
         at_the_door: RefusedAtTheDoor,
         settings: AdminSettings,
+        controls: Controls,
+        vitals: Vitals,
     ) -> Self {
-        Self(Arc::new(Inner { revocations, engine, at_the_door, settings }))
+        let history = History::new(vitals.metrics().clone());
+        tokio::spawn(history.clone().keep());
+        engine.tell_refusals(vitals.refusals().clone());
+        let (access, page) = (Access::new(settings), Page::new());
+        Self(Arc::new(Inner { revocations, engine, at_the_door, access, controls, vitals, history, page }))
+    }
+
+    /// Admits whoever shows `token` from now on, and nobody with the one before.
+    pub fn use_token(&self, token: Option<Secret>) {
+        self.0.access.use_token(token);
     }
 }
 
@@ -68,117 +102,124 @@ impl Serve for AdminDoor {
     type Body = Full<Bytes>;
 
     async fn serve(&self, request: Box<Request<Incoming>>, peer: Arc<Peer>) -> Response<Full<Bytes>> {
-        let (status, body) = match self.0.answer(request).await {
-            Ok(body) => (StatusCode::OK, body),
+        let bodiless = request.method() == Method::HEAD;
+        let Answer { status, kind, body } = match Box::pin(self.0.answer(request)).await {
+            Ok(answer) => answer,
             Err((status, error)) => {
                 tracing::warn!(peer = %peer.socket, status = status.as_u16(), error, "an admin call was refused");
-                (status, serde_json::json!({ "error": error }))
+                let body = format!("{}\n", serde_json::json!({ "error": error }));
+                Answer { status, kind: JSON, body: body.into() }
             }
         };
-        let mut response = Response::new(Full::new(Bytes::from(format!("{body}\n"))));
+        let mut response = Response::new(Full::new(if bodiless { Bytes::new() } else { body }));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        for (name, value) in [
+            (header::CONTENT_TYPE, kind),
+            (header::CACHE_CONTROL, "no-store"),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (header::REFERRER_POLICY, "no-referrer"),
+            (header::X_FRAME_OPTIONS, "DENY"),
+            (
+                header::CONTENT_SECURITY_POLICY,
+                "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+            ),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
         if status == StatusCode::UNAUTHORIZED {
-            let challenge = HeaderValue::from_static("Bearer realm=\"portcullis admin\"");
-            headers.insert(header::WWW_AUTHENTICATE, challenge);
+            for challenge in ["Bearer realm=\"portcullis admin\"", "Basic realm=\"portcullis admin\""] {
+                headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            }
         }
         response
     }
 }
 
+/// What there is, and how each is asked for.
+const CALLS: [(&str, &[Method]); 10] = [
+    ("/", &[Method::GET, Method::HEAD]),
+    ("/admin/status", &[Method::GET, Method::HEAD]),
+    ("/admin/config", &[Method::GET, Method::HEAD]),
+    ("/admin/openapi.json", &[Method::GET, Method::HEAD]),
+    ("/admin/log", &[Method::GET, Method::HEAD, Method::PUT]),
+    ("/admin/reload", &[Method::POST]),
+    ("/admin/drain", &[Method::POST]),
+    ("/admin/revoke", &[Method::POST]),
+    ("/admin/evict", &[Method::POST]),
+    ("/admin/explain", &[Method::POST]),
+];
+
 impl Inner {
-    async fn answer(&self, request: Box<Request<Incoming>>) -> Result<serde_json::Value, Failure> {
-        self.admit(request.headers())?;
-        match (request.method(), request.uri().path()) {
-            (&Method::POST, "/admin/revoke") => self.revoke(read(request).await?).await,
-            (&Method::POST, "/admin/explain") => {
-                explain(&self.engine, self.at_the_door, read(request).await?).await
-            }
-            (_, "/admin/revoke" | "/admin/explain") => {
-                Err((StatusCode::METHOD_NOT_ALLOWED, "use POST".to_owned()))
-            }
-            _ => Err((
-                StatusCode::NOT_FOUND,
-                "there are POST /admin/revoke and POST /admin/explain".to_owned(),
-            )),
+    async fn answer(&self, request: Box<Request<Incoming>>) -> Result<Answer, Failure> {
+        let path = request.uri().path().to_owned();
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        if reads {
+            self.access.admit_reader(request.headers(), request.uri())?;
+        } else {
+            self.access.admit_operator(request.headers())?;
+        }
+        let call = CALLS.iter().find(|(call, _)| *call == path);
+        if let Some((_, methods)) = call
+            && !methods.contains(request.method())
+        {
+            let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+            return Err((StatusCode::METHOD_NOT_ALLOWED, format!("use {}", names.join(" or "))));
+        }
+        match (reads, path.as_str()) {
+            (true, "/") => self.page.status(&self.status()),
+            (true, "/admin/status") => Answer::json(&self.status()),
+            (true, "/admin/config") => Answer::json(&self.vitals.configuration().resolved()),
+            (true, "/admin/openapi.json") => Ok(Answer {
+                status: StatusCode::OK,
+                kind: JSON,
+                body: Bytes::from_static(OPENAPI.as_bytes()),
+            }),
+            (true, "/admin/log") => Ok(Self::log()?),
+            (true, path) => match path.strip_prefix("/refusals/") {
+                Some(request_id) => {
+                    let source = self.vitals.configuration().status().source;
+                    let refusal = self.vitals.refusals().find(request_id);
+                    self.page.refusal(refusal, &self.routes(), source.as_deref().unwrap_or("FILE"))
+                }
+                None => Page::asset(path).ok_or_else(nothing_here),
+            },
+            (false, _) if call.is_none() => Err(nothing_here()),
+            (false, path) => self.call(path, request).await,
         }
     }
 
-    /// Whoever holds the token, and no page of a browser.
-    fn admit(&self, headers: &HeaderMap) -> Result<(), Failure> {
-        if headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site") {
-            return Err((StatusCode::FORBIDDEN, "pages of a browser are not answered".to_owned()));
-        }
-        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let given = given
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        // By digest, so that the time it takes says nothing about either length.
-        let same = given.is_some_and(|(_, given)| {
-            let token = self.settings.token.expose();
-            let [given, token] = [given.trim(), token].map(|text| CredentialDigest::of(text).to_hex());
-            verify_slices_are_equal(given.as_bytes(), token.as_bytes()).is_ok()
-        });
-        if same { Ok(()) } else { Err((StatusCode::UNAUTHORIZED, "the admin token is needed".to_owned())) }
+    fn status(&self) -> Status {
+        // Gauges first.
+        self.vitals.metrics();
+        let failing = self.vitals.readiness().filter(|check| !(check.holds)()).map(|check| check.name);
+        let leaving = (self.controls.is_leaving)();
+        status(
+            &self.history,
+            Known {
+                configuration: self.vitals.configuration().status(),
+                started_at: self.vitals.started_at(),
+                unready: failing.collect(),
+                leaving,
+                refusals: self.vitals.refusals().newest(),
+                routes: self.routes(),
+            },
+        )
     }
 
-    async fn revoke(&self, call: RevokeCall) -> Result<serde_json::Value, Failure> {
-        let bad = |why: String| (StatusCode::BAD_REQUEST, why);
-        let target = target(&call).map_err(|why| bad(why.to_owned()))?;
-        if !call.upstream {
-            self.revocations.forget(&target, Source::Admin);
-            return Ok(serde_json::json!({ "forgotten": true, "revoked_upstream": false }));
+    /// The routes in the order they are tried, each once.
+    fn routes(&self) -> Vec<Arc<Route>> {
+        let mut routes: Vec<Arc<Route>> = Vec::new();
+        for (_, _, route) in self.engine.snapshot().routes.iter() {
+            if !routes.iter().any(|known| known.name == route.name) {
+                routes.push(Arc::clone(route));
+            }
         }
-        if matches!(target, RevocationTarget::Organization(_)) {
-            let why = "the API revokes sessions and members; an organization can only be forgotten here";
-            return Err(bad(why.to_owned()));
-        }
-        if let Err(error) = self.revocations.end(target.clone(), Source::Admin).await {
-            // Here, whatever the API says.
-            self.revocations.forget(&target, Source::Admin);
-            let why = format!("forgotten here, but not revoked upstream: {error}");
-            return Err((StatusCode::BAD_GATEWAY, why));
-        }
-        Ok(serde_json::json!({ "forgotten": true, "revoked_upstream": true }))
+        routes
     }
 }
 
-/// The body of a call, which a form of a web page, and what can be made to send one, cannot write.
-async fn read<T: DeserializeOwned>(request: Box<Request<Incoming>>) -> Result<T, Failure> {
-    let bad = |why: String| (StatusCode::BAD_REQUEST, why);
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    let kind = kind.and_then(|kind| kind.split(';').next()).map(str::trim);
-    if kind != Some("application/json") {
-        let why = "send `content-type: application/json`";
-        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, why.to_owned()));
-    }
-    let read = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
-    let read = tokio::time::timeout(std::time::Duration::from_secs(10), read).await;
-    let Ok(Ok(body)) = read else { return Err(bad("the body did not arrive".to_owned())) };
-    serde_json::from_slice(&body.to_bytes()).map_err(|error| {
-        let place = format!("line {} column {}", error.line(), error.column());
-        let told = error.to_string();
-        // What the reader says of keys names keys alone; what it says of values would repeat what was sent.
-        let of_keys =
-            ["unknown field", "missing field", "duplicate field"].iter().any(|say| told.starts_with(say));
-        bad(match error.classify() {
-            serde_json::error::Category::Data if of_keys => told,
-            serde_json::error::Category::Data => format!("a value is not what this call takes: {place}"),
-            _ => format!("the body is not JSON: {place}"),
-        })
-    })
-}
-
-fn target(call: &RevokeCall) -> Result<RevocationTarget, &'static str> {
-    let no_id = "this is no id";
-    match (&call.member_session_id, &call.member_id, &call.organization_id) {
-        (Some(id), None, None) => SessionId::parse(id).map(RevocationTarget::Session).map_err(|_| no_id),
-        (None, Some(id), None) => MemberId::parse(id).map(RevocationTarget::Member).map_err(|_| no_id),
-        (None, None, Some(id)) => {
-            OrganizationId::parse(id).map(RevocationTarget::Organization).map_err(|_| no_id)
-        }
-        _ => Err("name exactly one of `member_session_id`, `member_id` and `organization_id`"),
-    }
+fn nothing_here() -> Failure {
+    let calls: Vec<&str> = CALLS.iter().map(|(call, _)| *call).collect();
+    (StatusCode::NOT_FOUND, format!("there are {}", calls.join(", ")))
 }

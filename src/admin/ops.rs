@@ -9,37 +9,16 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
+use super::{Change, Readiness, Vitals};
 use crate::server::{Peer, Serve};
-use crate::telemetry::Metrics;
-
-/// One thing readiness depends on: its name, and whether it holds now.
-pub struct Readiness {
-    pub name: &'static str,
-    pub holds: Box<dyn Fn() -> bool + Send + Sync>,
-}
 
 /// Answers metrics and probes. Cheap to clone.
 #[derive(Clone)]
-pub struct OpsDoor(Arc<Inner>);
-
-struct Inner {
-    metrics: Metrics,
-    /// Needed once, at the start.
-    startup: Vec<Readiness>,
-    /// Needed all the time.
-    readiness: Vec<Readiness>,
-    /// Brings gauges up to date before they are read.
-    refresh: Box<dyn Fn() + Send + Sync>,
-}
+pub struct OpsDoor(Vitals);
 
 impl OpsDoor {
-    pub fn new(
-        metrics: Metrics,
-        startup: Vec<Readiness>,
-        readiness: Vec<Readiness>,
-        refresh: Box<dyn Fn() + Send + Sync>,
-    ) -> Self {
-        Self(Arc::new(Inner { metrics, startup, readiness, refresh }))
+    pub fn new(vitals: Vitals) -> Self {
+        Self(vitals)
     }
 
     fn answer(&self, method: &Method, path: &str) -> (StatusCode, &'static str, String) {
@@ -49,12 +28,22 @@ impl OpsDoor {
         }
         match path {
             "/metrics" => {
-                (self.0.refresh)();
-                (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.0.metrics.render())
+                let text = self.0.metrics().render();
+                (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
             }
             "/livez" | "/healthz" => (StatusCode::OK, TEXT, "ok\n".to_owned()),
-            "/readyz" => verdict(self.0.startup.iter().chain(&self.0.readiness)),
-            "/startupz" => verdict(self.0.startup.iter()),
+            "/readyz" => {
+                let (status, kind, mut text) = verdict(self.0.readiness());
+                // Told and not judged: what is in force is as good as it was before.
+                let change = self.0.configuration().status().last_change;
+                if let Some(Change { at, result, error: Some(_) }) = change {
+                    text.push_str(&format!(
+                        "note configuration: the change of {at} is {result} and not in force; see the log\n"
+                    ));
+                }
+                (status, kind, text)
+            }
+            "/startupz" => verdict(self.0.startup()),
             _ => (StatusCode::NOT_FOUND, TEXT, "try /metrics, /livez, /readyz or /startupz\n".to_owned()),
         }
     }

@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use crate::identity::Secret;
 
 /// The admin listener.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminSettings {
     pub address: SocketAddr,
-    /// What a caller must show as a bearer token.
-    pub token: Secret,
+    /// What a caller must show as a bearer token. Without one nothing can be changed, and there is only the page.
+    pub token: Option<Secret>,
 }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use rustls::RootCertStore;
 
@@ -19,7 +20,7 @@ use crate::engine::{Assertions, Engine, EngineSettings, KeyFailure, ManagedNames
 use crate::identity::AppToken;
 use crate::policy::{Access, RbacPolicy, Requirement, Route, RouteMatch, RouteTable};
 use crate::stytch::{
-    Keys, ProjectFacts, StytchClient, WrittenCase, WrittenFacts, WrittenList, WrittenPolicy,
+    AppCredentials, Keys, ProjectFacts, StytchClient, WrittenCase, WrittenFacts, WrittenList, WrittenPolicy,
 };
 use crate::telemetry::{LineWriter, Metrics};
 
@@ -29,12 +30,15 @@ pub(super) struct Core {
     pub(super) client: StytchClient,
     pub(super) link: Option<RedisLink>,
     pub(super) memory: Memory,
-    /// How long what is forgotten is remembered.
-    pub(super) horizon: Duration,
+    /// Swapped when their secrets are.
+    pub(super) apps: Credentials,
     pub(super) keys: Keys,
     pub(super) facts: ProjectFacts,
     pub(super) roots: Arc<RootCertStore>,
 }
+
+/// What apps' tokens are asked about with.
+type Credentials = Arc<ArcSwap<Arc<[AppCredentials]>>>;
 
 /// What stands in for the directory while a decision is explained.
 #[derive(Default)]
@@ -107,8 +111,9 @@ pub async fn build_to_explain(
         }
         Some(facts) => (Arc::new(facts.clone()), Arc::new(facts.clone()), Some(Arc::new(facts))),
     };
-    let apps =
-        apps.unwrap_or_else(|| Arc::new(app_tokens(config, &core.client, Arc::clone(&clock), &metrics)));
+    let apps = apps.unwrap_or_else(|| {
+        Arc::new(app_tokens(config, &core.client, &core.apps, Arc::clone(&clock), &metrics))
+    });
     let attempts = Arc::new(Attempts::new(config.unknown_tokens));
     let keys = Arc::new(core.keys);
     let sources = Sources { directory, keys, rbac, organizations, apps, attempts };
@@ -155,8 +160,8 @@ pub(super) fn build_core(
     let settings = config.memory.clone();
     let memory = Memory::new(tiers, Arc::clone(&clock), settings, Arc::clone(&attempts), metrics);
     let facts = ProjectFacts::new(&client, &config.stytch.rbac, metrics);
-    let horizon = config.memory.horizon;
-    let apps = app_tokens(config, &client, Arc::clone(&clock), metrics);
+    let secrets = Arc::new(ArcSwap::from_pointee(Arc::clone(&config.stytch.apps)));
+    let apps = app_tokens(config, &client, &secrets, Arc::clone(&clock), metrics);
     let sources = Sources {
         directory: Arc::new(memory.clone()),
         keys: Arc::new(keys.clone()),
@@ -166,14 +171,20 @@ pub(super) fn build_core(
         attempts,
     };
     let engine = build_engine(config, sources, clock, metrics, lines)?;
-    Ok(Core { engine: Arc::new(engine), client, link, memory, horizon, keys, facts, roots })
+    Ok(Core { engine: Arc::new(engine), client, link, memory, apps: secrets, keys, facts, roots })
 }
 
 /// The tier in front of introspection.
-fn app_tokens(config: &Config, client: &StytchClient, clock: Arc<dyn Clock>, metrics: &Metrics) -> AppTokens {
-    let (client, apps) = (client.clone(), Arc::clone(&config.stytch.apps));
+fn app_tokens(
+    config: &Config,
+    client: &StytchClient,
+    secrets: &Credentials,
+    clock: Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> AppTokens {
+    let (client, secrets) = (client.clone(), Arc::clone(secrets));
     let ask = move |token: &Arc<AppToken>| {
-        let (client, apps, token) = (client.clone(), Arc::clone(&apps), Arc::clone(token));
+        let (client, apps, token) = (client.clone(), Arc::clone(&secrets.load()), Arc::clone(token));
         Box::pin(async move { client.introspect(&token, &apps).await }) as _
     };
     AppTokens::new(config.memory.horizon, config.guard.deadline, clock, metrics, ask)

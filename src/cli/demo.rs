@@ -12,7 +12,7 @@ use super::{Failed, Outcome, fail, runtime, say, told_to_end};
 use crate::app::Gateway;
 use crate::config::{LoadOptions, SecretPolicy, load};
 use crate::emulator::{EchoOrigin, Emulator, EmulatorSettings, Persona};
-use crate::telemetry::{LogSettings, init_log};
+use crate::telemetry::{LogSettings, RequestId, init_log};
 
 #[derive(Args)]
 pub(super) struct DemoArgs {
@@ -25,6 +25,9 @@ pub(super) struct DemoArgs {
     /// The port of metrics and probes; 0 takes any.
     #[arg(long, default_value_t = 9180)]
     ops_port: u16,
+    /// The port of the status page and the admin API; 0 takes any.
+    #[arg(long, default_value_t = 9181)]
+    admin_port: u16,
     /// The port of the API stand-in; 0 takes any.
     #[arg(long, default_value_t = 9182)]
     emulator_port: u16,
@@ -43,14 +46,15 @@ pub(super) fn run(args: DemoArgs) -> Outcome {
         let settings = EmulatorSettings { address: loopback(args.emulator_port), seed: None };
         let emulator = Emulator::start(settings).await.map_err(fail)?;
         let echo = EchoOrigin::start(loopback(0)).await.map_err(fail)?;
-        let config = configuration(&args, &emulator, &echo)?;
+        let admin_token = format!("{}{}", RequestId::new().as_str(), RequestId::new().as_str());
+        let config = configuration(&args, &emulator, &echo, &admin_token)?;
         let gateway = Gateway::start(config, std::io::stdout()).await.map_err(fail)?;
         if !gateway.ready(Duration::from_secs(10)).await {
             return Err(fail("the gateway did not become ready"));
         }
         let places = Places::of(&gateway, &emulator);
         if let Some(file) = &args.export {
-            export(file, &places, &emulator)?;
+            export(file, &places, &emulator, &admin_token)?;
         }
         introduce(&places, &emulator, args.export.as_deref());
         told_to_end().await;
@@ -63,6 +67,7 @@ fn configuration(
     args: &DemoArgs,
     emulator: &Emulator,
     echo: &EchoOrigin,
+    admin_token: &str,
 ) -> Result<crate::config::Config, Failed> {
     let folder = std::env::temp_dir().join(format!("portcullis-demo-{}", std::process::id()));
     std::fs::create_dir_all(&folder).map_err(fail)?;
@@ -75,6 +80,8 @@ fn configuration(
         set("stytch.base_url", emulator.url()),
         set("upstreams.echo.url", format!("http://{}", echo.address())),
         set("ops.address", format!("127.0.0.1:{}", args.ops_port)),
+        set("admin.address", format!("127.0.0.1:{}", args.admin_port)),
+        set("admin.token.value", admin_token.to_owned()),
         set("log.access", args.access_log.to_string()),
     ];
     let loaded = load(&LoadOptions { file, overrides, secrets: SecretPolicy::Required });
@@ -89,6 +96,7 @@ fn configuration(
 struct Places {
     gateway: String,
     ops: String,
+    admin: String,
     emulator: String,
 }
 
@@ -98,16 +106,19 @@ impl Places {
         Self {
             gateway: format!("http://{traffic}"),
             ops: format!("http://{}", gateway.ops()),
+            admin: gateway.admin().map(|admin| format!("http://{admin}")).unwrap_or_default(),
             emulator: emulator.url(),
         }
     }
 }
 
 /// Shell variables: `. FILE` and use them.
-fn export(file: &Path, places: &Places, emulator: &Emulator) -> Outcome {
+fn export(file: &Path, places: &Places, emulator: &Emulator, admin_token: &str) -> Outcome {
     let mut lines = vec![
         format!("GATEWAY_URL={}", places.gateway),
         format!("OPS_URL={}", places.ops),
+        format!("ADMIN_URL={}", places.admin),
+        format!("ADMIN_TOKEN={admin_token}"),
         format!("EMULATOR_URL={}", places.emulator),
         format!("PROJECT_ID={}", emulator.project_id()),
         format!("PROJECT_SECRET={}", emulator.secret()),
@@ -131,6 +142,7 @@ fn introduce(places: &Places, emulator: &Emulator, exported: Option<&Path>) {
     let session = |name: &str| find(name).map(|persona| persona.session_id.clone()).unwrap_or_default();
     let (gateway, api) = (&places.gateway, &places.emulator);
     say(&format!("Portcullis demo: gateway {gateway}   metrics {}/metrics   API stand-in {api}", places.ops));
+    say(&format!("Status page: {}/", places.admin));
     say("Everything is on loopback and made up; nothing here is a real credential.\n");
     let show = |what: &str, command: String| say(&format!("# {what}\n{command}\n"));
     show(

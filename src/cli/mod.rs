@@ -2,9 +2,11 @@
 //!
 //! Must not decide or check anything itself; commands call the same code the gateway runs.
 
+mod admin;
 mod callers;
 mod cases;
 mod check;
+mod config;
 mod coverage;
 mod demo;
 mod emulate;
@@ -22,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, Invalid, LoadOptions, SecretPolicy, load};
+use crate::config::{Config, Invalid, LoadOptions, Loaded, SecretPolicy, load_with_warnings};
 
 /// An authenticating reverse proxy and sidecar for teams that sign in with Stytch B2B.
 #[derive(Parser)]
@@ -38,6 +40,8 @@ enum Command {
     Run(ConfigArgs),
     /// Check a configuration: every mistake at once, exit code 1 if there is one.
     Check(check::CheckArgs),
+    /// Print the configuration as it would be in force: every value and where it is from, secrets hidden.
+    Config(config::ShowArgs),
     /// Say which route a request takes, what it requires, and what would come of it.
     Explain(Box<explain::ExplainArgs>),
     /// Hold case files against the policy: who asks for what, and what shall come of it. Exit code 1 if anything differs.
@@ -52,6 +56,13 @@ enum Command {
     Schema(schema::SchemaArgs),
     /// Ask a running gateway whether it is ready; exit code 1 if it is not. For health checks in containers.
     Health(health::HealthArgs),
+    /// Tell how a running gateway is; exit code 1 unless it is healthy.
+    Status(admin::StatusArgs),
+    /// Have a running gateway read its configuration again, and tell what became of it.
+    Reload(admin::AdminArgs),
+    /// Have a running gateway say that it will leave, and wait until nothing is under way. It goes on answering; what ends
+    /// it is a signal. For `preStop`.
+    Drain(admin::DrainArgs),
     /// Print the version.
     Version,
 }
@@ -79,6 +90,7 @@ pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Config(args) => config::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Routes(args) => routes::run(&args),
@@ -86,6 +98,9 @@ pub fn main() -> ExitCode {
         Command::Emulate(args) => emulate::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Status(args) => admin::status(&args),
+        Command::Reload(args) => admin::reload(&args),
+        Command::Drain(args) => admin::drain(&args),
         Command::Version => {
             say(concat!("portcullis ", env!("CARGO_PKG_VERSION")));
             Ok(())
@@ -100,7 +115,12 @@ pub fn main() -> ExitCode {
 impl ConfigArgs {
     /// The configuration, or its mistakes on standard error.
     fn load(&self, secrets: SecretPolicy) -> Result<Config, Failed> {
-        load(&self.options(secrets)).map_err(|invalid| self.complain_about(&invalid))
+        self.load_whole(secrets).map(|loaded| loaded.config)
+    }
+
+    /// As [`load`](Self::load), with what it was read from.
+    fn load_whole(&self, secrets: SecretPolicy) -> Result<Loaded, Failed> {
+        load_with_warnings(&self.options(secrets)).map_err(|invalid| self.complain_about(&invalid))
     }
 
     fn complain_about(&self, invalid: &Invalid) -> Failed {

@@ -6,18 +6,7 @@ use http::Method;
 
 use super::{ConfigArgs, Outcome, say};
 use crate::config::SecretPolicy;
-use crate::policy::{Access, Requirement, RouteTable, Span};
-
-/// The whole requirement in one line; one with a name by its name.
-fn sentence(requirement: &Requirement) -> String {
-    let join = |parts: &[Requirement]| parts.iter().map(sentence).collect::<Vec<_>>().join(", ");
-    match requirement {
-        Requirement::All(parts) => format!("all({})", join(parts)),
-        Requirement::Any(parts) => format!("any({})", join(parts)),
-        Requirement::Not(part) => format!("not({})", sentence(part)),
-        leaf => leaf.to_string(),
-    }
-}
+use crate::policy::{Access, RouteTable, Span};
 
 pub(super) fn run(args: &ConfigArgs) -> Outcome {
     let config = args.load(SecretPolicy::NotNeeded)?;
@@ -36,8 +25,8 @@ pub(super) fn run(args: &ConfigArgs) -> Outcome {
             match &route.access {
                 Access::Public => "public".to_owned(),
                 Access::Require(requirement) => match &route.shadow {
-                    Some(shadow) => format!("{}; tries {}", sentence(requirement), sentence(shadow)),
-                    None => sentence(requirement),
+                    Some(shadow) => format!("{}; tries {}", requirement.sentence(), shadow.sentence()),
+                    None => requirement.sentence(),
                 },
             },
         ]

@@ -3,25 +3,56 @@
 //! Must not start with a configuration that has a mistake in it.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sd_notify::NotifyState;
 
 use super::{ConfigArgs, Failed, Outcome, fail, runtime, told_to_end};
-use crate::app::Gateway;
+use crate::app::{ConfigurationSource, Gateway};
 use crate::config::SecretPolicy;
 use crate::policy::Access;
 use crate::telemetry::init_log;
 
 pub(super) fn run(args: &ConfigArgs) -> Outcome {
-    let config = args.load(SecretPolicy::Required)?;
+    let loaded = args.load_whole(SecretPolicy::Required)?;
+    let source = ConfigurationSource::from(&loaded);
+    let config = loaded.config;
     init_log(&config.log);
     raise_descriptor_limit();
     for route in config.routes.iter().filter(|route| matches!(route.access, Access::Public)) {
         tracing::warn!(route = %route.name, "this route is public: anybody passes");
     }
+    let inherited = inherited_sockets();
+    let options = args.options(SecretPolicy::Required);
     runtime()?.block_on(async {
-        let gateway = Gateway::start(config, std::io::stdout()).await.map_err(fail)?;
+        let gateway = tokio::select! {
+            started = Gateway::start_with(config, std::io::stdout(), inherited) => started.map_err(fail)?,
+            // Nobody was let in yet.
+            () = told_to_end() => return Ok(()),
+        };
+        gateway.keep_configuration(options, source);
+        tell_supervisor(NotifyState::Ready);
         told_to_end().await;
-        if gateway.shut_down().await { Ok(()) } else { Err(Failed) }
+        tell_supervisor(NotifyState::Stopping);
+        let clean = tokio::select! {
+            clean = gateway.shut_down() => clean,
+            // Told twice: whoever says so has no patience left.
+            () = told_to_end() => false,
+        };
+        if clean { Ok(()) } else { Err(Failed) }
     })
+}
+
+/// Sockets a supervisor opened for us (`LISTEN_FDS`, as in sd_listen_fds(3)): it keeps them open while we are replaced, and
+/// nobody who comes in between is turned away.
+fn inherited_sockets() -> Vec<std::net::TcpListener> {
+    let mut handed_over = listenfd::ListenFd::from_env();
+    (0..handed_over.len()).filter_map(|at| handed_over.take_tcp_listener(at).ok().flatten()).collect()
+}
+
+/// Tells the supervisor, if there is one that wants to know (sd_notify(3)).
+fn tell_supervisor(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!(%error, "the supervisor could not be told");
+    }
 }
 
 /// Every connection takes a descriptor, and the limit a shell starts with is far below what the system would give.

@@ -61,6 +61,27 @@ fn section(root: &Value, shape: &Value, path: &str, text: &mut String) {
     }
 }
 
+/// The values that hold where nothing is set, by path; what stands in lists and maps has none of its own.
+pub(super) fn defaults() -> Vec<(String, String)> {
+    let schema = schema();
+    let mut found = Vec::new();
+    collect_defaults(&schema, &schema, "", &mut found);
+    found
+}
+
+fn collect_defaults(root: &Value, shape: &Value, path: &str, found: &mut Vec<(String, String)>) {
+    for (name, field) in shape.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let about = field.get("description").and_then(Value::as_str).unwrap_or_default();
+        let default = about.split_once("Default: `").and_then(|(_, rest)| rest.split_once('`'));
+        match (default, resolve(root, field)) {
+            (Some((default, _)), _) => found.push((path, default.to_owned())),
+            (None, Some((below, ""))) => collect_defaults(root, below, &path, found),
+            _ => {}
+        }
+    }
+}
+
 /// The mapping a field leads to: itself, the items of a list, or the values of a map.
 fn resolve<'a>(root: &'a Value, field: &'a Value) -> Option<(&'a Value, &'static str)> {
     let follow = |value: &'a Value| -> Option<&'a Value> {

@@ -8,7 +8,7 @@ use figment::{Error, Figment, Metadata, Profile, Provider};
 /// What every environment variable of the configuration begins with.
 const PREFIX: &str = "PORTCULLIS_";
 /// Keys of the top level that hold a single value.
-const TOP_LEVEL: [&str; 1] = ["drain_timeout"];
+const TOP_LEVEL: [&str; 3] = ["drain_delay", "drain_timeout", "start_patience"];
 const ENVIRONMENT: &str = "environment";
 const COMMAND_LINE: &str = "command line";
 

@@ -2,6 +2,7 @@
 //!
 //! Must not stop at the first mistake, nor take a missing file for an empty one.
 
+use std::cell::RefCell;
 use std::path::{Path as FilePath, PathBuf};
 
 use serde_json::Value;
@@ -13,6 +14,7 @@ use super::lint::{lint, lint_roles};
 use super::locate::Places;
 use super::mask::{mask, mask_unreadable};
 use super::raw::RawConfig;
+use super::resolved::{ResolvedValue, resolve};
 use super::tree::Path;
 use crate::policy::RbacPolicy;
 
@@ -40,6 +42,8 @@ pub enum SecretPolicy {
 #[derive(Debug)]
 pub struct Invalid {
     pub diagnostics: Vec<Diagnostic>,
+    /// What was read, or should have been.
+    pub files: Vec<PathBuf>,
     text: String,
 }
 
@@ -55,6 +59,10 @@ impl Invalid {
 pub struct Loaded {
     pub config: Config,
     pub warnings: Vec<Diagnostic>,
+    /// What was read for it: the file itself and the secrets and pages it names.
+    pub files: Vec<PathBuf>,
+    /// Every value and where it is from.
+    pub resolved: Vec<ResolvedValue>,
     name: String,
     text: String,
     /// The text with its secrets hidden.
@@ -91,17 +99,26 @@ pub fn load_with_warnings(options: &LoadOptions) -> Result<Loaded, Invalid> {
         diagnostic.hint = Some(
             "name the configuration with `-c FILE`; `config/minimal.yaml` is one to begin with".to_owned(),
         );
-        Invalid { diagnostics: vec![diagnostic], text: String::new() }
+        let files = vec![options.file.clone()];
+        Invalid { diagnostics: vec![diagnostic], files, text: String::new() }
     })?;
+    let files = RefCell::new(vec![options.file.clone()]);
     let environment = Environment {
         variable: &|name| std::env::var(name).ok(),
-        file: &|path| std::fs::read_to_string(path),
+        file: &|path| {
+            files.borrow_mut().push(path.to_owned());
+            std::fs::read_to_string(path)
+        },
         base: options.file.parent().unwrap_or_else(|| FilePath::new(".")),
         secrets: options.secrets,
     };
     let variables = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    read(&name, &text, variables, &options.overrides, &environment)
+    let read = read(&name, &text, variables, &options.overrides, &environment);
+    match read {
+        Ok(loaded) => Ok(Loaded { files: files.take(), ..loaded }),
+        Err(invalid) => Err(Invalid { files: files.take(), ..invalid }),
+    }
 }
 
 fn read(
@@ -111,13 +128,18 @@ fn read(
     overrides: &[(String, String)],
     environment: &Environment<'_>,
 ) -> Result<Loaded, Invalid> {
-    let unreadable = |diagnostic| Invalid { diagnostics: vec![diagnostic], text: mask_unreadable(text) };
+    let unreadable = |diagnostic| Invalid {
+        diagnostics: vec![diagnostic],
+        files: Vec::new(),
+        text: mask_unreadable(text),
+    };
     let (file, places) = parse(name, text).map_err(|diagnostic| unreadable(*diagnostic))?;
     let layers = Layers::new(file, variables, overrides);
     let merged = layers.merged();
     let mut tree =
         merged.map_err(|message| unreadable(Diagnostic::in_text(Code::Syntax, message, name, text, None)))?;
 
+    let whole = tree.clone();
     let mut problems: Vec<Problem> = places
         .repeated
         .iter()
@@ -150,6 +172,8 @@ fn read(
             Ok(Loaded {
                 warnings: placed(warnings, name, text, &places, Some(&layers)),
                 config,
+                resolved: resolve(&whole, &layers, name, text, &places),
+                files: Vec::new(),
                 name: name.to_owned(),
                 text: text.to_owned(),
                 shown: mask(text, &places, &[]),
@@ -159,7 +183,8 @@ fn read(
             let unknown = problems.iter().filter(|problem| problem.code == Code::UnknownKey);
             let unknown: Vec<Path> = unknown.map(|problem| problem.path.clone()).collect();
             let shown = mask(text, &places, &unknown.iter().collect::<Vec<_>>());
-            Err(Invalid { diagnostics: placed(problems, name, text, &places, Some(&layers)), text: shown })
+            let diagnostics = placed(problems, name, text, &places, Some(&layers));
+            Err(Invalid { diagnostics, files: Vec::new(), text: shown })
         }
     }
 }

@@ -11,9 +11,11 @@ mod load;
 mod locate;
 mod mask;
 mod raw;
+mod resolved;
 mod tree;
 
 pub use checked::Config;
 pub use diagnostics::{Diagnostic, render_human, render_json};
 pub use docs::{json_schema, markdown_reference};
 pub use load::{Invalid, LoadOptions, Loaded, SecretPolicy, did_you_mean, load, load_with_warnings};
+pub use resolved::ResolvedValue;

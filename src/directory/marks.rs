@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use super::sync::{AtomicBool, Ordering, PoisonError, RwLock};
+use super::sync::{AtomicBool, AtomicU64, Ordering, PoisonError, RwLock};
 use crate::identity::{MemberId, MemberRef, Monotonic, OrganizationId, SessionId};
 use crate::session::{ActiveSessions, Evidence, Revocation, RevocationTarget};
 
@@ -19,7 +19,8 @@ pub(super) struct Marks {
     /// Lets the common case, no mark at all, pass without a lock.
     any: AtomicBool,
     kept: RwLock<Kept>,
-    horizon: Duration,
+    /// In milliseconds; grows, and never shrinks.
+    horizon: AtomicU64,
 }
 
 /// Marks by what they are of: the same targets, without building one to look it up.
@@ -34,16 +35,31 @@ struct Kept {
     everything: Option<Monotonic>,
 }
 
+fn millis(length: Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Marks {
     /// `horizon` is the age of the oldest evidence that could still be served.
     pub(super) fn new(horizon: Duration) -> Self {
-        Self { any: AtomicBool::new(false), kept: RwLock::new(Kept::default()), horizon }
+        Self {
+            any: AtomicBool::new(false),
+            kept: RwLock::new(Kept::default()),
+            horizon: AtomicU64::new(millis(horizon)),
+        }
+    }
+
+    /// Keeps marks for evidence as old as `horizon` from now on. What was older than the horizon before is not served any
+    /// more, so no mark that is gone is missed.
+    pub(super) fn keep_for(&self, horizon: Duration) {
+        self.horizon.fetch_max(millis(horizon), Ordering::AcqRel);
     }
 
     pub(super) fn leave(&self, revocation: &Revocation) {
         let at = revocation.at.monotonic;
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
-        kept.drop_older_than(at.minus(self.horizon));
+        let horizon = Duration::from_millis(self.horizon.load(Ordering::Acquire));
+        kept.drop_older_than(at.minus(horizon));
         if kept.order.len() >= MAX_MARKS {
             // None of the marks that go may come to less: the newest of them holds for everything.
             let newest = kept.order.back().map(|(at, _)| *at);

@@ -2,12 +2,15 @@
 //!
 //! Must not serve evidence past its bound, nor let moka decide an age: both ages are read off the value.
 
-use std::sync::Arc;
+mod bounds;
+
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use moka::sync::Cache;
 use tokio::sync::Semaphore;
 
+use self::bounds::Bounds;
 use super::flight::{Flight, Flights};
 use super::ledger::Ledger;
 use super::lookups::Lookups;
@@ -51,6 +54,8 @@ struct Inner {
     lookups: Lookups,
     /// Sets this replica's moments of refreshing apart from others'.
     jitter: u64,
+    /// Those that are in force: they change with the configuration.
+    bounds: Mutex<Bounds>,
 }
 
 /// The ledger as it is kept here, and a share of it for its marks' sake.
@@ -73,8 +78,9 @@ impl Memory {
         metrics: &Metrics,
     ) -> Self {
         let few = (settings.max_entries / 10).max(1_000);
-        let list_life = settings.horizon.max(settings.negative_for) + Duration::from_secs(60);
-        let marks = Marks::new(settings.horizon.max(settings.token_binding_for) + Duration::from_secs(60));
+        let bounds = Bounds::of(&settings);
+        let (list_life, marks_life) = (bounds.list_life(&settings), bounds.marks_life(&settings));
+        let marks = Marks::new(marks_life);
         let lists = Lists::new(settings.max_entries, settings.max_bytes, list_life);
         let ledger = Ledger::new(lists, Unknown(bounded(few, list_life)), marks);
         Self(Arc::new(Inner {
@@ -86,15 +92,11 @@ impl Memory {
             refreshes: Arc::new(Semaphore::new(settings.max_refreshes)),
             lookups: Lookups::new(metrics),
             jitter: fastrand::u64(..),
+            bounds: Mutex::new(bounds),
             next,
             clock,
             settings,
         }))
-    }
-
-    /// Members whose list is cached, and what the lists take in bytes.
-    pub fn size(&self) -> (u64, u64) {
-        self.0.ledger.lists().size()
     }
 
     /// Lookups under way.
@@ -170,6 +172,10 @@ impl SessionDirectory for Memory {
             inner.lookups.hit.inc();
         }
         answers
+    }
+
+    fn is_soft(&self, evidence: &Evidence) -> bool {
+        self.0.ledger.is_soft(evidence)
     }
 
     fn forget(&self, revocation: &Revocation) {

@@ -75,6 +75,11 @@ pub trait SessionDirectory: Send + Sync + 'static {
         false
     }
 
+    /// Whether `evidence` is served only while it is asked for again: something may have happened that it does not know of.
+    fn is_soft(&self, _evidence: &Evidence) -> bool {
+        false
+    }
+
     /// What a tier still has of the member's list, however old, for while the directory fails. Most have nothing.
     fn last_known(&self, _query: &SessionQuery) -> Answer<Option<Evidence>> {
         Answer::Ready(Ok(None))

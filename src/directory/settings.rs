@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::identity::Secret;
 
 /// How the memory tier keeps what it learns.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemorySettings {
     /// Members whose list is kept.
     pub max_entries: u64,
@@ -24,7 +24,7 @@ pub struct MemorySettings {
 }
 
 /// How calls to the directory are held back.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuardSettings {
     /// For one lookup, waiting and a second try included.
     pub deadline: Duration,
@@ -35,7 +35,7 @@ pub struct GuardSettings {
 }
 
 /// How many unknown opaque tokens the directory is asked about.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnknownTokenSettings {
     /// A second, from one address.
     pub per_peer: u32,
@@ -44,7 +44,7 @@ pub struct UnknownTokenSettings {
 }
 
 /// How the shared tier is reached and how what is kept there is protected.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedSettings {
     pub host: String,
     pub port: u16,

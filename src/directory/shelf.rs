@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use moka::sync::Cache;
 
 use super::ledger::Shelf;
@@ -20,13 +21,42 @@ const ENTRY_BYTES: u64 = 360;
 
 /// Session lists, bounded by their number and by what they take.
 pub(super) struct Lists {
+    shelved: ArcSwap<Shelved>,
+    words: Words,
+}
+
+/// The lists within one set of bounds.
+struct Shelved {
     cache: Cache<MemberRef, Arc<ActiveSessions>>,
     bytes: Arc<AtomicU64>,
-    words: Words,
 }
 
 impl Lists {
     pub(super) fn new(max_entries: u64, max_bytes: u64, life: Duration) -> Self {
+        let shelved = Shelved::new(max_entries, max_bytes, life);
+        Self { shelved: ArcSwap::from_pointee(shelved), words: Words::default() }
+    }
+
+    /// Moves the lists to where there are other bounds. One that comes in meanwhile may be lost, and one that was taken off
+    /// meanwhile may be there again, as old as it is: its date and the marks judge it.
+    pub(super) fn resize(&self, max_entries: u64, max_bytes: u64, life: Duration) {
+        let (before, next) = (self.shelved.load_full(), Shelved::new(max_entries, max_bytes, life));
+        for (member, list) in &before.cache {
+            next.put(MemberRef::clone(&member), list);
+        }
+        self.shelved.store(Arc::new(next));
+    }
+
+    /// Entries and bytes, once everything due was dropped.
+    pub(super) fn size(&self) -> (u64, u64) {
+        let shelved = self.shelved.load();
+        shelved.cache.run_pending_tasks();
+        (shelved.cache.entry_count(), shelved.bytes.load(Ordering::Relaxed))
+    }
+}
+
+impl Shelved {
+    fn new(max_entries: u64, max_bytes: u64, life: Duration) -> Self {
         // moka knows one bound: no entry counts for less than its share of the bytes, so that the number is one too.
         let least = u32::try_from(max_bytes.div_ceil(max_entries.max(1))).unwrap_or(u32::MAX);
         let bytes = Arc::new(AtomicU64::new(0));
@@ -41,36 +71,36 @@ impl Lists {
             })
             .time_to_live(life)
             .build();
-        Self { cache, bytes, words: Words::default() }
+        Self { cache, bytes }
     }
 
-    /// Entries and bytes, once everything due was dropped.
-    pub(super) fn size(&self) -> (u64, u64) {
-        self.cache.run_pending_tasks();
-        (self.cache.entry_count(), self.bytes.load(Ordering::Relaxed))
+    fn put(&self, key: MemberRef, list: Arc<ActiveSessions>) {
+        self.bytes.fetch_add(weight(&list), Ordering::Relaxed);
+        self.cache.insert(key, list);
     }
 }
 
 impl Shelf for Lists {
     fn get(&self, member: &MemberRef) -> Option<Evidence> {
-        self.cache.get(member).map(Evidence::Sessions)
+        self.shelved.load().cache.get(member).map(Evidence::Sessions)
     }
 
     fn put(&self, member: MemberRef, evidence: Evidence) {
         let Evidence::Sessions(list) = evidence else { return };
         let shared = self.words.share(Arc::unwrap_or_clone(list));
         let list = Arc::new(shared);
-        self.bytes.fetch_add(weight(&list), Ordering::Relaxed);
+        let shelved = self.shelved.load();
         // The list's own ids, so that key and record hold the same words.
         let key = if list.member == member { list.member.clone() } else { member };
-        let before = self.cache.get(&key);
-        self.cache.insert(key, list);
+        let before = shelved.cache.get(&key);
+        shelved.put(key, list);
         supersede(before);
     }
 
     fn take_off(&self, member: &MemberRef) {
-        let before = self.cache.get(member);
-        self.cache.invalidate(member);
+        let shelved = self.shelved.load();
+        let before = shelved.cache.get(member);
+        shelved.cache.invalidate(member);
         supersede(before);
     }
 }

@@ -13,6 +13,6 @@ mod sign_in;
 mod template;
 
 pub use own::refused_at_the_door;
-pub use proxy::{FrameTracker, Origins, ProxyDoor};
+pub use proxy::{FrameTracker, Origins, ProxyDoor, ProxySite};
 pub use settings::{CorsSettings, ProxySettings, RefusalSettings, SignInSettings, SignOutSettings};
 pub use template::try_page;

@@ -34,7 +34,8 @@ impl EchoOrigin {
             while let Ok((stream, _)) = listener.accept().await {
                 drop(stream.set_nodelay(true));
                 tokio::spawn(async move {
-                    let service = service_fn(|request| async { Ok::<_, Infallible>(echo(request).await) });
+                    let service =
+                        service_fn(async |request| Ok::<_, Infallible>(echo(request, address).await));
                     drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
                 });
             }
@@ -53,7 +54,7 @@ impl Drop for EchoOrigin {
     }
 }
 
-async fn echo(request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn echo(request: Request<Incoming>, address: SocketAddr) -> Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
     let body = Limited::new(body, MAX_BODY).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let mut headers: BTreeMap<&str, Vec<String>> = BTreeMap::new();
@@ -74,6 +75,7 @@ async fn echo(request: Request<Incoming>) -> Response<Full<Bytes>> {
         })
         .collect();
     let told = json!({
+        "address": address.to_string(),
         "method": parts.method.as_str(),
         "target": parts.uri.to_string(),
         "headers": headers,

@@ -2,7 +2,7 @@
 //!
 //! Must not stand on an old reading of the clock after it waited, nor refuse anybody on evidence older than they are.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -15,7 +15,7 @@ use super::leases::Leases;
 use super::recent::RecentTokens;
 use super::record::Course;
 use super::route::find_route;
-use super::snapshot::Snapshot;
+use super::snapshot::{Rules, Snapshot, Ticket};
 use super::{AccessRequest, EngineSettings};
 use crate::directory::{
     AppTokenSource, Attempts, Clock, KeySource, OrganizationSource, RbacSource, SessionDirectory,
@@ -23,7 +23,7 @@ use crate::directory::{
 use crate::identity::{CredentialDigest, Introspection, Now, Principal, carries_own_jwt};
 use crate::policy::{Access, Decision, Facts, Refusal, Route};
 use crate::session::{ActiveSessions, Evidence};
-use crate::telemetry::{LineWriter, Metrics};
+use crate::telemetry::{LineWriter, Metrics, RecentRefusals};
 
 /// How long a verified token is remembered; its own dates are checked on every use.
 const REMEMBER_TOKEN_FOR: Duration = Duration::from_secs(600);
@@ -50,6 +50,8 @@ pub struct Engine {
     pub(super) records: LineWriter,
     pub(super) leases: Leases,
     pub(super) settings: EngineSettings,
+    /// Told of every refusal, if anybody wants to know.
+    pub(super) refusals: OnceLock<RecentRefusals>,
 }
 
 /// A decision with what it rests on and what it does to the request.
@@ -110,7 +112,24 @@ impl Engine {
             records,
             leases,
             settings,
+            refusals: OnceLock::new(),
         }
+    }
+
+    /// Tells `refusals` of every refusal from now on; once for all.
+    pub fn tell_refusals(&self, refusals: RecentRefusals) {
+        drop(self.refusals.set(refusals));
+    }
+
+    /// A mark of now, for whoever takes rules from elsewhere than here.
+    pub fn ticket(&self) -> Ticket {
+        Ticket(self.leases.ticket())
+    }
+
+    /// The rules in force, for one request.
+    pub fn rules(&self) -> Rules {
+        let ticket = self.ticket();
+        Rules::new(ticket, self.snapshot())
     }
 
     /// The rules in force.
@@ -119,30 +138,34 @@ impl Engine {
     }
 
     /// Puts other rules in force, and asks again about every stream that was opened for a session.
-    pub fn replace(&self, snapshot: Snapshot) {
-        self.snapshot.store(Arc::new(snapshot));
+    pub fn replace(&self, snapshot: Arc<Snapshot>) {
+        self.snapshot.store(snapshot);
         self.leases.revisit_all();
     }
 
-    /// Decides `request` for whoever its credentials say is calling.
-    pub fn check(&self, request: &AccessRequest<'_>) -> impl Future<Output = Verdict> + Send {
-        self.decide_for(request, None, Manner::Enforced)
+    /// Decides `request` by `rules` for whoever its credentials say is calling.
+    pub fn check(&self, request: &AccessRequest<'_>, rules: Rules) -> impl Future<Output = Verdict> + Send {
+        self.decide_for(request, rules, None, Manner::Enforced)
     }
 
     /// Decides whether `request` may have one of the gateway's own pages, which take any member session.
-    pub fn check_own(&self, request: &AccessRequest<'_>) -> impl Future<Output = Verdict> + Send {
-        self.decide_for(request, None, Manner::Own)
+    pub fn check_own(
+        &self,
+        request: &AccessRequest<'_>,
+        rules: Rules,
+    ) -> impl Future<Output = Verdict> + Send {
+        self.decide_for(request, rules, None, Manner::Own)
     }
 
     pub(super) async fn decide_for(
         &self,
         request: &AccessRequest<'_>,
+        rules: Rules,
         given: Option<Principal>,
         manner: Manner,
     ) -> Verdict {
         let began = self.clock.now();
-        let ticket = self.leases.ticket();
-        let snapshot = self.snapshot.load_full();
+        let Rules { snapshot, ticket } = rules;
         let mut course = Course { principal: given, ..Course::default() };
         let decided = if manner == Manner::Own {
             self.identified(request, Arc::clone(&snapshot.own_route), &snapshot, &mut course, began).await

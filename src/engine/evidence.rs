@@ -28,8 +28,11 @@ impl Engine {
         }
         let generation = directory.generation();
         let (evidence, waited) = self.ask(query).await?;
-        // What was waited for is another copy than the one that is superseded by what comes next.
-        if let (Evidence::Sessions(list), None) = (&evidence, waited) {
+        // What was waited for is another copy than the one that is superseded by what comes next, and what is served while
+        // it is asked for again must not do for the requests after this one.
+        if let (Evidence::Sessions(list), None) = (&evidence, waited)
+            && !directory.is_soft(&evidence)
+        {
             recent.list(list, generation);
         }
         Ok((evidence, waited.unwrap_or(query.now)))

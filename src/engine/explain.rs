@@ -141,7 +141,7 @@ impl Engine {
     /// Decides as `check` does, for `given` if somebody is, and tells everything about it. No decision is counted or recorded,
     /// and nothing is signed; what is looked up for it is looked up as ever.
     pub async fn explain(&self, request: &AccessRequest<'_>, given: Option<Principal>) -> Report {
-        let verdict = self.decide_for(request, given, Manner::Explained).await;
+        let verdict = self.decide_for(request, self.rules(), given, Manner::Explained).await;
         report(request, &verdict)
     }
 }

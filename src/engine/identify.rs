@@ -193,14 +193,17 @@ impl Engine {
 
     /// Every session that a request holds a genuine credential of, an expired JWT included: what its sender may end. And
     /// why, if one could be there that cannot be found out about now.
-    pub async fn sessions_of(&self, request: &AccessRequest<'_>) -> (Vec<SessionId>, Option<Refusal>) {
-        let snapshot = self.snapshot();
+    pub async fn sessions_of(
+        &self,
+        request: &AccessRequest<'_>,
+        snapshot: &Snapshot,
+    ) -> (Vec<SessionId>, Option<Refusal>) {
         let (mut sessions, mut unknown): (Vec<SessionId>, _) = (Vec::new(), None);
         for (_, credential) in
             find_credentials(request.headers, &snapshot.credentials, request.peer).candidates
         {
             let found = match credential {
-                Credential::Jwt(token) => self.session_of(token, &snapshot).await,
+                Credential::Jwt(token) => self.session_of(token, snapshot).await,
                 Credential::SessionToken(token) => match self.resolve(token, request.client_ip, true).await {
                     Ok(principal) => Ok(principal.session_id().cloned()),
                     Err(Unfit::Directory(error)) => Err(error.refusal()),

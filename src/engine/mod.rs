@@ -25,4 +25,4 @@ pub use explain::{Asked, Considered, Held, Report, ReportedCaller, ReportedRefus
 pub use header_edits::{Fields, HeaderEdits, ManagedNames};
 pub use leases::Lease;
 pub use settings::{AssertionSettings, EngineSettings, HeaderSettings, IdentityHeader};
-pub use snapshot::Snapshot;
+pub use snapshot::{Rules, Snapshot, Ticket};

@@ -12,7 +12,7 @@ use super::recent::RecentToken;
 use crate::identity::{Introspection, MemberRef, Now, Principal, SessionId};
 use crate::policy::{Decision, Facts, Reason, Refusal, Route};
 use crate::session::{ActiveSessions, Evidence};
-use crate::telemetry::{DecisionRecord, RequestId, RouteMetrics, ShadowRecord, TraceContext};
+use crate::telemetry::{DecisionRecord, RefusalRecord, RequestId, RouteMetrics, ShadowRecord, TraceContext};
 
 /// How a shadow requirement would have decided, against how it was decided.
 pub(super) struct ShadowDifference {
@@ -137,6 +137,9 @@ impl Engine {
         if let (Decision::Allow(_), Some(age)) = (decision, course.evidence_age(now)) {
             self.metrics.evidence_age.observe(age.as_secs_f64());
         }
+        if let (Some(refusals), Some(reason)) = (self.refusals.get(), reason) {
+            refusals.note(|| told(asked, reason, route, course, now));
+        }
         self.record(outcome, asked, reason, course, took, now);
         self.record_shadow(asked, outcome, course, now);
     }
@@ -207,5 +210,24 @@ impl Engine {
             member_id: member.map(|member| member.member_id.as_str()),
         };
         self.records.shadow(&record);
+    }
+}
+
+/// A refusal as whoever looks at the gateway is told of it.
+fn told(asked: &Asked<'_>, reason: Reason, route: &str, course: &Course, now: Now) -> RefusalRecord {
+    let (method, host, path) = asked.target.unwrap_or_default();
+    let member = course.member();
+    RefusalRecord {
+        at: now.wall,
+        request_id: asked.request_id.as_str().to_owned(),
+        route: route.to_owned(),
+        method: method.to_owned(),
+        host: host.to_owned(),
+        path: path.chars().take(200).collect(),
+        reason: reason.code(),
+        from: asked.client_ip.map(|address| RefusalRecord::network(address.to_canonical())),
+        organization: member.map(|member| RefusalRecord::tail(member.organization_id.as_str())),
+        member: member.map(|member| RefusalRecord::tail(member.member_id.as_str())),
+        evidence_age: course.evidence_age(now).map(|age| age.as_secs_f64()),
     }
 }

@@ -9,6 +9,25 @@ use super::{Assertions, ManagedNames};
 use crate::identity::{CredentialSource, JwtRules};
 use crate::policy::{Route, RouteTable};
 
+/// The rules one request is decided by from beginning to end, and when they were taken.
+#[derive(Clone)]
+pub struct Rules {
+    pub snapshot: Arc<Snapshot>,
+    /// Events after it reach the stream that the request becomes.
+    pub(super) ticket: u64,
+}
+
+/// A moment between events, taken before rules are.
+#[derive(Debug, Clone, Copy)]
+pub struct Ticket(pub(super) u64);
+
+impl Rules {
+    /// `snapshot` as it was found after `ticket` was taken.
+    pub fn new(ticket: Ticket, snapshot: Arc<Snapshot>) -> Self {
+        Self { snapshot, ticket: ticket.0 }
+    }
+}
+
 /// One version of the rules.
 pub struct Snapshot {
     pub routes: RouteTable,

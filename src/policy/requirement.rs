@@ -175,6 +175,19 @@ pub struct FactorRequirement {
     pub max_age: Option<Duration>,
 }
 
+impl Requirement {
+    /// The whole of it in one line; what has a name by its name.
+    pub fn sentence(&self) -> String {
+        let join = |parts: &[Self]| parts.iter().map(Self::sentence).collect::<Vec<_>>().join(", ");
+        match self {
+            Self::All(parts) => format!("all({})", join(parts)),
+            Self::Any(parts) => format!("any({})", join(parts)),
+            Self::Not(part) => format!("not({})", part.sentence()),
+            leaf => leaf.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

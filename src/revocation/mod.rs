@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use moka::sync::Cache;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::directory::{BusEvent, Clock, DirectoryError, Memory, RedisLink, SessionDirectory as _};
 use crate::engine::Engine;
-use crate::identity::{Now, OrganizationId, SessionId};
+use crate::identity::{Now, OrganizationId, Secret, SessionId};
 use crate::session::{Revocation, RevocationTarget};
 use crate::stytch::{Revoked, StytchClient, WebhookEvent, WebhookSecret, verify_webhook};
 use crate::telemetry::{DecisionRecord, Metrics};
@@ -67,7 +68,7 @@ struct Inner {
     replica: u64,
     clock: Arc<dyn Clock>,
     settings: RevocationSettings,
-    secrets: Vec<WebhookSecret>,
+    secrets: ArcSwap<Vec<WebhookSecret>>,
     deliveries: Cache<String, ()>,
     announcements: Option<mpsc::Sender<(BusEvent, Now)>>,
     /// Something was to be announced and there was no place for it.
@@ -110,8 +111,7 @@ impl Revocations {
         clock: Arc<dyn Clock>,
         metrics: Metrics,
     ) -> Self {
-        // What is no signing secret was refused when the configuration was checked.
-        let secrets = settings.webhook_secrets.iter().filter_map(|secret| WebhookSecret::parse(secret).ok());
+        let secrets = ArcSwap::from_pointee(signing_secrets(&settings.webhook_secrets));
         let (sender, waiting) = mpsc::channel(MAX_WAITING);
         let revocations = Self(Arc::new(Inner {
             memory,
@@ -119,7 +119,7 @@ impl Revocations {
             client,
             replica: link.as_ref().map(RedisLink::replica).unwrap_or_default(),
             clock,
-            secrets: secrets.collect(),
+            secrets,
             settings,
             deliveries: Cache::builder()
                 .max_capacity(MAX_DELIVERIES)
@@ -146,7 +146,12 @@ impl Revocations {
 
     /// Whether deliveries are taken at all.
     pub fn takes_webhooks(&self) -> bool {
-        !self.0.secrets.is_empty()
+        !self.0.secrets.load().is_empty()
+    }
+
+    /// Takes deliveries signed with one of `secrets` from now on, and with no other.
+    pub fn use_webhook_secrets(&self, secrets: &[Secret]) {
+        self.0.secrets.store(Arc::new(signing_secrets(secrets)));
     }
 
     /// Forgets what is known about `target`, here and on the other replicas.
@@ -154,6 +159,20 @@ impl Revocations {
         let now = self.0.clock.now();
         self.act(target, now, source);
         self.announce(BusEvent::Revoked(target.clone()), now);
+    }
+
+    /// Has what is known about `target`, or about everybody, asked for again by this replica. Nothing is revoked, and nobody
+    /// else is told.
+    pub fn evict(&self, target: Option<&RevocationTarget>) {
+        match target {
+            None => self.soften(),
+            Some(RevocationTarget::Organization(id)) => self.soften_organization(id),
+            Some(target) => {
+                let revocation = Revocation { target: target.clone(), at: self.0.clock.now() };
+                self.0.memory.forget(&revocation);
+                self.0.engine.forget(&revocation);
+            }
+        }
     }
 
     /// Ends a session, or all of a member's, at the API, and forgets what is known about them before and after: before,
@@ -208,7 +227,8 @@ impl Revocations {
     pub fn deliver(&self, body: &[u8], signature: &Signature<'_>) -> Result<(), WebhookError> {
         let inner = &self.0;
         let now = inner.clock.now();
-        let event = verify_webhook(body, signature, &inner.secrets, &inner.settings.project_id, now.wall)?;
+        let secrets = inner.secrets.load();
+        let event = verify_webhook(body, signature, &secrets, &inner.settings.project_id, now.wall)?;
         if !inner.deliveries.entry_by_ref(signature.id).or_insert(()).is_fresh() {
             // Delivered before: acknowledged, or it would be delivered for ever.
             return Ok(());
@@ -279,4 +299,9 @@ impl Revocations {
             self.0.overflowed.store(true, Ordering::Release);
         }
     }
+}
+
+/// What is no signing secret was refused when the configuration was checked.
+fn signing_secrets(secrets: &[Secret]) -> Vec<WebhookSecret> {
+    secrets.iter().filter_map(|secret| WebhookSecret::parse(secret).ok()).collect()
 }

@@ -1,4 +1,4 @@
-//! Leaving in order: everyone is told, work under way is counted, and the wait has an end.
+//! Leaving in order: first it is said, then nobody is let in, work under way is counted, and the wait has an end.
 //!
 //! Must not decide how long to wait; whoever drains says so.
 
@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 /// Told to every connection and tunnel. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Drain {
+    announced: CancellationToken,
     begun: CancellationToken,
     tasks: TaskTracker,
 }
@@ -21,8 +22,19 @@ impl Drain {
         self.tasks.spawn(task);
     }
 
-    pub fn has_begun(&self) -> bool {
-        self.begun.is_cancelled()
+    /// Says that we will leave: whoever sends requests should send them elsewhere. Those that come are answered as ever.
+    pub fn announce(&self) {
+        self.announced.cancel();
+    }
+
+    /// Whether leaving was announced.
+    pub fn is_announced(&self) -> bool {
+        self.announced.is_cancelled()
+    }
+
+    /// Resolves when leaving is announced.
+    pub async fn announced(&self) {
+        self.announced.cancelled().await;
     }
 
     /// Resolves when leaving begins.
@@ -32,6 +44,7 @@ impl Drain {
 
     /// Tells everyone and waits for what is under way, at most `patience`. True if nothing was cut off.
     pub async fn finish(&self, patience: Duration) -> bool {
+        self.announced.cancel();
         self.begun.cancel();
         self.tasks.close();
         tokio::time::timeout(patience, self.tasks.wait()).await.is_ok()

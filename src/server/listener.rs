@@ -7,16 +7,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use prometheus::IntGauge;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::peer_shares::{Share, Shares};
 use super::protocol::{Serve, serve_connection};
-use super::tls::ServerTls;
+use super::tls::{PreparedTls, ServerTls};
 use super::{Drain, ListenerSettings, Peer, TlsError, server_tls};
 use crate::telemetry::Metrics;
 
+/// Connections that wait to be accepted; the system may allow fewer.
+const BACKLOG: u32 = 4096;
 /// How often the files of certificates are looked at.
 const RENEW_EVERY: Duration = Duration::from_secs(5);
 
@@ -43,69 +46,187 @@ impl Drop for Place {
     }
 }
 
-/// A listener that is bound and not yet serving.
+/// A listener that is bound and takes no connections yet.
 pub struct Listener {
-    socket: TcpListener,
-    settings: Arc<ListenerSettings>,
-    tls: Option<ServerTls>,
+    socket: Bound,
+    address: SocketAddr,
+    control: ListenerControl,
     metrics: Metrics,
 }
 
+enum Bound {
+    /// Clients are turned away until it listens.
+    Here(TcpSocket),
+    /// Somebody else opened it and keeps it open: clients wait.
+    Inherited(TcpListener),
+}
+
+/// What changes about a listener while it serves. Cheap to clone.
+#[derive(Clone)]
+pub struct ListenerControl {
+    settings: Arc<ArcSwap<ListenerSettings>>,
+    tls: Option<ServerTls>,
+}
+
+/// Other settings of a listener, with everything they need read and found good.
+pub struct PreparedListener {
+    settings: ListenerSettings,
+    tls: Option<PreparedTls>,
+}
+
+impl ListenerControl {
+    pub fn settings(&self) -> Arc<ListenerSettings> {
+        self.settings.load_full()
+    }
+
+    /// Reads what `settings` need. They are for the same address, with TLS if there was.
+    pub fn prepare(&self, settings: &ListenerSettings) -> Result<PreparedListener, TlsError> {
+        let before = self.settings.load();
+        let tls = match (&self.tls, &settings.tls) {
+            (Some(tls), Some(wanted)) if before.tls.as_ref() != Some(wanted) => Some(tls.prepare(wanted)?),
+            _ => None,
+        };
+        Ok(PreparedListener { settings: settings.clone(), tls })
+    }
+
+    /// Holds for connections accepted from now on.
+    pub fn replace(&self, prepared: PreparedListener) {
+        if let (Some(tls), Some(prepared)) = (&self.tls, prepared.tls) {
+            tls.replace(prepared);
+        }
+        self.settings.store(Arc::new(prepared.settings));
+    }
+
+    /// Has the files of certificates looked at now.
+    pub fn look_at_certificates(&self) {
+        if let Some(tls) = &self.tls {
+            tls.look();
+        }
+    }
+
+    /// When the first of its certificates ends, in seconds since 1970; none without TLS.
+    pub fn certificate_ends(&self) -> Option<i64> {
+        self.tls.as_ref().map(|tls| tls.current().not_after)
+    }
+}
+
 impl Listener {
-    pub async fn bind(settings: ListenerSettings, metrics: Metrics) -> Result<Self, BindError> {
+    /// Takes over the socket for its address if there is one among `inherited`, and opens one otherwise.
+    pub fn bind(
+        settings: ListenerSettings,
+        inherited: &mut Vec<std::net::TcpListener>,
+        metrics: Metrics,
+    ) -> Result<Self, BindError> {
         let tls = settings.tls.as_ref().map(server_tls).transpose()?;
-        let address = settings.address;
-        let socket =
-            TcpListener::bind(address).await.map_err(|error| BindError::Address { address, error })?;
-        Ok(Self { socket, settings: Arc::new(settings), tls, metrics })
+        let wanted = settings.address;
+        let failed = |error| BindError::Address { address: wanted, error };
+        let found = inherited.iter().position(|socket| is_for(socket, wanted));
+        let socket = match found {
+            Some(at) => {
+                let socket = inherited.swap_remove(at);
+                socket.set_nonblocking(true).map_err(failed)?;
+                Bound::Inherited(TcpListener::from_std(socket).map_err(failed)?)
+            }
+            None => Bound::Here(open(wanted).map_err(failed)?),
+        };
+        let address = match &socket {
+            Bound::Here(socket) => socket.local_addr(),
+            Bound::Inherited(socket) => socket.local_addr(),
+        };
+        let settings = Arc::new(ArcSwap::from_pointee(settings));
+        let control = ListenerControl { settings, tls };
+        Ok(Self { socket, address: address.map_err(failed)?, control, metrics })
     }
 
     /// Where it listens: the port chosen if the settings left it open.
     pub fn address(&self) -> SocketAddr {
-        self.socket.local_addr().unwrap_or(self.settings.address)
+        self.address
     }
 
     pub fn is_secure(&self) -> bool {
-        self.tls.is_some()
+        self.control.tls.is_some()
     }
 
+    pub fn control(&self) -> ListenerControl {
+        self.control.clone()
+    }
+
+    /// Lets clients in. From here on they wait to be accepted.
+    pub fn listen(self) -> Result<Listening, BindError> {
+        let Self { socket, address, control, metrics } = self;
+        let (socket, inherited) = match socket {
+            Bound::Here(socket) => {
+                let failed = |error| BindError::Address { address, error };
+                (socket.listen(BACKLOG).map_err(failed)?, false)
+            }
+            Bound::Inherited(socket) => (socket, true),
+        };
+        Ok(Listening { socket, inherited, control, metrics })
+    }
+}
+
+/// A listener whose clients may come.
+pub struct Listening {
+    socket: TcpListener,
+    inherited: bool,
+    control: ListenerControl,
+    metrics: Metrics,
+}
+
+impl Listening {
     /// Accepts until leaving begins. Connections past the limit are closed at once and counted.
     pub async fn run<S: Serve>(self, service: S, drain: Drain) {
-        if let Some(tls) = self.tls.clone() {
-            let (metrics, name) = (self.metrics.clone(), Arc::clone(&self.settings.name));
+        let settings = self.control.settings.load_full();
+        if let Some(tls) = self.control.tls.clone() {
+            let (metrics, name) = (self.metrics.clone(), Arc::clone(&settings.name));
             tokio::spawn(keep_certificates(tls, metrics, name, drain.clone()));
         }
-        let shares = Shares::new(self.settings.limits.max_connections_per_peer);
-        let places = Arc::new(Semaphore::new(self.settings.limits.max_connections));
+        let mut shares = Shares::new(settings.limits.max_connections_per_peer);
+        let mut places = Arc::new(Semaphore::new(settings.limits.max_connections));
+        let mut limits = settings.limits.clone();
+        let mut leaving = false;
         loop {
             let accepted = tokio::select! {
+                biased;
+                // Once leaving, whoever is in already is taken: they would be cut off when the socket is closed.
+                () = drain.begun(), if !leaving => {
+                    if self.inherited {
+                        return;
+                    }
+                    leaving = true;
+                    continue;
+                }
                 accepted = self.socket.accept() => accepted,
-                () = drain.begun() => return,
+                () = std::future::ready(()), if leaving => return,
             };
             let (stream, address) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of descriptors, most likely: trying again at once would spin.
-                    tracing::warn!(listener = %self.settings.name, %error, "a connection could not be accepted");
+                    tracing::warn!(listener = %settings.name, %error, "a connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             };
+            let now = self.control.settings.load_full();
+            if now.limits != limits {
+                // Those who are in hold places of before.
+                shares = Shares::new(now.limits.max_connections_per_peer);
+                places = Arc::new(Semaphore::new(now.limits.max_connections));
+                limits = now.limits.clone();
+            }
             let Ok(permit) = Arc::clone(&places).try_acquire_owned() else {
-                self.metrics.connections_rejected.with_label_values(&[&*self.settings.name, "limit"]).inc();
+                self.metrics.connections_rejected.with_label_values(&[&*now.name, "limit"]).inc();
                 continue;
             };
             let Some(share) = shares.take(address.ip()) else {
-                self.metrics
-                    .connections_rejected
-                    .with_label_values(&[&*self.settings.name, "peer_limit"])
-                    .inc();
+                self.metrics.connections_rejected.with_label_values(&[&*now.name, "peer_limit"]).inc();
                 continue;
             };
-            let open = self.metrics.connections_open.with_label_values(&[&*self.settings.name]);
+            let open = self.metrics.connections_open.with_label_values(&[&*now.name]);
             open.inc();
             let place = Arc::new(Place { _permit: permit, _share: share, open });
-            drain.spawn(self.serve_one(stream, address, place, service.clone(), drain.clone()));
+            drain.spawn(self.serve_one(stream, address, now, place, service.clone(), drain.clone()));
         }
     }
 
@@ -113,13 +234,14 @@ impl Listener {
         &self,
         stream: TcpStream,
         address: SocketAddr,
+        settings: Arc<ListenerSettings>,
         place: Arc<Place>,
         service: S,
         drain: Drain,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let peer = Peer::new(address, Arc::clone(&self.settings.name), self.tls.is_some(), place);
-        let (tls, settings, rejected) =
-            (self.tls.clone(), Arc::clone(&self.settings), self.metrics.connections_rejected.clone());
+        let tls = self.control.tls.clone();
+        let peer = Peer::new(address, Arc::clone(&settings.name), tls.is_some(), place);
+        let rejected = self.metrics.connections_rejected.clone();
         async move {
             let listener = Arc::clone(&peer.listener);
             let serving = serve_connection(stream, tls, peer, settings, service, drain, rejected.clone());
@@ -143,6 +265,7 @@ async fn keep_certificates(tls: ServerTls, metrics: Metrics, listener: Arc<str>,
         tokio::select! {
             () = drain.begun() => return,
             () = tokio::time::sleep(RENEW_EVERY) => {}
+            () = tls.should_look() => {}
         }
         let looking = tls.clone();
         match tokio::task::spawn_blocking(move || looking.renew()).await {
@@ -157,4 +280,16 @@ async fn keep_certificates(tls: ServerTls, metrics: Metrics, listener: Arc<str>,
             _ => {}
         }
     }
+}
+
+fn open(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// Whether `socket` listens where `wanted` says: a port that is left open is nobody's.
+fn is_for(socket: &std::net::TcpListener, wanted: SocketAddr) -> bool {
+    wanted.port() != 0 && socket.local_addr().is_ok_and(|address| address == wanted)
 }

@@ -17,7 +17,7 @@ mod tls;
 
 pub use drain::Drain;
 pub use forwarded::{Told, read_forwarded};
-pub use listener::{BindError, Listener};
+pub use listener::{BindError, Listener, ListenerControl, Listening, PreparedListener};
 pub use peer::Peer;
 pub use protocol::Serve;
 pub use proxy_protocol::{Proxied, ProxiedClient, parse_binary, parse_line};

@@ -99,7 +99,7 @@ impl Peer {
     }
 
     /// Whoever one request comes from, when its headers may say so.
-    pub(super) fn of(self: &Arc<Self>, headers: &HeaderMap, trust: Option<&ForwardedTrust>) -> Arc<Self> {
+    pub fn of(self: &Arc<Self>, headers: &HeaderMap, trust: Option<&ForwardedTrust>) -> Arc<Self> {
         let Some((trust, from)) = trust.zip(self.address).filter(|(trust, from)| trust.covers(*from)) else {
             return Arc::clone(self);
         };

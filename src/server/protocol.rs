@@ -138,13 +138,11 @@ type Answering<B> = Pin<Box<dyn Future<Output = Result<Response<Counted<B>>, Inf
 impl<S: Serve> Connection<S> {
     /// Answers its requests, each counted while it is under way.
     fn answering(&self) -> impl Fn(Request<Incoming>) -> Answering<S::Body> + use<S> {
-        let Self { service, peer, activity, settings, .. } = self;
+        let Self { service, peer, activity, .. } = self;
         let (service, peer, activity) = (service.clone(), Arc::clone(peer), Arc::clone(activity));
-        let settings = Arc::clone(settings);
         move |request: Request<Incoming>| {
             let busy = Activity::begin(&activity, request.body().is_end_stream());
-            let peer = peer.of(request.headers(), settings.forwarded.as_ref());
-            let (service, request) = (service.clone(), Box::new(request));
+            let (service, peer, request) = (service.clone(), Arc::clone(&peer), Box::new(request));
             Box::pin(async move {
                 let response = service.serve(request, peer).await;
                 Ok::<_, Infallible>(response.map(|body| Counted::new(body, busy)))
@@ -258,6 +256,11 @@ where
     let grace = if is_http2 { Duration::from_secs(5) } else { Duration::ZERO };
     let mut ending: Option<Instant> = None;
     let mut draining = false;
+    // Over HTTP/2 leaving can be said without harm to anybody, once: over HTTP/1.1 answers say it, and whoever is idle may
+    // be about to ask. Who comes in between is told when everyone is.
+    let early = is_http2 && !drain.is_announced();
+    let told = async { if early { drain.announced().await } else { drain.begun().await } };
+    let mut told = pin!(told);
     loop {
         let patience = activity.patience(limits).min(if draining { FAREWELL } else { Duration::MAX });
         tokio::select! {
@@ -270,7 +273,7 @@ where
                     _ => Ok(()),
                 });
             }
-            () = drain.begun(), if !draining => {
+            () = &mut told, if !draining => {
                 draining = true;
                 end(connection.as_mut());
             }

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use ipnet::IpNet;
 
 /// One listener for traffic.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerSettings {
     /// For logs and metric labels.
     pub name: Arc<str>,
@@ -20,6 +21,10 @@ pub struct ListenerSettings {
     /// Whose connections begin with a header of the PROXY protocol; empty: nobody's.
     pub proxy_protocol: Vec<IpNet>,
     pub forwarded: Option<ForwardedTrust>,
+    /// Nothing is answered, and everybody is sent to HTTPS on this port.
+    pub redirect_to_https: Option<u16>,
+    /// `Strict-Transport-Security` of every answer under TLS.
+    pub hsts: Option<HeaderValue>,
     pub limits: ServerLimits,
 }
 
@@ -60,7 +65,7 @@ pub struct CertificateFiles {
 }
 
 /// What one client, and all together, may take.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerLimits {
     /// Connections open at once on one listener.
     pub max_connections: usize,

@@ -19,6 +19,7 @@ use rustls::server::{
 };
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, version};
+use tokio::sync::Notify;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::TlsSettings;
@@ -46,7 +47,9 @@ pub enum TlsError {
 pub struct ServerTls(Arc<Inner>);
 
 struct Inner {
-    settings: TlsSettings,
+    settings: ArcSwap<TlsSettings>,
+    /// Told when the files may have changed.
+    look: Notify,
     /// The same for all that is read again, so that a renewal ends no session.
     tickets: Arc<dyn ProducesTickets>,
     current: ArcSwap<Loaded>,
@@ -66,6 +69,12 @@ pub(super) struct Loaded {
     digest: Vec<u8>,
 }
 
+/// Other files, read and found good.
+pub(super) struct PreparedTls {
+    settings: TlsSettings,
+    loaded: Loaded,
+}
+
 /// Reads the files and builds the configuration of one listener. The first certificate answers where no name fits.
 pub fn server_tls(settings: &TlsSettings) -> Result<ServerTls, TlsError> {
     let tickets = aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
@@ -75,7 +84,13 @@ pub fn server_tls(settings: &TlsSettings) -> Result<ServerTls, TlsError> {
     let verifier = verifier(settings)?;
     let current = ArcSwap::from_pointee(build(settings, &tickets, certificates, verifier, digest)?);
     let suspected = Mutex::new(Vec::new());
-    Ok(ServerTls(Arc::new(Inner { settings: settings.clone(), tickets, current, suspected })))
+    Ok(ServerTls(Arc::new(Inner {
+        settings: ArcSwap::from_pointee(settings.clone()),
+        look: Notify::new(),
+        tickets,
+        current,
+        suspected,
+    })))
 }
 
 impl ServerTls {
@@ -83,10 +98,35 @@ impl ServerTls {
         self.0.current.load_full()
     }
 
+    /// Has the files looked at now.
+    pub(super) fn look(&self) {
+        self.0.look.notify_one();
+    }
+
+    /// Resolves when the files should be looked at.
+    pub(super) async fn should_look(&self) {
+        self.0.look.notified().await;
+    }
+
+    /// What `settings` come to, ready to be put in force.
+    pub(super) fn prepare(&self, settings: &TlsSettings) -> Result<PreparedTls, TlsError> {
+        let digest = digest(settings);
+        let certificates = settings.certificates.iter().map(load).collect::<Result<Vec<_>, _>>()?;
+        let loaded = build(settings, &self.0.tickets, certificates, verifier(settings)?, digest)?;
+        Ok(PreparedTls { settings: settings.clone(), loaded })
+    }
+
+    /// Shows what was prepared from the next handshake on.
+    pub(super) fn replace(&self, prepared: PreparedTls) {
+        self.0.settings.store(Arc::new(prepared.settings));
+        self.0.current.store(Arc::new(prepared.loaded));
+    }
+
     /// Reads the files again if they changed: true if they did. Of those that cannot be used, what was there before stays;
     /// that is said once they were found so twice, since files that belong together are rarely replaced at once.
     pub(super) fn renew(&self) -> Result<bool, TlsError> {
-        let Inner { settings, tickets, current, suspected } = &*self.0;
+        let Inner { settings, tickets, current, suspected, .. } = &*self.0;
+        let settings = &**settings.load();
         let (digest, before) = (digest(settings), current.load_full());
         if digest == before.digest {
             return Ok(false);

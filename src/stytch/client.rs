@@ -17,7 +17,7 @@ use crate::directory::{
     Answer, Breaker, CallOutcome, Clock, DirectoryError, SessionDirectory, SessionQuery, TokenOwner,
     TokenQuery,
 };
-use crate::identity::{MemberId, Now, ProjectId, SessionId};
+use crate::identity::{MemberId, Now, ProjectId, Secret, SessionId};
 use crate::session::{Evidence, Revocation};
 use crate::telemetry::Metrics;
 
@@ -98,6 +98,13 @@ impl StytchClient {
             return Ok(());
         }
         Err(self.fault(Operation::Revoke, &answer, &error, sent).await)
+    }
+
+    /// Shows `secret` of the project from now on; if the one before was refused, this one is tried at once.
+    pub fn use_secret(&self, secret: &Secret) {
+        if self.exchange.use_secret(&self.project_id, secret) {
+            self.credentials.changed();
+        }
     }
 
     pub(super) fn exchange(&self) -> &Exchange {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
 use super::exchange::{Exchange, Operation};
@@ -29,6 +29,8 @@ struct Inner {
     rejected: AtomicBool,
     /// When the API was last asked. The lock makes those in doubt wait for one answer.
     asked: Mutex<Option<Instant>>,
+    /// Told when there are others to try.
+    changed: Notify,
 }
 
 impl OwnCredentials {
@@ -39,11 +41,17 @@ impl OwnCredentials {
             metrics,
             rejected: AtomicBool::new(false),
             asked: Mutex::new(None),
+            changed: Notify::new(),
         }))
     }
 
     pub(super) fn are_rejected(&self) -> bool {
         self.0.rejected.load(Ordering::Acquire)
+    }
+
+    /// They are others now: what was refused is tried again at once.
+    pub(super) fn changed(&self) {
+        self.0.changed.notify_one();
     }
 
     /// Settles a 401, in a task of its own: a lookup that runs out of time does not take the answer along.
@@ -87,7 +95,10 @@ impl Inner {
     async fn probe(&self) {
         loop {
             let jitter = Duration::from_millis(fastrand::u64(0..1_000));
-            tokio::time::sleep(PROBE_EVERY + jitter).await;
+            tokio::select! {
+                () = tokio::time::sleep(PROBE_EVERY + jitter) => {}
+                () = self.changed.notified() => {}
+            }
             if self.whoami().await.is_some_and(|status| status.is_success()) {
                 break;
             }

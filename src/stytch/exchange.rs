@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
@@ -18,6 +19,7 @@ use jiff::Timestamp;
 
 use super::settings::{MAX_ANSWER_BYTES, StytchSettings};
 use crate::directory::DirectoryError;
+use crate::identity::{ProjectId, Secret};
 use crate::telemetry::Metrics;
 
 /// The calls made, each with its own label.
@@ -62,7 +64,8 @@ pub(super) struct ApiAnswer {
 pub(super) struct Exchange {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     base_url: Uri,
-    authorization: HeaderValue,
+    /// Swapped when the secret is.
+    authorization: Arc<ArcSwap<HeaderValue>>,
     metrics: Metrics,
 }
 
@@ -98,7 +101,19 @@ impl Exchange {
             .pool_idle_timeout(Duration::from_secs(50))
             .pool_max_idle_per_host(32)
             .build(https.enable_http1().wrap_connector(connector));
-        Self { client, base_url: settings.base_url.clone(), authorization: basic(settings), metrics }
+        let authorization = basic(&settings.project_id, &settings.secret);
+        let authorization = Arc::new(ArcSwap::from_pointee(authorization));
+        Self { client, base_url: settings.base_url.clone(), authorization, metrics }
+    }
+
+    /// Shows `secret` from now on. True if it is another.
+    pub(super) fn use_secret(&self, project_id: &ProjectId, secret: &Secret) -> bool {
+        let value = basic(project_id, secret);
+        let is_other = **self.authorization.load() != value;
+        if is_other {
+            self.authorization.store(Arc::new(value));
+        }
+        is_other
     }
 
     /// Sends one request and reads the answer, whatever its status.
@@ -141,7 +156,7 @@ impl Exchange {
             .header(header::USER_AGENT, concat!("portcullis/", env!("CARGO_PKG_VERSION")));
         // Keys are public; what needs no secret is not sent one.
         if operation != Operation::Keys {
-            request = request.header(header::AUTHORIZATION, self.authorization.clone());
+            request = request.header(header::AUTHORIZATION, HeaderValue::clone(&self.authorization.load()));
         }
         if body.is_some() {
             // The API refuses a charset after the type.
@@ -198,8 +213,8 @@ impl Drop for Timing {
     }
 }
 
-fn basic(settings: &StytchSettings) -> HeaderValue {
-    let pair = zeroize::Zeroizing::new(format!("{}:{}", settings.project_id, settings.secret.expose()));
+fn basic(project_id: &ProjectId, secret: &Secret) -> HeaderValue {
+    let pair = zeroize::Zeroizing::new(format!("{project_id}:{}", secret.expose()));
     let encoded = zeroize::Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
     let mut value = HeaderValue::from_str(&encoded).unwrap_or_else(|_| HeaderValue::from_static(""));
     value.set_sensitive(true);

@@ -13,7 +13,7 @@ use crate::identity::{ClientId, ProjectId, Secret};
 pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
 /// How the API is reached.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StytchSettings {
     pub project_id: ProjectId,
     pub secret: Secret,
@@ -34,7 +34,7 @@ pub struct StytchSettings {
 }
 
 /// How what is looked up about the project and its organizations is kept.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RbacSettings {
     /// How often it is fetched anew; twice that it is served without.
     pub refresh_every: Duration,
@@ -45,7 +45,7 @@ pub struct RbacSettings {
 }
 
 /// A connected app and its secret.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppCredentials {
     pub client_id: ClientId,
     pub secret: Secret,

@@ -67,6 +67,9 @@ pub struct AllMetrics {
     pub connections_rejected: IntCounterVec,
     pub tls_certificate_not_after: IntGaugeVec,
     pub tls_certificate_reloads: IntCounterVec,
+    pub config_reloads: IntCounterVec,
+    pub config_last_reload_successful: IntGauge,
+    pub config_last_reload_success_timestamp: IntGauge,
     pub log_lines_dropped: IntCounter,
 }
 
@@ -239,6 +242,19 @@ impl Metrics {
                 "Certificates read again after their files changed, by what came of it.",
                 &["listener", "result"],
             )?,
+            config_reloads: counters(
+                "config_reloads_total",
+                "Changes of the configuration, by what became of them.",
+                &["result"],
+            )?,
+            config_last_reload_successful: gauge(
+                "config_last_reload_successful",
+                "1 if the last change of the configuration could be used, or there was none.",
+            )?,
+            config_last_reload_success_timestamp: gauge(
+                "config_last_reload_success_timestamp_seconds",
+                "When the configuration in force was read, or found to be the same.",
+            )?,
             log_lines_dropped: keep(
                 &registry,
                 IntCounter::with_opts(opts(
@@ -248,6 +264,11 @@ impl Metrics {
             )?,
             registry,
         })))
+    }
+
+    /// Everything as it is now.
+    pub fn families(&self) -> Vec<prometheus::proto::MetricFamily> {
+        self.registry.gather()
     }
 
     /// Everything in the text format of Prometheus 0.0.4.

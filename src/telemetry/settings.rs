@@ -3,7 +3,7 @@
 //! Must not read anything: plain values only.
 
 /// The operational log and the access log.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
     /// A filter in the syntax of `tracing`: `info`, `portcullis=debug,warn`.
     pub filter: String,

@@ -48,7 +48,7 @@ pub struct OriginTls {
 }
 
 /// Sending a request again, to another server where there is one.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetrySettings {
     /// Further tries of one request; none: zero.
     pub attempts: u32,
@@ -59,7 +59,7 @@ pub struct RetrySettings {
 }
 
 /// Asking servers how they are.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthSettings {
     /// In origin form.
     pub path: String,
@@ -72,7 +72,7 @@ pub struct HealthSettings {
 }
 
 /// Leaving out servers that fail.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EjectionSettings {
     /// Requests in a row without an answer.
     pub after: u32,
@@ -81,7 +81,7 @@ pub struct EjectionSettings {
 }
 
 /// One upstream.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OriginSettings {
     /// For logs and metric labels.
     pub name: Arc<str>,

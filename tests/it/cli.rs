@@ -136,7 +136,7 @@ fn the_schema_and_the_version_are_printed() {
 fn the_demo_exports_what_scripts_need_and_ends_when_told() {
     let folder = tempfile::tempdir().unwrap();
     let export = folder.path().join("demo.env");
-    let ports = ["--port", "0", "--ops-port", "0", "--emulator-port", "0"];
+    let ports = ["--port", "0", "--ops-port", "0", "--admin-port", "0", "--emulator-port", "0"];
     let mut demo = Command::new(env!("CARGO_BIN_EXE_portcullis"))
         .arg("demo")
         .args(ports)

@@ -108,7 +108,7 @@ fn mistakes_around_the_directory_and_the_gateways_own_ends_are_found() {
     let key = "0123456789abcdef0123456789abcdef";
     let shared = |redis: &str, key: &str| SHARED.replace("REDIS", redis).replace("KEY", key);
     let rows: [(&str, &str, &str); 27] = [
-        ("admin: {}", "C005", "`admin.token` is missing"),
+        ("admin: { address: '0.0.0.0:9181' }", "C005", "`admin.token` is missing"),
         ("admin: { token: { value: short } }", "C004", "fewer than 16 characters"),
         ("admin: { token: { value: 0123456789abcdef }, address: nowhere }", "C004", "nowhere"),
         ("webhooks: { secrets: [ { value: whsec_short } ] }", "C004", "no signing secret"),

@@ -11,6 +11,7 @@
     reason = "a test that meets what it did not expect should say so at once and end"
 )]
 
+mod admin;
 mod advisories;
 mod assertions;
 mod authorization;
@@ -40,9 +41,11 @@ mod own_pages;
 mod peers;
 mod policy_properties;
 mod policy_tools;
+mod process;
 mod protocols;
 mod redis_troubles;
 mod refusals;
+mod reload;
 mod remembered_tokens;
 mod requirements;
 mod resting;

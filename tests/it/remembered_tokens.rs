@@ -28,7 +28,7 @@ async fn the_same_token_is_told_of_under_the_names_of_the_rules_in_force() {
     assert!(world.get("/", "VIEWER").await.seen("x-auth-roles").is_some());
     let renamed = format!("{ROUTES}identity: {{ header_prefix: x-who- }}\n");
     let upstream = format!("http://{}", world.echo_address());
-    world.gateway.replace_rules(&config_for(&renamed, &world.emulator, &upstream, &[])).unwrap();
+    world.gateway.reload(&config_for(&renamed, &world.emulator, &upstream, &[])).unwrap();
     let answer = world.get("/", "VIEWER").await;
     assert_eq!(answer.seen("x-who-roles").unwrap(), "stytch_member,viewer");
     assert_eq!(answer.seen("x-auth-roles"), None);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portcullis::app::RulesError;
+use portcullis::app::ReloadError;
 use serde_json::json;
 
 use crate::support::{End, OpenStream, Origin, Reply, World, config_for};
@@ -13,9 +13,9 @@ fn asking(requirement: &str) -> String {
     format!("routes: [ {{ name: everything, match: {{ path: /** }}, require: {requirement} }} ]\n")
 }
 
-async fn replace(world: &World, yaml: &str) -> Result<(), RulesError> {
-    let config = config_for(yaml, &world.emulator, "http://127.0.0.1:1", &[]);
-    world.gateway.replace_rules(&config)
+async fn replace(world: &World, yaml: &str) -> Result<(), ReloadError> {
+    let config = config_for(yaml, &world.emulator, &format!("http://{}", world.echo_address()), &[]);
+    world.gateway.reload(&config)
 }
 
 async fn claims(world: &World, claims: serde_json::Value) {
@@ -94,13 +94,19 @@ async fn open_streams_are_asked_about_again_under_new_rules() {
 #[tokio::test]
 async fn what_needs_a_restart_is_refused_by_name_and_changes_nothing() {
     let world = World::with(OPEN, &[]).await;
-    let elsewhere = "upstreams: { other: { url: \"http://127.0.0.1:1\" } }\nroutes: [ { name: a, match: { path: /** }, public: true, upstream: other } ]\n";
-    assert_eq!(replace(&world, elsewhere).await, Err(RulesError::Upstream("other".into())));
-    let other =
-        config_for(OPEN, &world.emulator, "http://127.0.0.1:1", &[("stytch.project_id", "project-test-2")]);
-    assert_eq!(world.gateway.replace_rules(&other), Err(RulesError::Project));
-    let longer =
-        "sessions: { stale_if_error: 10m }\nroutes: [ { name: a, match: { path: /** }, public: true } ]\n";
-    assert!(matches!(replace(&world, longer).await, Err(RulesError::Horizon { .. })));
+    let other = config_for(
+        OPEN,
+        &world.emulator,
+        "http://127.0.0.1:1",
+        &[
+            ("stytch.project_id", "project-test-2"),
+            ("ops.address", "127.0.0.1:9"),
+            ("sessions.deadline", "3s"),
+        ],
+    );
+    let refused = world.gateway.reload(&other).unwrap_err().to_string();
+    for name in ["`stytch.project_id`", "`ops.address`", "sessions.deadline"] {
+        assert!(refused.contains(name), "{name}: {refused}");
+    }
     assert_eq!(world.send(crate::support::Ask::get("/")).await.reason(), "credential_missing");
 }

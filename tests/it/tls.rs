@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::support::{ANY, World};
+use crate::support::{ANY, Ask, World, ask};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -247,4 +247,30 @@ async fn wait_for(world: &World, metric: &str, value: f64) {
         assert!(began.elapsed() < Duration::from_secs(20), "{metric} did not become {value}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+#[tokio::test]
+async fn whoever_asks_in_the_clear_is_sent_to_https_and_told_to_stay_there() {
+    let more = format!(
+        "      hsts: {{ include_subdomains: true }}\n  - {{ address: {ANY}, name: clear, redirect_to_https: 8443 }}\n"
+    );
+    let front = front(&more).await;
+    let clear = front.world.gateway.traffic()[1].0;
+    for method in ["GET", "POST", "DELETE"] {
+        let request = Ask::new(method, "/a%7Eb/./c?next=%2F&x").header("host", "a.example:8080");
+        let sent = ask(clear, request).await;
+        assert_eq!(sent.status, 308, "{method}");
+        assert_eq!(sent.headers["location"], "https://a.example:8443/a~b/c?next=%2F&x");
+        assert!(!sent.headers.contains_key("strict-transport-security"), "it counts under TLS alone");
+    }
+    let odd = ask(clear, Ask::get("/").header("host", "a.example/evil")).await;
+    assert_eq!(odd.status, 400, "no place is made of what is no host");
+
+    let config = Arc::new(front.client(rustls::ALL_VERSIONS, "http/1.1"));
+    let stream = TokioIo::new(front.connect(&config, "a.example").await.unwrap());
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("/").header("host", "a.example").body(Empty::<Bytes>::new()).unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    assert_eq!(answer.headers()["strict-transport-security"], "max-age=31536000; includeSubDomains");
 }

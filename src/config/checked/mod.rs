@@ -66,8 +66,28 @@ pub struct Config {
     pub headers: HeaderSettings,
     pub proxy: ProxySettings,
     pub log: LogSettings,
+    /// From not being ready any more to letting nobody in.
+    pub drain_delay: Duration,
     pub drain_timeout: Duration,
+    /// How long clients are not let in for want of verification keys.
+    pub start_patience: Duration,
     pub routes: Vec<Route>,
+}
+
+impl Config {
+    /// Files that are read again by those who use them: certificates and keys.
+    pub fn certificate_files(&self) -> Vec<PathBuf> {
+        let listeners = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        let served = listeners.flat_map(|tls| {
+            let pairs = tls.certificates.iter().flat_map(|files| [&files.certificate, &files.key]);
+            pairs.chain(&tls.client_ca)
+        });
+        let shown = self.upstreams.iter().flat_map(|origin| {
+            let pair = origin.tls.client_certificate.iter().flat_map(|(certificate, key)| [certificate, key]);
+            pair.chain(&origin.tls.ca_file)
+        });
+        served.chain(shown).cloned().collect()
+    }
 }
 
 /// Checks everything. The result is only good if no problem was noted.
@@ -91,6 +111,9 @@ pub(super) fn check(
     let log = checker.log(raw.log.as_ref(), &root.key("log"));
     let drain_timeout =
         checker.duration(raw.drain_timeout.as_deref(), Duration::from_secs(30), &root.key("drain_timeout"));
+    let drain_delay = checker.duration(raw.drain_delay.as_deref(), Duration::ZERO, &root.key("drain_delay"));
+    let patience = root.key("start_patience");
+    let start_patience = checker.duration(raw.start_patience.as_deref(), Duration::from_secs(10), &patience);
     let mut routes = checker.routes(
         raw.routes.as_deref(),
         &root.key("routes"),
@@ -197,7 +220,9 @@ pub(super) fn check(
         headers,
         proxy: ProxySettings { sign_out, refusals, ..limits.proxy },
         log,
+        drain_delay,
         drain_timeout,
+        start_patience,
         routes,
     })
 }

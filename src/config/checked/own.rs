@@ -19,13 +19,18 @@ impl Checker<'_> {
     pub(super) fn admin(&mut self, raw: Option<&RawAdmin>, path: &Path) -> Option<AdminSettings> {
         let raw = raw?;
         let address = self.address(raw.address.as_deref(), "127.0.0.1:9181", &path.key("address"));
-        let token = self.secret(raw.token.as_ref(), &path.key("token"));
+        // Whoever is on this machine may look; whoever is elsewhere shows the token.
+        let token = if raw.token.is_some() || !address.ip().is_loopback() {
+            Some(self.secret(raw.token.as_ref(), &path.key("token"))?)
+        } else {
+            None
+        };
         if token.as_ref().is_some_and(|token| token.expose().len() < 16) && self.secrets_are_needed() {
             let message = "a token of fewer than 16 characters can be guessed";
             let hint = "`openssl rand -base64 32` makes one";
             self.note(Code::InvalidValue, &path.key("token"), message, Some(hint));
         }
-        Some(AdminSettings { address, token: token? })
+        Some(AdminSettings { address, token })
     }
 
     pub(super) fn webhook_secrets(&mut self, raw: Option<&RawWebhooks>, path: &Path) -> Vec<Secret> {

@@ -5,9 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use super::checker::Checker;
 use crate::config::diagnostics::Code;
-use crate::config::raw::{RawCredential, RawLimits, RawListener, RawLog, RawTls};
+use crate::config::raw::{RawCredential, RawHsts, RawLimits, RawListener, RawLog, RawTls};
 use crate::config::tree::Path;
 use crate::doors::{ProxySettings, RefusalSettings, SignOutSettings};
 use crate::identity::CredentialSource;
@@ -41,6 +43,9 @@ impl Checker<'_> {
                 self.note(Code::Conflict, &path.key("name"), message, None);
             }
             let tls = listener.tls.as_ref().map(|raw| self.tls(raw, &path.key("tls")));
+            let hsts = listener.tls.as_ref().and_then(|raw| raw.hsts.as_ref());
+            let hsts = hsts.map(|raw| self.hsts(raw, &path.key("tls").key("hsts")));
+            let redirect_to_https = self.redirect(listener, &path.key("redirect_to_https"));
             let limits = limits.clone();
             listeners.push(ListenerSettings {
                 name: Arc::from(name),
@@ -54,10 +59,41 @@ impl Checker<'_> {
                     .forwarded
                     .as_ref()
                     .and_then(|raw| self.forwarded(raw, &path.key("forwarded"))),
+                redirect_to_https,
+                hsts,
                 limits,
             });
         }
         listeners
+    }
+
+    fn redirect(&mut self, listener: &RawListener, path: &Path) -> Option<u16> {
+        let port = listener.redirect_to_https?;
+        if listener.tls.is_some() {
+            let message = "this listener answers HTTPS itself";
+            self.note(Code::Conflict, path, message, Some("redirect from one without `tls`"));
+        }
+        let port = u16::try_from(port).ok().filter(|port| *port > 0);
+        if port.is_none() {
+            self.note(Code::InvalidValue, path, "this is no port", Some("443, where clients ask for HTTPS"));
+        }
+        port
+    }
+
+    /// The header's value (RFC 6797 section 6.1).
+    fn hsts(&mut self, raw: &RawHsts, path: &Path) -> HeaderValue {
+        let year = Duration::from_secs(365 * 24 * 3600);
+        let max_age = self.duration(raw.max_age.as_deref(), year, &path.key("max_age"));
+        let (below, preload) = (raw.include_subdomains == Some(true), raw.preload == Some(true));
+        if preload && (!below || max_age < year) {
+            let message = "browsers build in only what holds for a year, and for names below as well";
+            let hint = "`max_age: 8760h` and `include_subdomains: true`";
+            self.note(Code::Conflict, &path.key("preload"), message, Some(hint));
+        }
+        let below = if below { "; includeSubDomains" } else { "" };
+        let preload = if preload { "; preload" } else { "" };
+        let value = format!("max-age={}{below}{preload}", max_age.as_secs());
+        HeaderValue::try_from(value).unwrap_or_else(|_| HeaderValue::from_static("max-age=0"))
     }
 
     fn tls(&mut self, raw: &RawTls, path: &Path) -> TlsSettings {

@@ -55,8 +55,14 @@ pub(super) struct RawConfig {
     pub(super) limits: Option<RawLimits>,
     /// What is written where.
     pub(super) log: Option<RawLog>,
-    /// How long running requests may take to finish once the process is told to end. Default: `30s`.
+    /// From being told to end, when it is not ready any more, to letting no new connections in: as long as it takes until
+    /// nobody sends any. Default: `0s`.
+    pub(super) drain_delay: Option<String>,
+    /// How long running requests may take to finish once nobody is let in any more. Default: `30s`.
     pub(super) drain_timeout: Option<String>,
+    /// How long clients are turned away at the start for want of verification keys; then they are let in without.
+    /// Default: `10s`.
+    pub(super) start_patience: Option<String>,
     /// Requirements by name, for routes to share: `require: { use: NAME }`.
     #[schemars(with = "Option<BTreeMap<String, RequirementForm>>")]
     pub(super) requirements: Option<BTreeMap<String, serde_json::Value>>,
@@ -78,6 +84,8 @@ pub(super) struct RawListener {
     pub(super) proxy_protocol: Option<RawProxyProtocol>,
     /// Proxies that are believed what they say of the client. Default: none, and what a client says of itself is replaced.
     pub(super) forwarded: Option<RawForwarded>,
+    /// Answers nothing itself and sends every request to HTTPS on this port (308), under the same name. Default: no.
+    pub(super) redirect_to_https: Option<u64>,
 }
 
 /// The PROXY protocol.
@@ -112,6 +120,20 @@ pub(super) struct RawTls {
     pub(super) client_certificate: Option<String>,
     /// `1.2` or `1.3`. Default: `1.2`.
     pub(super) min_version: Option<String>,
+    /// Has browsers ask for nothing but HTTPS from now on (RFC 6797).
+    pub(super) hsts: Option<RawHsts>,
+}
+
+/// HTTP Strict Transport Security.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawHsts {
+    /// For how long. Default: `8760h`, a year.
+    pub(super) max_age: Option<String>,
+    /// For names below as well. Default: `false`.
+    pub(super) include_subdomains: Option<bool>,
+    /// Asks to be built into browsers: hard to take back. Default: `false`.
+    pub(super) preload: Option<bool>,
 }
 
 /// A certificate and its key, in PEM files.
@@ -132,13 +154,14 @@ pub(super) struct RawOps {
     pub(super) address: Option<String>,
 }
 
-/// The admin API: `POST /admin/revoke`, `POST /admin/explain`.
+/// The status page and the admin API (`GET /admin/openapi.json` describes it).
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawAdmin {
     /// Address and port. Default: `127.0.0.1:9181`. It speaks plain HTTP: elsewhere, keep it on a network of your own.
     pub(super) address: Option<String>,
-    /// What callers must show as a bearer token: at least 16 characters.
+    /// What callers must show as a bearer token: at least 16 characters. Without one, which needs a loopback address, there
+    /// is the status page and nothing can be changed.
     pub(super) token: Option<RawSecret>,
 }
 

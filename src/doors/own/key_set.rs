@@ -11,8 +11,7 @@ use crate::policy::Reason;
 
 impl OwnPages {
     pub(super) fn key_set(&self, own: &OwnRequest<'_>) -> Result<Response<Bytes>, Refused> {
-        let snapshot = self.engine.snapshot();
-        let assertions = snapshot.assertions.as_ref().ok_or(Reason::ReservedPath)?;
+        let assertions = own.rules.snapshot.assertions.as_ref().ok_or(Reason::ReservedPath)?;
         let keys = assertions.key_set(Timestamp::now()).to_string();
         let body = if own.head.method == Method::HEAD { String::new() } else { keys };
         let mut response = answer(StatusCode::OK, "application/json", body);

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 
 use self::webhook::Deliveries;
 use super::settings::SignOutSettings;
-use crate::engine::{AccessRequest, Engine};
+use crate::engine::{AccessRequest, Engine, Rules};
 use crate::identity::SocketPeer;
 use crate::policy::{CanonicalPath, HostName, Reason, Refusal};
 use crate::revocation::Revocations;
@@ -73,6 +73,7 @@ pub(super) struct OwnRequest<'a> {
     pub(super) peer: &'a Peer,
     pub(super) request_id: &'a RequestId,
     pub(super) trace: &'a TraceContext,
+    pub(super) rules: &'a Rules,
 }
 
 impl OwnRequest<'_> {
@@ -99,7 +100,7 @@ pub(super) struct OwnPages {
     engine: Arc<Engine>,
     revocations: Revocations,
     sign_out: SignOutSettings,
-    deliveries: Deliveries,
+    deliveries: Arc<Deliveries>,
 }
 
 /// A refusal, and whether the engine counted and recorded it already.
@@ -116,14 +117,21 @@ impl From<Reason> for Refused {
 
 impl OwnPages {
     pub(super) fn new(engine: Arc<Engine>, revocations: Revocations, sign_out: SignOutSettings) -> Self {
-        Self { engine, revocations, sign_out, deliveries: Deliveries::new() }
+        Self { engine, revocations, sign_out, deliveries: Arc::new(Deliveries::new()) }
+    }
+
+    /// The same pages, signing out as `sign_out` says.
+    pub(super) fn with(&self, sign_out: SignOutSettings) -> Self {
+        let Self { engine, revocations, deliveries, .. } = self;
+        let (engine, deliveries) = (Arc::clone(engine), Arc::clone(deliveries));
+        Self { engine, revocations: revocations.clone(), sign_out, deliveries }
     }
 
     pub(super) async fn answer(&self, own: &mut OwnRequest<'_>) -> Result<Response<Bytes>, Refused> {
         if own.page == OwnPage::Webhook && !self.revocations.takes_webhooks() {
             return Err(Reason::ReservedPath.into());
         }
-        if own.page == OwnPage::KeySet && self.engine.snapshot().assertions.is_none() {
+        if own.page == OwnPage::KeySet && own.rules.snapshot.assertions.is_none() {
             return Err(Reason::ReservedPath.into());
         }
         let methods = own.page.methods();

@@ -28,7 +28,7 @@ impl OwnPages {
         if !self.is_own_doing(own) {
             return Err(Reason::ForeignOrigin.into());
         }
-        let (sessions, unknown) = self.engine.sessions_of(&own.access()).await;
+        let (sessions, unknown) = self.engine.sessions_of(&own.access(), &own.rules.snapshot).await;
         // To say "signed out" would not be true if one could not be found out about, or ended. The others end all the same.
         let mut failed = unknown;
         for session_id in sessions {
@@ -41,7 +41,6 @@ impl OwnPages {
         if let Some(refusal) = failed {
             return Err(Refused { refusal, recorded: false });
         }
-        let snapshot = self.engine.snapshot();
         let mut response = match &self.sign_out.redirect_to {
             Some(place) => {
                 let mut response = answer(StatusCode::SEE_OTHER, HTML, "");
@@ -50,7 +49,7 @@ impl OwnPages {
             }
             None => with_policy(answer(StatusCode::OK, HTML, GOODBYE), &self.sign_out.form_policy),
         };
-        self.clear_cookies(response.headers_mut(), &snapshot.credentials, own.peer.secure);
+        self.clear_cookies(response.headers_mut(), &own.rules.snapshot.credentials, own.peer.secure);
         Ok(response)
     }
 

@@ -40,7 +40,7 @@ struct ProvenFactor<'a> {
 
 impl OwnPages {
     pub(super) async fn whoami(&self, own: &OwnRequest<'_>) -> Result<Response<Bytes>, Refused> {
-        let verdict = self.engine.check_own(&own.access()).await;
+        let verdict = self.engine.check_own(&own.access(), own.rules.clone()).await;
         let permit = match &verdict.decision {
             Decision::Allow(permit) => permit,
             Decision::Refuse(refusal) => {

@@ -13,16 +13,17 @@ use hyper::body::Incoming;
 use super::bodies::{Ending, RequestBody, ResponseBody};
 use super::hop_by_hop::{asks_for_websocket, filter_announced_trailers, mark_websocket, remove_hop_by_hop};
 use super::outbound::Outbound;
+use super::site::Site;
 use super::tunnel::open_tunnel;
 use super::websocket::WebSocketKey;
-use super::{Inner, Intake, REQUEST_ID};
+use super::{Intake, REQUEST_ID};
 use crate::doors::account::Account;
 use crate::engine::{HeaderEdits, Lease, Snapshot};
 use crate::policy::{Permit, Reason};
 use crate::server::Peer;
 use crate::upstream::{OriginError, OriginFailure, OriginRequest, OriginResponse, Progress, UploadFailure};
 
-impl Inner {
+impl Site {
     /// Sends the request to the origin of the permit's route and answers with what comes back.
     #[expect(
         clippy::too_many_arguments,

@@ -7,6 +7,7 @@ mod forward;
 mod hop_by_hop;
 mod intake;
 mod outbound;
+mod site;
 mod tunnel;
 mod websocket;
 
@@ -14,22 +15,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
 
 use self::bodies::{RequestBody, ResponseBody};
 use self::intake::{Intake, Taken, take_in};
+pub use self::site::ProxySite;
+use self::site::Site;
 pub use self::websocket::FrameTracker;
 use super::account::Account;
 use super::cors::{preflight, share};
-use super::own::{OwnPage, OwnPages, OwnRequest, Refused};
-use super::refusal::Refusals;
-use super::settings::ProxySettings;
-use crate::engine::{AccessRequest, Engine, ManagedNames};
+use super::own::{OwnPage, OwnRequest, Refused};
+use crate::engine::{AccessRequest, Engine, ManagedNames, Rules, Ticket};
 use crate::identity::SocketPeer;
 use crate::policy::{Decision, Reason, Refusal};
 use crate::revocation::Revocations;
@@ -46,31 +47,31 @@ pub struct ProxyDoor(Arc<Inner>);
 
 struct Inner {
     engine: Arc<Engine>,
-    origins: Origins,
-    own: OwnPages,
-    refusals: Refusals,
-    settings: ProxySettings,
-    /// One for each request that is decided on or forwarded.
-    places: Arc<Semaphore>,
-    drain: Drain,
-    metrics: Metrics,
-    lines: LineWriter,
+    site: ArcSwap<Site>,
 }
 
 impl ProxyDoor {
     pub fn new(
         engine: Arc<Engine>,
-        origins: Origins,
         revocations: Revocations,
-        settings: ProxySettings,
+        site: ProxySite,
         drain: Drain,
         metrics: Metrics,
         lines: LineWriter,
     ) -> Self {
-        let own = OwnPages::new(Arc::clone(&engine), revocations, settings.sign_out.clone());
-        let refusals = Refusals::new(settings.refusals.clone());
-        let places = Arc::new(Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS)));
-        Self(Arc::new(Inner { engine, origins, own, refusals, settings, places, drain, metrics, lines }))
+        let site = Site::new(Arc::clone(&engine), revocations, site, drain, metrics, lines);
+        Self(Arc::new(Inner { engine, site: ArcSwap::from_pointee(site) }))
+    }
+
+    /// Answers requests by `site` from now on; those under way are answered by what they began with.
+    pub fn replace(&self, site: ProxySite) {
+        let next = self.0.site.load().succeeded_by(site);
+        self.0.site.store(Arc::new(next));
+    }
+
+    /// The applications requests are sent to now.
+    pub fn origins(&self) -> Origins {
+        self.0.site.load().origins.clone()
     }
 }
 
@@ -78,30 +79,39 @@ impl Serve for ProxyDoor {
     type Body = ResponseBody;
 
     async fn serve(&self, request: Box<Request<Incoming>>, peer: Arc<Peer>) -> Response<ResponseBody> {
-        let inner = &self.0;
+        // In this order: an event in between reaches whatever the request becomes.
+        let ticket = self.0.engine.ticket();
+        let site = self.0.site.load_full();
+        let peer = site.peer(&peer, request.headers());
         let unread = !request.body().is_end_stream();
-        let account = Account::open(&request, unread, &peer, &inner.metrics, &inner.lines);
+        let account = Account::open(&request, unread, &peer, &site.metrics, &site.lines);
         let version = request.version();
-        let cors = inner.refusals.settings().cors.as_ref();
+        let cors = site.refusals.settings().cors.as_ref();
         let page = cors.and_then(|_| request.headers().get(header::ORIGIN).cloned());
-        let mut response = inner.answer(request, &peer, account).await;
+        let mut response = site.answer(request, &peer, ticket, account).await;
         if let Some(cors) = cors.filter(|cors| cors.applications || response.body().is_own()) {
             share(cors, page.as_ref(), response.headers_mut());
         }
+        if peer.secure
+            && let Some(hsts) = site.listener(&peer).and_then(|listener| listener.hsts.as_ref())
+        {
+            response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+        }
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if version != Version::HTTP_2 && !switches && inner.drain.has_begun() {
+        if version != Version::HTTP_2 && !switches && site.drain.is_announced() {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
 }
 
-impl Inner {
+impl Site {
     /// What is rarely waited for waits in a box: this future is moved more than once before it is first polled.
     async fn answer(
         &self,
         request: Box<Request<Incoming>>,
         peer: &Arc<Peer>,
+        ticket: Ticket,
         mut account: Box<Account>,
     ) -> Response<ResponseBody> {
         // A proxy in front names us as it likes.
@@ -117,6 +127,11 @@ impl Inner {
         account.host = Some(intake.host.clone());
         account.path = Some(intake.path.clone());
         account.method = intake.method.clone();
+        if !peer.secure
+            && let Some(port) = self.listener(peer).and_then(|listener| listener.redirect_to_https)
+        {
+            return self.redirect_to_https(&intake, port, account);
+        }
         let (method, headers) = (&intake.method, request.headers());
         let settings = self.refusals.settings();
         if let Some(sign_in) = &settings.sign_in {
@@ -133,7 +148,7 @@ impl Inner {
             if intake.extended_connect {
                 return Box::pin(self.refuse_unread(request, Reason::ConnectRefused, account)).await;
             }
-            return Box::pin(self.own_page(page, request, &intake, peer, account)).await;
+            return Box::pin(self.own_page(page, request, &intake, peer, ticket, account)).await;
         }
         // Our own pages are not counted: revocations come in by one of them, and each has a bound of its own.
         account.place = Arc::clone(&self.places).try_acquire_owned().ok();
@@ -155,7 +170,8 @@ impl Inner {
             request_id: &account.request_id,
             trace: &account.trace,
         };
-        let verdict = self.engine.check(&asked).await;
+        let rules = Rules::new(ticket, Arc::clone(&self.snapshot));
+        let verdict = self.engine.check(&asked, rules).await;
         // Registered before it is sent on: from here on an event reaches it.
         let lease = self.engine.lease(&asked, &verdict).map(Arc::new);
         account.route = verdict.route.as_ref().map(|route| Arc::clone(&route.name));
@@ -181,6 +197,31 @@ impl Inner {
         }
     }
 
+    /// The same again, under TLS: whatever the method, so that nothing is lost on the way (RFC 9110 section 15.4.9).
+    fn redirect_to_https(
+        &self,
+        intake: &Intake,
+        port: u16,
+        mut account: Box<Account>,
+    ) -> Response<ResponseBody> {
+        let mut place = format!("https://{}", intake.host.as_str());
+        if port != 443 {
+            place.push_str(&format!(":{port}"));
+        }
+        place.push_str(intake.path.as_str());
+        if let Some(query) = &intake.query {
+            place.push('?');
+            place.push_str(query);
+        }
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+        if let Ok(place) = HeaderValue::try_from(place) {
+            response.headers_mut().insert(header::LOCATION, place);
+        }
+        account.status = Some(StatusCode::PERMANENT_REDIRECT);
+        self.finish(response, account)
+    }
+
     /// Answers one of our own pages.
     async fn own_page(
         &self,
@@ -188,8 +229,10 @@ impl Inner {
         request: Box<Request<Incoming>>,
         intake: &Intake,
         peer: &Arc<Peer>,
+        ticket: Ticket,
         mut account: Box<Account>,
     ) -> Response<ResponseBody> {
+        let rules = Rules::new(ticket, Arc::clone(&self.snapshot));
         let (request_id, trace) = (account.request_id, account.trace);
         let (head, body) = (*request).into_parts();
         let mut own = OwnRequest {
@@ -202,6 +245,7 @@ impl Inner {
             peer,
             request_id: &request_id,
             trace: &trace,
+            rules: &rules,
         };
         let answered = self.own.answer(&mut own).await;
         match own.body {
@@ -264,7 +308,7 @@ impl Inner {
     }
 
     fn managed_names(&self) -> Arc<ManagedNames> {
-        Arc::clone(&self.engine.snapshot().managed_names)
+        Arc::clone(&self.snapshot.managed_names)
     }
 }
 

@@ -110,7 +110,7 @@ pub(crate) async fn try_ask(address: SocketAddr, request: Ask) -> Option<Answer>
 }
 
 async fn send(address: SocketAddr, request: Ask) -> Option<Answer> {
-    let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+    let stream = TokioIo::new(TcpStream::connect(address).await.ok()?);
     let uri: Uri = if request.http2 {
         format!("http://{address}{}", request.path).parse().unwrap()
     } else {

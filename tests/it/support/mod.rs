@@ -196,21 +196,32 @@ pub(crate) fn config_for(
 ) -> Config {
     let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
     std::fs::write(file.path(), yaml).unwrap();
+    let options = options_for(file.path(), emulator, origin, overrides);
+    let mut config = load(&options).unwrap_or_else(|invalid| panic!("{}", invalid.render(false)));
+    if !yaml.contains("listeners:") {
+        config.listeners[0].address = ANY;
+    }
+    config
+}
+
+/// How the file is loaded with the stand-in and the origin filled in.
+pub(crate) fn options_for(
+    file: &std::path::Path,
+    emulator: &Emulator,
+    origin: &str,
+    overrides: &[(&str, &str)],
+) -> LoadOptions {
     let mut all = vec![
         ("stytch.project_id".to_owned(), emulator.project_id()),
         ("stytch.secret.value".to_owned(), emulator.secret()),
         ("stytch.base_url".to_owned(), emulator.url()),
         ("upstreams.app.url".to_owned(), origin.to_owned()),
         ("ops.address".to_owned(), "127.0.0.1:0".to_owned()),
+        // Where the stand-in is away, what comes of it is to be seen at once.
+        ("start_patience".to_owned(), "0s".to_owned()),
     ];
     all.extend(overrides.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-    let options =
-        LoadOptions { file: file.path().to_owned(), overrides: all, secrets: SecretPolicy::Required };
-    let mut config = load(&options).unwrap_or_else(|invalid| panic!("{}", invalid.render(false)));
-    if !yaml.contains("listeners:") {
-        config.listeners[0].address = ANY;
-    }
-    config
+    LoadOptions { file: file.to_owned(), overrides: all, secrets: SecretPolicy::Required }
 }
 
 pub(crate) fn install_crypto() {

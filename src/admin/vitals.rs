@@ -1,0 +1,72 @@
+//! What probes, metrics and the status page are told from: one place for all who look.
+//!
+//! Must not make readiness depend on the directory being reachable: its bad day would empty every service.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::ConfigurationState;
+use crate::telemetry::{Metrics, RecentRefusals};
+
+/// One thing readiness depends on: its name, and whether it holds now.
+pub struct Readiness {
+    pub name: &'static str,
+    pub holds: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+/// What there is to look at. Cheap to clone.
+#[derive(Clone)]
+pub struct Vitals(Arc<Inner>);
+
+struct Inner {
+    metrics: Metrics,
+    startup: Vec<Readiness>,
+    readiness: Vec<Readiness>,
+    configuration: ConfigurationState,
+    refusals: RecentRefusals,
+    refresh: Box<dyn Fn() + Send + Sync>,
+    started_at: Timestamp,
+}
+
+impl Vitals {
+    /// `startup` is needed once, at the start, `readiness` all the time; `refresh` brings gauges up to date before they are
+    /// read.
+    pub fn new(
+        metrics: Metrics,
+        startup: Vec<Readiness>,
+        readiness: Vec<Readiness>,
+        configuration: ConfigurationState,
+        refusals: RecentRefusals,
+        refresh: Box<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        let started_at = Timestamp::now();
+        Self(Arc::new(Inner { metrics, startup, readiness, configuration, refusals, refresh, started_at }))
+    }
+
+    /// The metrics, with gauges as they are now.
+    pub(super) fn metrics(&self) -> &Metrics {
+        (self.0.refresh)();
+        &self.0.metrics
+    }
+
+    pub(super) fn startup(&self) -> impl Iterator<Item = &Readiness> {
+        self.0.startup.iter()
+    }
+
+    pub(super) fn readiness(&self) -> impl Iterator<Item = &Readiness> {
+        self.0.startup.iter().chain(&self.0.readiness)
+    }
+
+    pub(super) fn configuration(&self) -> &ConfigurationState {
+        &self.0.configuration
+    }
+
+    pub(super) fn refusals(&self) -> &RecentRefusals {
+        &self.0.refusals
+    }
+
+    pub(super) fn started_at(&self) -> Timestamp {
+        self.0.started_at
+    }
+}

@@ -1,0 +1,174 @@
+//! Another configuration for a gateway that runs: everything is made ready first, then all of it is put in force.
+//!
+//! Must not put a part of it in force when another cannot be, nor change what needs a restart.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::core::{Core, rules};
+use crate::admin::AdminDoor;
+use crate::config::Config;
+use crate::doors::{self, Origins, ProxyDoor, ProxySite};
+use crate::engine::KeyFailure;
+use crate::revocation::Revocations;
+use crate::server::{ListenerControl, ListenerSettings, PreparedListener, TlsError};
+use crate::telemetry::{Metrics, set_log_filter};
+use crate::upstream::{Origin, OriginSettings, OriginTlsError};
+
+/// Why a configuration cannot be put in force without a restart.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    #[error("a restart is needed for {}", list(.0))]
+    Fixed(Vec<String>),
+    #[error(
+        "evidence may be {wanted:?} old by it, and replicas that share a Redis remember what is forgotten for {kept:?}: restart them one by one"
+    )]
+    Horizon { wanted: Duration, kept: Duration },
+    #[error(transparent)]
+    Key(#[from] KeyFailure),
+    #[error("the page of `refusals.page` cannot be made: {0}")]
+    Page(String),
+    #[error("upstream `{upstream}`: {error}")]
+    Origin { upstream: Arc<str>, error: OriginTlsError },
+    #[error("listener `{listener}`: {error}")]
+    Listener { listener: Arc<str>, error: TlsError },
+}
+
+fn list(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// What of a running gateway changes with its configuration.
+pub(super) struct Running {
+    pub(super) core: Core,
+    pub(super) door: ProxyDoor,
+    pub(super) admin: Option<AdminDoor>,
+    pub(super) revocations: Revocations,
+    pub(super) listeners: Vec<ListenerControl>,
+    pub(super) metrics: Metrics,
+    /// What is in force. Held while a change is made: they come one after another.
+    pub(super) config: std::sync::Mutex<Config>,
+}
+
+impl Running {
+    /// Puts `config` in force, whole or not at all. Requests under way end by what they began with; open streams are asked
+    /// about again.
+    pub(super) fn reload(&self, config: &Config) -> Result<(), ReloadError> {
+        let mut current = self.config.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let fixed = fixed(&current, config);
+        if !fixed.is_empty() {
+            return Err(ReloadError::Fixed(fixed));
+        }
+        let (wanted, kept) = (config.memory.horizon, self.core.memory.horizon());
+        if wanted > kept && self.core.link.is_some() {
+            return Err(ReloadError::Horizon { wanted, kept });
+        }
+        if let Some(page) = &config.proxy.refusals.page {
+            doors::try_page(page).map_err(ReloadError::Page)?;
+        }
+        let engine = &self.core.engine;
+        let snapshot = Arc::new(rules(config, engine.snapshot().assertions.as_ref())?);
+        let origins = self.origins(&current.upstreams, &config.upstreams)?;
+        let listeners = self.prepare_listeners(&config.listeners)?;
+
+        // From here on nothing can fail.
+        for (control, prepared) in self.listeners.iter().zip(listeners) {
+            control.replace(prepared);
+        }
+        set_log_filter(&config.log.filter);
+        self.core.client.use_secret(&config.stytch.secret);
+        self.core.apps.store(Arc::clone(&config.stytch.apps).into());
+        self.revocations.use_webhook_secrets(&config.revocation.webhook_secrets);
+        if let (Some(door), Some(settings)) = (&self.admin, &config.admin) {
+            door.use_token(settings.token.clone());
+        }
+        self.core.memory.resize(&config.memory);
+        let claims = &config.stytch.claim_pointers;
+        if self.core.client.keep_claims(claims) {
+            if let Some(link) = &self.core.link {
+                link.keep_claims(claims);
+            }
+            self.core.memory.soften();
+        }
+        self.door.replace(ProxySite {
+            snapshot: Arc::clone(&snapshot),
+            origins,
+            settings: config.proxy.clone(),
+            listeners: config.listeners.clone(),
+        });
+        // After the door: a request that is decided by the rules before is asked about again by these.
+        engine.replace(snapshot);
+        *current = config.clone();
+        Ok(())
+    }
+
+    /// Those whose settings are the same keep their connections and what is known of their servers.
+    fn origins(&self, before: &[OriginSettings], wanted: &[OriginSettings]) -> Result<Origins, ReloadError> {
+        let known = self.door.origins();
+        let mut origins = Origins::new();
+        for settings in wanted {
+            let name = &settings.name;
+            let same = known.get(name).filter(|_| before.contains(settings));
+            let origin = match same {
+                Some(origin) => origin.clone(),
+                None => Origin::new(settings.clone(), &self.core.roots, self.metrics.clone())
+                    .map_err(|error| ReloadError::Origin { upstream: Arc::clone(name), error })?,
+            };
+            origins.insert(Arc::clone(name), origin);
+        }
+        Ok(origins)
+    }
+
+    fn prepare_listeners(&self, wanted: &[ListenerSettings]) -> Result<Vec<PreparedListener>, ReloadError> {
+        let pairs = self.listeners.iter().zip(wanted);
+        let prepared = pairs.map(|(control, settings)| {
+            let listener = &settings.name;
+            let failed = |error| ReloadError::Listener { listener: Arc::clone(listener), error };
+            control.prepare(settings).map_err(failed)
+        });
+        prepared.collect()
+    }
+}
+
+/// The keys that differ and cannot change while the gateway runs.
+fn fixed(before: &Config, after: &Config) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut hold = |same: bool, name: &str| {
+        if !same {
+            names.push(name.to_owned());
+        }
+    };
+    let places = |config: &Config| -> Vec<_> {
+        let place = |one: &ListenerSettings| (one.name.clone(), one.address, one.tls.is_some());
+        config.listeners.iter().map(place).collect()
+    };
+    hold(places(before) == places(after), "listeners");
+    hold(before.ops == after.ops, "ops.address");
+    let admin = |config: &Config| config.admin.as_ref().map(|admin| admin.address);
+    hold(admin(before) == admin(after), "admin.address");
+    let (one, other) = (&before.stytch, &after.stytch);
+    hold(one.project_id == other.project_id, "stytch.project_id");
+    hold(one.base_url == other.base_url, "stytch.base_url");
+    hold(before.ca_file == after.ca_file, "stytch.ca_file");
+    let same_keys = (one.deadline, one.refresh_keys_every, &one.seed_keys, one.rbac)
+        == (other.deadline, other.refresh_keys_every, &other.seed_keys, other.rbac);
+    hold(same_keys, "stytch");
+    let shared = |config: &Config| {
+        // Custom claims come and go with the rules.
+        config
+            .shared
+            .clone()
+            .map(|shared| crate::directory::SharedSettings { claim_pointers: Vec::new(), ..shared })
+    };
+    hold(shared(before) == shared(after), "sessions.shared");
+    let (one, other) = (&before.memory, &after.memory);
+    hold(one.max_refreshes == other.max_refreshes, "sessions.max_refreshes");
+    hold(one.negative_for == other.negative_for, "sessions.negative_for");
+    hold(one.token_binding_for == other.token_binding_for, "sessions.token_binding_for");
+    hold(before.guard == after.guard, "sessions.deadline, sessions.max_in_flight or sessions.max_waiting");
+    hold(before.unknown_tokens == after.unknown_tokens, "sessions.unknown_tokens");
+    hold(before.recheck_every == after.recheck_every, "streams.recheck");
+    let log = |config: &Config| (config.log.json, config.log.access);
+    hold(log(before) == log(after), "log.format or log.access");
+    names
+}

@@ -1,0 +1,103 @@
+//! Everything a request is answered with that comes from the configuration: swapped whole, never in part.
+//!
+//! Must not be changed in place: a request keeps the one it began with.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use tokio::sync::Semaphore;
+
+use super::Origins;
+use crate::doors::own::OwnPages;
+use crate::doors::refusal::Refusals;
+use crate::doors::settings::ProxySettings;
+use crate::engine::{Engine, Snapshot};
+use crate::revocation::Revocations;
+use crate::server::{Drain, ListenerSettings, Peer};
+use crate::telemetry::{LineWriter, Metrics};
+
+/// What the door is set up with.
+pub struct ProxySite {
+    /// The rules requests are decided by.
+    pub snapshot: Arc<Snapshot>,
+    pub origins: Origins,
+    pub settings: ProxySettings,
+    /// Where requests come in, and whom to believe there.
+    pub listeners: Vec<ListenerSettings>,
+}
+
+/// Everything one request is answered with.
+pub(super) struct Site {
+    pub(super) engine: Arc<Engine>,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) origins: Origins,
+    pub(super) own: OwnPages,
+    pub(super) refusals: Refusals,
+    pub(super) settings: ProxySettings,
+    listeners: Vec<ListenerSettings>,
+    /// One for each request that is decided on or forwarded.
+    pub(super) places: Arc<Semaphore>,
+    pub(super) drain: Drain,
+    pub(super) metrics: Metrics,
+    pub(super) lines: LineWriter,
+}
+
+impl Site {
+    pub(super) fn new(
+        engine: Arc<Engine>,
+        revocations: Revocations,
+        site: ProxySite,
+        drain: Drain,
+        metrics: Metrics,
+        lines: LineWriter,
+    ) -> Self {
+        let ProxySite { snapshot, origins, settings, listeners } = site;
+        Self {
+            own: OwnPages::new(Arc::clone(&engine), revocations, settings.sign_out.clone()),
+            refusals: Refusals::new(settings.refusals.clone()),
+            places: Arc::new(Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS))),
+            engine,
+            snapshot,
+            origins,
+            settings,
+            listeners,
+            drain,
+            metrics,
+            lines,
+        }
+    }
+
+    /// What comes after it. Bounds that are the same go on being held by the same.
+    pub(super) fn succeeded_by(&self, site: ProxySite) -> Self {
+        let ProxySite { snapshot, origins, settings, listeners } = site;
+        let places = if settings.max_requests == self.settings.max_requests {
+            Arc::clone(&self.places)
+        } else {
+            Arc::new(Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS)))
+        };
+        Self {
+            engine: Arc::clone(&self.engine),
+            own: self.own.with(settings.sign_out.clone()),
+            refusals: Refusals::new(settings.refusals.clone()),
+            places,
+            snapshot,
+            origins,
+            settings,
+            listeners,
+            drain: self.drain.clone(),
+            metrics: self.metrics.clone(),
+            lines: self.lines.clone(),
+        }
+    }
+
+    /// Whoever a request comes from, as far as the listener believes its headers.
+    pub(super) fn peer(&self, peer: &Arc<Peer>, headers: &HeaderMap) -> Arc<Peer> {
+        let listener = self.listener(peer);
+        peer.of(headers, listener.and_then(|listener| listener.forwarded.as_ref()))
+    }
+
+    /// Where a request came in.
+    pub(super) fn listener(&self, peer: &Peer) -> Option<&ListenerSettings> {
+        self.listeners.iter().find(|listener| listener.name == peer.listener)
+    }
+}

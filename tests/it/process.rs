@@ -1,0 +1,239 @@
+//! The program as a supervisor runs it: told when it is ready, reloaded, drained, replaced under an open socket.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use portcullis::emulator::{EchoOrigin, Emulator, EmulatorSettings};
+
+use crate::support::{ANY, Ask, Running, ask, free_port, install_crypto, is_here, try_ask};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_portcullis");
+
+/// What a program of its own needs, and where it is.
+struct Site {
+    emulator: Emulator,
+    _echo: EchoOrigin,
+    folder: tempfile::TempDir,
+    traffic: SocketAddr,
+    ops: SocketAddr,
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+impl Site {
+    async fn new(more: &str) -> Self {
+        install_crypto();
+        let emulator = Emulator::start(EmulatorSettings { address: ANY, seed: None }).await.unwrap();
+        let echo = EchoOrigin::start(ANY).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (traffic, ops, admin) = (loopback(free_port()), loopback(free_port()), loopback(free_port()));
+        let yaml = format!(
+            "listeners: [ {{ address: {traffic} }} ]
+ops: {{ address: {ops} }}
+admin: {{ address: {admin}, token: {{ value: a-token-of-some-length }} }}
+stytch: {{ project_id: {}, secret: {{ value: {} }}, base_url: \"{}\" }}
+upstreams: {{ app: {{ url: http://{} }} }}
+log: {{ access: false }}
+routes: [ {{ name: everything, match: {{ path: /** }}, require: authenticated }} ]
+{more}",
+            emulator.project_id(),
+            emulator.secret(),
+            emulator.url(),
+            echo.address()
+        );
+        std::fs::write(folder.path().join("portcullis.yaml"), yaml).unwrap();
+        Self { emulator, _echo: echo, folder, traffic, ops }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("portcullis.yaml")
+    }
+
+    fn run(&self, environment: &[(&str, &str)]) -> Running {
+        let mut command = Command::new(PROGRAM);
+        command.args(["run", "-c"]).arg(self.file()).envs(environment.iter().copied());
+        Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    fn command(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).arg("-c").arg(self.file()).output().unwrap()
+    }
+
+    async fn until_ready(&self) {
+        let began = Instant::now();
+        while try_ask(self.ops, Ask::get("/readyz")).await.is_none_or(|answer| answer.status != 200) {
+            assert!(began.elapsed() < Duration::from_secs(20), "it is not ready");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn reloads(&self, result: &str) -> f64 {
+        let name = format!("portcullis_config_reloads_total{{result=\"{result}\"}}");
+        crate::support::metric(self.ops, &name).await
+    }
+
+    fn jwt(&self) -> String {
+        self.emulator.personas()[0].jwt.clone()
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    let told = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap();
+    assert!(told.success());
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_program_is_looked_at_reloaded_and_drained_from_the_command_line() {
+    let site = Site::new("drain_delay: 100ms\n").await;
+    let socket = site.folder.path().join("notify");
+    let supervisor = UnixDatagram::bind(&socket).unwrap();
+    supervisor.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let heard = || {
+        let mut told = [0; 256];
+        let length = supervisor.recv(&mut told).unwrap();
+        String::from_utf8(told[..length].to_vec()).unwrap()
+    };
+    let mut running = site.run(&[("NOTIFY_SOCKET", socket.to_str().unwrap())]);
+    assert_eq!(heard().trim(), "READY=1");
+    site.until_ready().await;
+
+    let status = site.command(&["status"]);
+    assert!(status.status.success(), "{}", said(&status));
+    assert!(said(&status).starts_with("healthy"), "{}", said(&status));
+    assert!(said(&status).contains("everything"), "{}", said(&status));
+
+    signal(&running.0, "HUP");
+    let began = Instant::now();
+    while site.reloads("unchanged").await < 1.0 {
+        assert!(began.elapsed() < Duration::from_secs(10), "the signal was not heard");
+    }
+    let again = site.command(&["reload"]);
+    assert_eq!((again.status.code(), said(&again).trim()), (Some(0), "unchanged"));
+    let good = std::fs::read_to_string(site.file()).unwrap();
+    std::fs::write(site.file(), good.replace("ops: {", "ops: { adress: x,")).unwrap();
+    let began = Instant::now();
+    // The watcher may have been there first; either tells the same.
+    while site.reloads("invalid").await < 1.0 {
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+    let refused = ask(site.ops, Ask::get("/readyz")).await.text();
+    assert!(refused.contains("invalid"), "{refused}");
+    std::fs::write(site.file(), &good).unwrap();
+    while site.reloads("applied").await < 1.0 {
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    let drained = site.command(&["drain"]);
+    assert!(drained.status.success(), "{}", said(&drained));
+    assert_eq!(ask(site.ops, Ask::get("/readyz")).await.status, 503);
+    assert_eq!(
+        ask(site.traffic, Ask::get("/").bearer(&site.jwt())).await.status,
+        200,
+        "it goes on answering"
+    );
+    assert_eq!(site.command(&["status"]).status.code(), Some(1), "one that leaves is not healthy");
+    signal(&running.0, "TERM");
+    assert_eq!(heard().trim(), "STOPPING=1");
+    assert!(running.0.wait().unwrap().success());
+    let gone = site.command(&["status"]);
+    assert!(said(&gone).contains("no answer from"), "{}", said(&gone));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_lost_while_it_is_replaced_under_an_open_socket() {
+    if !is_here("python3") {
+        return;
+    }
+    let site = Site::new("drain_timeout: 10s\n").await;
+    let mut supervisor = Command::new("python3")
+        .args(["tests/sdk/hand_over.py", &site.traffic.to_string(), PROGRAM, "run", "-c"])
+        .arg(site.file())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = supervisor.stdin.take().unwrap();
+    let mut told = BufReader::new(supervisor.stdout.take().unwrap()).lines();
+    let mut supervisor = Running(supervisor);
+    assert!(told.next().unwrap().unwrap().starts_with("up "));
+    site.until_ready().await;
+    let (over, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let (over, answered) = (Arc::clone(&over), Arc::clone(&answered));
+            let (address, jwt) = (site.traffic, site.jwt());
+            tokio::spawn(async move {
+                while !over.load(Ordering::Relaxed) {
+                    let answer = try_ask(address, Ask::get("/").bearer(&jwt)).await;
+                    assert_eq!(answer.map(|answer| answer.status), Some(200));
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let until = async |count: u64| {
+        let began = Instant::now();
+        while answered.load(Ordering::Relaxed) < count {
+            assert!(began.elapsed() < Duration::from_secs(30), "nobody is answered");
+            assert!(!callers.iter().any(tokio::task::JoinHandle::is_finished), "a caller gave up");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    until(50).await;
+    for _ in 0..3 {
+        let before = answered.load(Ordering::Relaxed);
+        writeln!(input, "again").unwrap();
+        assert_eq!(told.next().unwrap().unwrap(), "ended 0");
+        assert!(told.next().unwrap().unwrap().starts_with("up "));
+        until(before + 50).await;
+    }
+    over.store(true, Ordering::Relaxed);
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    drop(input);
+    assert_eq!(told.next().unwrap().unwrap(), "ended 0");
+    assert!(supervisor.0.wait().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_are_let_in_once_the_keys_are_there_or_patience_is_over() {
+    let site = Site::new("start_patience: 2s\n").await;
+    // A port that nobody answers on: the keys cannot be loaded.
+    let text = std::fs::read_to_string(site.file()).unwrap();
+    std::fs::write(
+        site.file(),
+        text.replace(&site.emulator.url(), &format!("http://127.0.0.1:{}", free_port())),
+    )
+    .unwrap();
+    let began = Instant::now();
+    let _running = site.run(&[]);
+    while try_ask(site.ops, Ask::get("/livez")).await.is_none() {
+        assert!(began.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(ask(site.ops, Ask::get("/startupz")).await.status, 503);
+    // Turned away, so that whoever balances goes elsewhere.
+    assert!(tokio::net::TcpStream::connect(site.traffic).await.is_err());
+    while tokio::net::TcpStream::connect(site.traffic).await.is_err() {
+        assert!(began.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(began.elapsed() >= Duration::from_secs(2));
+    let refused = ask(site.traffic, Ask::get("/").bearer(&site.jwt())).await;
+    assert_eq!(refused.reason(), "keys_unavailable");
+}
