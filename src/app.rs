@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::Method;
 use tokio::sync::mpsc;
 
@@ -19,7 +20,9 @@ use self::core::{Core, build_core};
 use self::reload::Running;
 use self::trust::trusted_roots;
 use self::watch::keep_configuration;
-use crate::admin::{AdminDoor, ConfigurationState, Controls, OpsDoor, Readiness, ReloadSender, Vitals};
+use crate::admin::{
+    AdminDoor, ConfigurationState, Controls, OpsDoor, Probe, ProbeSettings, Readiness, ReloadSender, Vitals,
+};
 use crate::config::{Config, LoadOptions};
 use crate::directory::{Clock, SharedError, SystemClock};
 use crate::doors::{self, Origins, ProxyDoor, ProxySite};
@@ -133,7 +136,7 @@ impl Gateway {
         );
         let mut bind = |settings| Listener::bind(settings, &mut inherited, metrics.clone());
         let listeners = config.listeners.iter().cloned().map(&mut bind).collect::<Result<Vec<_>, _>>()?;
-        let ops_listener = bind(small_listener("ops", config.ops))?;
+        let ops_listener = bind(small_listener("ops", config.ops.address))?;
         let admin_listener = match &config.admin {
             Some(settings) => Some(bind(small_listener("admin", settings.address))?),
             None => None,
@@ -149,7 +152,9 @@ impl Gateway {
         let traffic = listeners.iter().map(|listener| (listener.address(), listener.is_secure())).collect();
         let ops = ops_listener.address();
         let admin = admin_listener.as_ref().map(Listener::address);
-        let vitals = vitals(&metrics, &core, &drain, door.clone(), configuration.clone());
+        let probes = Arc::new(ArcSwap::from_pointee(config.ops.probes.clone()));
+        let asked = probe_of(Arc::clone(&probes), door.clone());
+        let vitals = vitals(&metrics, &core, &drain, door.clone(), configuration.clone(), asked);
         let admin_door = config.admin.clone().map(|settings| {
             let (leaving, left) = (drain.clone(), drain.clone());
             let controls = Controls {
@@ -191,6 +196,7 @@ impl Gateway {
             admin: admin_door,
             revocations,
             listeners: controls,
+            probes,
             metrics,
             config: Mutex::new(config),
         };
@@ -335,6 +341,7 @@ fn vitals(
     drain: &Drain,
     door: ProxyDoor,
     configuration: ConfigurationState,
+    probe: Probe,
 ) -> Vitals {
     let (loaded, drain, memory) = (core.keys.loaded(), drain.clone(), core.memory.clone());
     let (entries, bytes) = (metrics.session_cache_entries.clone(), metrics.session_cache_bytes.clone());
@@ -353,5 +360,15 @@ fn vitals(
             bytes.set(i64::try_from(size).unwrap_or(i64::MAX));
             door.origins().values().for_each(Origin::report);
         }),
+        probe,
     )
+}
+
+/// Asks applications what the probes say.
+fn probe_of(probes: Arc<ArcSwap<Vec<ProbeSettings>>>, door: ProxyDoor) -> Probe {
+    Box::new(move |name| {
+        let probe = probes.load().iter().find(|probe| probe.name == name)?.clone();
+        let origin = door.origins().remove(&probe.upstream)?;
+        Some(Box::pin(async move { origin.probe(&probe.path, probe.timeout).await }))
+    })
 }

@@ -17,5 +17,5 @@ mod vitals;
 pub use api::{AdminDoor, Controls, RefusedAtTheDoor, ReloadSender};
 pub use configuration::{Change, ConfigurationState, ConfigurationStatus};
 pub use ops::OpsDoor;
-pub use settings::AdminSettings;
-pub use vitals::{Readiness, Vitals};
+pub use settings::{AdminSettings, OpsSettings, ProbeSettings};
+pub use vitals::{Probe, Readiness, Vitals};

@@ -21,6 +21,18 @@ impl OpsDoor {
         Self(vitals)
     }
 
+    /// The application's own status; 503 where it gives none.
+    async fn probe(&self, name: &str) -> (StatusCode, &'static str, String) {
+        const TEXT: &str = "text/plain; charset=utf-8";
+        match self.0.probe(name).await {
+            None => (StatusCode::NOT_FOUND, TEXT, "there is no such probe\n".to_owned()),
+            Some(None) => {
+                (StatusCode::SERVICE_UNAVAILABLE, TEXT, "the application does not answer\n".to_owned())
+            }
+            Some(Some(status)) => (status, TEXT, format!("the application answers {}\n", status.as_u16())),
+        }
+    }
+
     fn answer(&self, method: &Method, path: &str) -> (StatusCode, &'static str, String) {
         const TEXT: &str = "text/plain; charset=utf-8";
         if !matches!(*method, Method::GET | Method::HEAD) {
@@ -53,7 +65,10 @@ impl Serve for OpsDoor {
     type Body = Full<Bytes>;
 
     async fn serve(&self, request: Box<Request<Incoming>>, _peer: Arc<Peer>) -> Response<Full<Bytes>> {
-        let (status, kind, text) = self.answer(request.method(), request.uri().path());
+        let (status, kind, text) = match request.uri().path().strip_prefix("/probe/") {
+            Some(name) if request.method() == Method::GET => self.probe(name).await,
+            _ => self.answer(request.method(), request.uri().path()),
+        };
         let mut response = Response::new(Full::new(Bytes::from(text)));
         *response.status_mut() = status;
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));

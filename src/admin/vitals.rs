@@ -2,8 +2,10 @@
 //!
 //! Must not make readiness depend on the directory being reachable: its bad day would empty every service.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
+use http::StatusCode;
 use jiff::Timestamp;
 
 use super::ConfigurationState;
@@ -14,6 +16,10 @@ pub struct Readiness {
     pub name: &'static str,
     pub holds: Box<dyn Fn() -> bool + Send + Sync>,
 }
+
+/// Asks the application that a probe is about; nothing where there is no probe of that name.
+pub type Probe = Box<dyn Fn(&str) -> Option<Probing> + Send + Sync>;
+type Probing = Pin<Box<dyn Future<Output = Option<StatusCode>> + Send>>;
 
 /// What there is to look at. Cheap to clone.
 #[derive(Clone)]
@@ -26,6 +32,7 @@ struct Inner {
     configuration: ConfigurationState,
     refusals: RecentRefusals,
     refresh: Box<dyn Fn() + Send + Sync>,
+    probe: Probe,
     started_at: Timestamp,
 }
 
@@ -39,15 +46,30 @@ impl Vitals {
         configuration: ConfigurationState,
         refusals: RecentRefusals,
         refresh: Box<dyn Fn() + Send + Sync>,
+        probe: Probe,
     ) -> Self {
         let started_at = Timestamp::now();
-        Self(Arc::new(Inner { metrics, startup, readiness, configuration, refusals, refresh, started_at }))
+        Self(Arc::new(Inner {
+            metrics,
+            startup,
+            readiness,
+            configuration,
+            refusals,
+            refresh,
+            probe,
+            started_at,
+        }))
     }
 
     /// The metrics, with gauges as they are now.
     pub(super) fn metrics(&self) -> &Metrics {
         (self.0.refresh)();
         &self.0.metrics
+    }
+
+    /// What the application answers that the probe of this name asks: none if it does not; nothing without such a probe.
+    pub(super) async fn probe(&self, name: &str) -> Option<Option<StatusCode>> {
+        Some((self.0.probe)(name)?.await)
     }
 
     pub(super) fn startup(&self) -> impl Iterator<Item = &Readiness> {

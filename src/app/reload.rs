@@ -5,8 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use super::core::{Core, rules};
-use crate::admin::AdminDoor;
+use crate::admin::{AdminDoor, ProbeSettings};
 use crate::config::Config;
 use crate::doors::{self, Origins, ProxyDoor, ProxySite};
 use crate::engine::KeyFailure;
@@ -45,6 +47,7 @@ pub(super) struct Running {
     pub(super) admin: Option<AdminDoor>,
     pub(super) revocations: Revocations,
     pub(super) listeners: Vec<ListenerControl>,
+    pub(super) probes: Arc<ArcSwap<Vec<ProbeSettings>>>,
     pub(super) metrics: Metrics,
     /// What is in force. Held while a change is made: they come one after another.
     pub(super) config: std::sync::Mutex<Config>,
@@ -82,6 +85,7 @@ impl Running {
         if let (Some(door), Some(settings)) = (&self.admin, &config.admin) {
             door.use_token(settings.token.clone());
         }
+        self.probes.store(Arc::new(config.ops.probes.clone()));
         self.core.memory.resize(&config.memory);
         let claims = &config.stytch.claim_pointers;
         if self.core.client.keep_claims(claims) {
@@ -143,7 +147,7 @@ fn fixed(before: &Config, after: &Config) -> Vec<String> {
         config.listeners.iter().map(place).collect()
     };
     hold(places(before) == places(after), "listeners");
-    hold(before.ops == after.ops, "ops.address");
+    hold(before.ops.address == after.ops.address, "ops.address");
     let admin = |config: &Config| config.admin.as_ref().map(|admin| admin.address);
     hold(admin(before) == admin(after), "admin.address");
     let (one, other) = (&before.stytch, &after.stytch);

@@ -8,7 +8,8 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Response, StatusCode, header};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use prometheus::{Histogram, IntCounter};
 use rustls::RootCertStore;
@@ -20,7 +21,7 @@ use super::body::{After, AnswerBody, OriginBody};
 use super::error::{OriginError, OriginFailure};
 use super::pool::{Lease, Unanswered};
 use super::progress::{Progress, UploadFailure};
-use super::request::{OriginRequest, binds_connection};
+use super::request::{OriginRequest, RequestHead, binds_connection};
 use super::retry::{Budget, Repeatable};
 use super::tls::OriginTlsError;
 use crate::telemetry::Metrics;
@@ -101,6 +102,27 @@ where
             }
         }
         inner.durations.observe(took.as_secs_f64());
+    }
+
+    /// Asks one of its servers for `path` in our own name, and tells the status of the answer; nothing if there is none in
+    /// time. For whoever must know how the application is and cannot reach it.
+    pub async fn probe(&self, path: &PathAndQuery, patience: Duration) -> Option<StatusCode> {
+        let host = HeaderValue::from_static("localhost");
+        let agent = HeaderValue::from_static(concat!("portcullis/", env!("CARGO_PKG_VERSION")));
+        let request = if self.speaks_http2() {
+            let scheme = if self.is_secure() { "https" } else { "http" };
+            let uri = format!("{scheme}://localhost{path}");
+            let request = Request::get(uri).header(header::USER_AGENT, agent).body(B::default()).ok()?;
+            OriginRequest::Request(Box::new(request))
+        } else {
+            let mut head = RequestHead::new(&Method::GET, path);
+            head.field(&header::HOST, &host);
+            head.field(&header::USER_AGENT, &agent);
+            OriginRequest::Head(Box::new(head))
+        };
+        let progress = Arc::new(Progress::new(Instant::now(), patience));
+        let answer = tokio::time::timeout(patience, self.send(request, &progress)).await;
+        Some(answer.ok()?.ok()?.status())
     }
 
     /// Puts how many servers stand which way into the metrics.

@@ -226,3 +226,24 @@ async fn seeded_keys_verify_until_keys_can_be_fetched() {
     // The opaque token of the same session says nothing by itself.
     assert_eq!(ask(address, Ask::get("/").cookie("stytch_session", &viewer.token)).await.status, 503);
 }
+
+#[tokio::test]
+async fn the_kubelet_can_ask_an_application_on_loopback_through_the_ops_listener() {
+    let yaml = "ops: { probes: { app: { upstream: app, path: /healthz }, away: { upstream: gone, timeout: 1s } } }
+upstreams: { gone: { url: \"http://127.0.0.1:1\" } }
+routes: [ { name: a, match: { path: /** }, require: authenticated, upstream: app } ]
+";
+    for (answer, status) in [("200 OK", 200), ("503 Service Unavailable", 503), ("404 Not Found", 404)] {
+        let reply = format!("HTTP/1.1 {answer}\r\nContent-Length: 6\r\nX-Secret: x\r\n\r\nhidden");
+        let origin = Origin::start(Reply::text(&reply)).await;
+        let world = World::with_origin(yaml, &[], &origin.url()).await;
+        let told = world.ops("/probe/app").await;
+        assert_eq!(told.status, status);
+        assert!(!told.text().contains("hidden") && !told.headers.contains_key("x-secret"));
+        let heads = origin.heads();
+        assert!(heads[0].starts_with("GET /healthz HTTP/1.1\r\n"), "{heads:?}");
+        assert_eq!(world.ops("/probe/away").await.status, 503);
+        assert_eq!(world.ops("/probe/other").await.status, 404);
+        assert_eq!(world.ops("/probe/app/../x").await.status, 404);
+    }
+}

@@ -16,7 +16,6 @@ mod sessions;
 mod trusted;
 mod upstreams;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +23,7 @@ use std::time::Duration;
 use super::diagnostics::{Code, Problem};
 use super::raw::RawConfig;
 use super::tree::Path;
-use crate::admin::AdminSettings;
+use crate::admin::{AdminSettings, OpsSettings};
 use crate::directory::{GuardSettings, MemorySettings, SharedSettings, UnknownTokenSettings};
 use crate::doors::ProxySettings;
 use crate::engine::HeaderSettings;
@@ -43,7 +42,7 @@ pub(super) use checker::Environment;
 #[derive(Debug, Clone)]
 pub struct Config {
     pub listeners: Vec<ListenerSettings>,
-    pub ops: SocketAddr,
+    pub ops: OpsSettings,
     pub stytch: StytchSettings,
     /// Certificates to trust besides the system's.
     pub ca_file: Option<PathBuf>,
@@ -100,8 +99,7 @@ pub(super) fn check(
     let root = Path::default();
     let limits = checker.limits(raw.limits.as_ref(), &root.key("limits"));
     let listeners = checker.listeners(raw.listeners.as_deref(), &root.key("listeners"), &limits.server);
-    let ops_address = raw.ops.as_ref().and_then(|ops| ops.address.as_deref());
-    let ops = checker.address(ops_address, "127.0.0.1:9180", &root.key("ops").key("address"));
+    let ops = checker.ops(raw.ops.as_ref(), raw.upstreams.as_ref(), &root.key("ops"));
     let stytch = checker.stytch(raw.stytch.as_ref(), &root.key("stytch"));
     let credentials = checker.credentials(raw.credentials.as_deref(), &root.key("credentials"));
     let sessions = checker.sessions(raw.sessions.as_ref(), &root.key("sessions"));

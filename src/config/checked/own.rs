@@ -2,20 +2,73 @@
 //!
 //! Must not let the admin API be used without a token: what shares a machine, or a pod, is not to be trusted with it.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Uri};
 
 use super::checker::Checker;
 use super::project::is_origin;
-use crate::admin::AdminSettings;
+use crate::admin::{AdminSettings, OpsSettings, ProbeSettings};
 use crate::config::diagnostics::Code;
-use crate::config::raw::{RawAdmin, RawSignOut, RawStreams, RawWebhooks};
+use crate::config::load::did_you_mean;
+use crate::config::raw::{RawAdmin, RawOps, RawSignOut, RawStreams, RawUpstream, RawWebhooks};
 use crate::config::tree::Path;
 use crate::doors::SignOutSettings;
 use crate::identity::Secret;
 
 impl Checker<'_> {
+    pub(super) fn ops(
+        &mut self,
+        raw: Option<&RawOps>,
+        upstreams: Option<&BTreeMap<String, RawUpstream>>,
+        path: &Path,
+    ) -> OpsSettings {
+        let address = raw.and_then(|raw| raw.address.as_deref());
+        let address = self.address(address, "127.0.0.1:9180", &path.key("address"));
+        let mut probes = Vec::new();
+        for (name, raw) in raw.and_then(|raw| raw.probes.as_ref()).into_iter().flatten() {
+            let path = path.key("probes").key(name);
+            if name.is_empty()
+                || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+            {
+                let message = format!("`{name}` cannot stand in a path");
+                self.note(Code::InvalidValue, &path, message, Some("letters, digits, `-` and `_`"));
+            }
+            let known: Vec<&String> = upstreams.into_iter().flat_map(BTreeMap::keys).collect();
+            let upstream = match (&raw.upstream, known.as_slice()) {
+                (Some(named), known) if known.contains(&named) => named.clone(),
+                (None, [only]) => (*only).clone(),
+                (Some(named), _) => {
+                    let hint = did_you_mean(named, known.iter().map(|name| name.as_str()));
+                    let message = format!("there is no upstream `{named}`");
+                    self.note_with(Code::UnknownReference, &path.key("upstream"), message, hint);
+                    continue;
+                }
+                (None, _) => {
+                    let message = "there are several upstreams, and this names none";
+                    self.note(Code::Missing, &path.key("upstream"), message, None);
+                    continue;
+                }
+            };
+            let asked = raw.path.as_deref().unwrap_or("/");
+            let Some(target) = asked.starts_with('/').then(|| asked.parse().ok()).flatten() else {
+                self.note(Code::InvalidValue, &path.key("path"), format!("`{asked}` is not a path"), None);
+                continue;
+            };
+            let usual = Duration::from_secs(2);
+            let timeout = self.timeout(raw.timeout.as_deref(), usual, &path.key("timeout"));
+            probes.push(ProbeSettings {
+                name: name.clone(),
+                upstream: Arc::from(upstream),
+                path: target,
+                timeout,
+            });
+        }
+        OpsSettings { address, probes }
+    }
+
     pub(super) fn admin(&mut self, raw: Option<&RawAdmin>, path: &Path) -> Option<AdminSettings> {
         let raw = raw?;
         let address = self.address(raw.address.as_deref(), "127.0.0.1:9181", &path.key("address"));

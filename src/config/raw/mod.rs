@@ -152,6 +152,21 @@ pub(super) struct RawCertificate {
 pub(super) struct RawOps {
     /// Address and port. Default: `127.0.0.1:9180`.
     pub(super) address: Option<String>,
+    /// Probes of applications, by name, answered at `/probe/NAME` with the status the application answers: for one that
+    /// listens on loopback, where the kubelet cannot ask it.
+    pub(super) probes: Option<BTreeMap<String, RawProbe>>,
+}
+
+/// What an application is asked.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawProbe {
+    /// The application. Default: the only one.
+    pub(super) upstream: Option<String>,
+    /// What it is asked for. Default: `/`.
+    pub(super) path: Option<String>,
+    /// How long its answer is waited for. Default: `2s`.
+    pub(super) timeout: Option<String>,
 }
 
 /// The status page and the admin API (`GET /admin/openapi.json` describes it).
