@@ -27,7 +27,7 @@ struct Inner {
 pub struct ConfigurationStatus {
     /// The file it is from; none where it was made up in the process.
     pub source: Option<String>,
-    /// SHA-256 of the file and the secrets it names, in hex.
+    /// SHA-256 of every value in force as it is shown, in hex: of secrets nothing but that there is one.
     pub checksum: Option<String>,
     pub in_force_since: Timestamp,
     /// The last change that was looked at, if there was one.

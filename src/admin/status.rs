@@ -249,8 +249,12 @@ fn directory(window: &Window) -> Vec<OperationStatus> {
     operations.extend(states.clone());
     let told = operations.into_keys().map(|operation| {
         let of = [("operation", &*operation)];
-        let good = ["ok", "not_found"]
-            .map(|outcome| window.rate(requests, &[("operation", &operation), ("outcome", outcome)]));
+        // A token that is none is its caller's matter.
+        let callers: &[&str] = if operation == "authenticate" { &["refused"] } else { &[] };
+        let good = ["ok", "not_found"].iter().chain(callers);
+        let good =
+            good.map(|outcome| window.rate(requests, &[("operation", &operation), ("outcome", outcome)]));
+        let good: f64 = good.sum();
         let per_second = window.rate(requests, &of);
         let state = states.get(&operation).copied().unwrap_or_default();
         OperationStatus {
@@ -260,7 +264,7 @@ fn directory(window: &Window) -> Vec<OperationStatus> {
                 _ => "closed",
             },
             per_second,
-            failed_per_second: (per_second - good.iter().sum::<f64>()).max(0.0),
+            failed_per_second: (per_second - good).max(0.0),
             p50: window.quantile(durations, &of, 0.5),
             p99: window.quantile(durations, &of, 0.99),
             operation,
@@ -272,7 +276,8 @@ fn directory(window: &Window) -> Vec<OperationStatus> {
 fn upstreams(window: &Window) -> Vec<UpstreamStatus> {
     let (requests, durations) =
         ("portcullis_upstream_requests_total", "portcullis_upstream_request_duration_seconds");
-    let names = window.now.by(requests, &[], "upstream").into_keys();
+    // Those of before have no servers any more.
+    let names = window.now.by("portcullis_upstream_servers", &[], "upstream").into_keys();
     let told = names.map(|name| {
         let of = [("upstream", &*name)];
         let per_second = window.rate(requests, &of);
@@ -303,6 +308,9 @@ fn moment(seconds: f64) -> Option<Timestamp> {
     Timestamp::from_second(seconds as i64).ok()
 }
 
+/// Failures a second that are worth a word: more than one in the last minute.
+const A_FEW: f64 = 0.02;
+
 /// What is wrong, the worst first.
 fn findings(status: &Status, window: &Window, unready: &[&str]) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -330,7 +338,7 @@ fn findings(status: &Status, window: &Window, unready: &[&str]) -> Vec<Finding> 
                 what,
                 "evidence at hand is served within `stale_if_error`; it is tried again by itself",
             );
-        } else if operation.failed_per_second > 0.0 {
+        } else if operation.failed_per_second > A_FEW {
             let share = 100.0 * operation.failed_per_second / operation.per_second.max(0.001);
             let what = format!("{share:.0} % of `{}` calls to the session API fail", operation.operation);
             find(
@@ -349,7 +357,7 @@ fn findings(status: &Status, window: &Window, unready: &[&str]) -> Vec<Finding> 
         } else if available < all {
             let what = format!("{} of {all} servers of `{}` are left out", all - available, upstream.name);
             find("warning", what, "they did not answer; they are tried again by themselves");
-        } else if upstream.failed_per_second > 0.0 {
+        } else if upstream.failed_per_second > A_FEW {
             let what = format!("requests to `{}` fail", upstream.name);
             find("warning", what, "see `portcullis_upstream_requests_total` by outcome");
         }

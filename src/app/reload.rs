@@ -55,7 +55,7 @@ pub(super) struct Running {
 
 impl Running {
     /// Puts `config` in force, whole or not at all. Requests under way end by what they began with; open streams are asked
-    /// about again.
+    /// about again. Reads files, and may move a large cache: not for a thread that serves.
     pub(super) fn reload(&self, config: &Config) -> Result<(), ReloadError> {
         let mut current = self.config.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let fixed = fixed(&current, config);
@@ -75,9 +75,6 @@ impl Running {
         let listeners = self.prepare_listeners(&config.listeners)?;
 
         // From here on nothing can fail.
-        for (control, prepared) in self.listeners.iter().zip(listeners) {
-            control.replace(prepared);
-        }
         set_log_filter(&config.log.filter);
         self.core.client.use_secret(&config.stytch.secret);
         self.core.apps.store(Arc::clone(&config.stytch.apps).into());
@@ -94,12 +91,19 @@ impl Running {
             }
             self.core.memory.soften();
         }
+        for (control, prepared) in self.listeners.iter().zip(listeners) {
+            control.replace(prepared);
+        }
         self.door.replace(ProxySite {
             snapshot: Arc::clone(&snapshot),
             origins,
             settings: config.proxy.clone(),
             listeners: config.listeners.clone(),
         });
+        let is_kept = |known: &OriginSettings| config.upstreams.iter().any(|one| one.name == known.name);
+        for gone in current.upstreams.iter().filter(|known| !is_kept(known)) {
+            self.metrics.forget_upstream(&gone.name);
+        }
         // After the door: a request that is decided by the rules before is asked about again by these.
         engine.replace(snapshot);
         *current = config.clone();

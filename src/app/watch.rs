@@ -7,23 +7,24 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::reload::Running;
+use super::reload::{ReloadError, Running};
 use crate::admin::{Change, ConfigurationState};
-use crate::config::{Invalid, LoadOptions, Loaded, ResolvedValue, load_with_warnings};
+use crate::config::{LoadOptions, Loaded, ReadFiles, ResolvedValue, load_with_warnings};
 
 /// Whoever wants to know what became of a change.
 pub(super) type ReloadRequests = mpsc::Receiver<oneshot::Sender<Change>>;
 
 /// What the configuration in force was read from, and what it comes to.
 pub struct ConfigurationSource {
-    pub files: Vec<PathBuf>,
+    pub files: ReadFiles,
     pub resolved: Vec<ResolvedValue>,
 }
 
@@ -67,14 +68,12 @@ async fn keep(
 ) {
     let ConfigurationSource { files, resolved } = source;
     let (told, mut changes) = mpsc::channel(1);
-    let mut keeper = Keeper { running, state, options, files, digest: String::new(), folders: None };
-    keeper.digest = keeper.digest_now().await;
-    keeper.state.is_from(
-        keeper.options.file.display().to_string(),
-        keeper.digest.clone(),
-        as_json(&resolved),
-    );
+    let mut keeper = Keeper { running, state, options, files, retry: None, folders: None };
+    let name = keeper.options.file.display().to_string();
+    keeper.state.is_from(name, checksum(&resolved), as_json(&resolved));
     keeper.watch(&told);
+    // Something may have changed while the gateway started.
+    keeper.reload_if_changed().await;
     let hung_up = async |hangup: &mut Option<Signal>| match hangup {
         Some(hangup) => hangup.recv().await,
         None => std::future::pending().await,
@@ -83,6 +82,8 @@ async fn keep(
         tokio::select! {
             Some(()) = changes.recv() => {
                 settle(&mut changes).await;
+                // A folder may be another by the same name now.
+                keeper.folders = None;
                 keeper.look_at_certificates();
                 keeper.reload_if_changed().await;
             }
@@ -117,8 +118,9 @@ struct Keeper {
     state: ConfigurationState,
     options: LoadOptions,
     /// What the configuration was read from the last time.
-    files: Vec<PathBuf>,
-    digest: String,
+    files: ReadFiles,
+    /// The last change needs these files, and at least one of them was not good: it is tried again.
+    retry: Option<Vec<PathBuf>>,
     /// The folders that are watched, with whoever watches them.
     folders: Option<(BTreeSet<PathBuf>, RecommendedWatcher)>,
 }
@@ -134,15 +136,17 @@ impl Keeper {
     /// put a new file in the place of the old.
     fn watch(&mut self, told: &mpsc::Sender<()>) {
         let certificates = self.running.certificate_files();
-        let wanted: BTreeSet<PathBuf> =
-            self.files.iter().chain(&certificates).flat_map(|file| folders_of(file)).collect();
+        let files = self.files.paths().chain(&certificates).chain(self.retry.iter().flatten());
+        let wanted: BTreeSet<PathBuf> = files.flat_map(|file| folders_of(file)).collect();
         if self.folders.as_ref().is_some_and(|(folders, _)| *folders == wanted) {
             return;
         }
         let told = told.clone();
-        let watcher = notify::recommended_watcher(move |_: notify::Result<notify::Event>| {
-            // One that waits already does for all.
-            let _ = told.try_send(());
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if is_change(&event) {
+                // One that waits already does for all.
+                let _ = told.try_send(());
+            }
         });
         let watched = watcher.and_then(|mut watcher| {
             for folder in &wanted {
@@ -159,23 +163,38 @@ impl Keeper {
     }
 
     async fn reload_if_changed(&mut self) {
-        if self.digest_now().await != self.digest {
+        let files = self.files.clone();
+        let changed = tokio::task::spawn_blocking(move || files.are_changed()).await.unwrap_or(true);
+        if changed || self.retry.is_some() {
             self.reload().await;
         }
     }
 
     /// Reads the files and puts what they say in force.
     async fn reload(&mut self) -> Change {
-        // Before they are read: a change in between is seen next time.
-        let digest = self.digest_now().await;
-        let same =
-            digest == self.digest && self.state.status().last_change.is_none_or(|last| last.error.is_none());
-        let options = self.options.clone();
-        let read = tokio::task::spawn_blocking(move || load_with_warnings(&options)).await;
-        self.digest.clone_from(&digest);
-        match read {
-            Ok(Ok(loaded)) => self.put_in_force(loaded, digest, same),
-            Ok(Err(invalid)) => self.tell_invalid(invalid),
+        let (options, running, before) =
+            (self.options.clone(), Arc::clone(&self.running), self.files.clone());
+        let tried = tokio::task::spawn_blocking(move || match load_with_warnings(&options) {
+            Ok(loaded) => {
+                let reloaded = running.reload(&loaded.config);
+                Tried::Read(Box::new(loaded), reloaded)
+            }
+            Err(invalid) => {
+                let files = invalid.files.clone().and_those_of(&before);
+                Tried::Invalid(invalid.render(false), files)
+            }
+        });
+        self.retry = None;
+        match tried.await {
+            Ok(Tried::Read(loaded, reloaded)) => self.tell(&loaded, reloaded),
+            Ok(Tried::Invalid(error, files)) => {
+                tracing::error!(
+                    error,
+                    "a change of the configuration cannot be used; the one before stays in force"
+                );
+                self.files = files;
+                self.state.failed("invalid", error);
+            }
             Err(error) => {
                 tracing::error!(%error, "the configuration could not be read; the one before stays");
                 self.state.failed("invalid", error.to_string());
@@ -185,19 +204,26 @@ impl Keeper {
         known.unwrap_or_else(|| Change { at: Timestamp::now(), result: "unchanged", error: None })
     }
 
-    fn put_in_force(&mut self, loaded: Loaded, digest: String, same: bool) {
-        // New files may have been named.
+    /// Tells what became of a configuration without a mistake in it.
+    fn tell(&mut self, loaded: &Loaded, reloaded: Result<(), ReloadError>) {
+        let last = self.state.status().last_change;
+        let same = self.files == loaded.files && last.is_none_or(|last| last.error.is_none());
         self.files.clone_from(&loaded.files);
-        match self.running.reload(&loaded.config) {
+        let checksum = checksum(&loaded.resolved);
+        match reloaded {
             Ok(()) if same => {
                 tracing::info!("the configuration was read again and is the same");
                 self.state.unchanged();
             }
             Ok(()) => {
-                tracing::info!(checksum = digest, "another configuration is in force");
-                self.state.applied(digest, as_json(&loaded.resolved));
+                tracing::info!(checksum, "another configuration is in force");
+                self.state.applied(checksum, as_json(&loaded.resolved));
             }
             Err(error) => {
+                if matches!(error, ReloadError::Origin { .. } | ReloadError::Listener { .. }) {
+                    // A certificate may come after the configuration that names it.
+                    self.retry = Some(loaded.config.certificate_files());
+                }
                 let error = error.to_string();
                 tracing::error!(
                     error,
@@ -207,30 +233,19 @@ impl Keeper {
             }
         }
     }
+}
 
-    fn tell_invalid(&mut self, invalid: Invalid) {
-        // What cannot be read names no files; those of before may be what is put right.
-        let known: BTreeSet<PathBuf> = self.files.drain(..).chain(invalid.files.iter().cloned()).collect();
-        self.files = known.into_iter().collect();
-        let error = invalid.render(false);
-        tracing::error!(error, "a change of the configuration cannot be used; the one before stays in force");
-        self.state.failed("invalid", error);
-    }
+/// What came of reading the files.
+enum Tried {
+    Read(Box<Loaded>, Result<(), ReloadError>),
+    /// Why they cannot be used, and what to look at from now on.
+    Invalid(String, ReadFiles),
+}
 
-    /// SHA-256 of all files, in hex. One that cannot be read counts as empty: reading it says what is wrong.
-    async fn digest_now(&self) -> String {
-        let files = self.files.clone();
-        let digest = tokio::task::spawn_blocking(move || {
-            let mut context = Context::new(&SHA256);
-            for file in files {
-                let bytes = std::fs::read(&file).unwrap_or_default();
-                context.update(&bytes.len().to_le_bytes());
-                context.update(&bytes);
-            }
-            context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-        });
-        digest.await.unwrap_or_default()
-    }
+/// SHA-256 of everything that is set and shown, in hex: nothing can be guessed from it that is not shown.
+fn checksum(resolved: &[ResolvedValue]) -> String {
+    let shown = serde_json::to_vec(resolved).unwrap_or_default();
+    digest(&SHA256, &shown).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Running {
@@ -239,14 +254,65 @@ impl Running {
     }
 }
 
-/// The folder a file is named in, and the one it is in.
+/// The folders in which a name on the way to the file can be made another's: the file's own, those of links on the way, and the
+/// one where it really is.
 fn folders_of(file: &Path) -> Vec<PathBuf> {
-    let folder = |file: &Path| match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    let real = std::fs::canonicalize(file).ok().map(|real| folder(&real));
-    let named = folder(file);
-    let named = std::fs::canonicalize(&named).unwrap_or(named);
-    [Some(named), real].into_iter().flatten().filter(|folder| folder.is_dir()).collect()
+    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let links = file.ancestors().filter(|part| part.is_symlink());
+    let named = links.chain([file.as_path()]).filter_map(|part| part.parent().map(Path::to_owned));
+    let real = std::fs::canonicalize(&file).ok().and_then(|real| real.parent().map(Path::to_owned));
+    named.chain(real).filter(|folder| folder.is_dir()).collect()
+}
+
+/// Reading is no change, and we read. What cannot be told of is looked at.
+fn is_change(event: &notify::Result<notify::Event>) -> bool {
+    event.as_ref().map_or(true, |event| match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
+        EventKind::Access(_) => false,
+        _ => true,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn what_we_read_ourselves_is_no_change_and_what_others_write_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        std::fs::write(&file, "a").unwrap();
+        let (told, heard) = channel();
+        let mut watcher =
+            notify::recommended_watcher(move |event| drop(told.send(is_change(&event)))).unwrap();
+        watcher.watch(folder.path(), RecursiveMode::NonRecursive).unwrap();
+        let heard_a_change = || {
+            let mut any = false;
+            while let Ok(change) = heard.recv_timeout(Duration::from_millis(300)) {
+                any |= change;
+            }
+            any
+        };
+        drop(std::fs::read(&file).unwrap());
+        assert!(!heard_a_change(), "reading is taken for a change");
+        std::fs::write(&file, "b").unwrap();
+        assert!(heard_a_change());
+        std::fs::rename(&file, folder.path().join("b.yaml")).unwrap();
+        assert!(heard_a_change());
+    }
+
+    #[test]
+    fn every_folder_where_a_name_can_become_anothers_is_watched() {
+        let root = tempfile::tempdir().unwrap();
+        let real = std::fs::canonicalize(root.path()).unwrap();
+        std::fs::create_dir_all(real.join("versions/1")).unwrap();
+        std::fs::write(real.join("versions/1/a.yaml"), "").unwrap();
+        std::os::unix::fs::symlink("versions/1", real.join("current")).unwrap();
+        let folders = folders_of(&real.join("current/a.yaml"));
+        for folder in [real.clone(), real.join("versions/1")] {
+            assert!(folders.contains(&folder), "{folder:?}: {folders:?}");
+        }
+    }
 }

@@ -65,8 +65,8 @@ impl AdminArgs {
 }
 
 impl Admin {
-    /// Status and body of the answer.
-    fn ask(&self, method: &str, path: &str, patience: Duration) -> Result<(u16, Value), Failed> {
+    /// What is answered, if it is an answer of an admin listener.
+    fn ask(&self, method: &str, path: &str, patience: Duration) -> Result<Value, Failed> {
         let told = |error: std::io::Error| fail(format!("no answer from `{}`: {error}", self.address));
         let mut stream = TcpStream::connect_timeout(&self.address, Duration::from_secs(2)).map_err(told)?;
         stream.set_read_timeout(Some(patience)).map_err(told)?;
@@ -83,25 +83,38 @@ impl Admin {
         let mut answer = String::new();
         stream.take(16 * 1024 * 1024).read_to_string(&mut answer).map_err(told)?;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
+        let status: u16 = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
         // Whole: the gateway tells how long it is, and chunks nothing this small.
-        let body = serde_json::from_str(body).unwrap_or(Value::Null);
-        if let Some(error) =
-            body.get("error").and_then(Value::as_str).filter(|_| body.get("result").is_none())
-        {
-            return Err(fail(error));
+        let body: Option<Value> = serde_json::from_str(body).ok();
+        match body {
+            // A change that is not in force is an answer as well.
+            Some(body) if status == 200 || body.get("result").is_some() => Ok(body),
+            Some(body) if body.get("error").is_some_and(Value::is_string) => {
+                Err(fail(body.get("error").and_then(Value::as_str).unwrap_or_default()))
+            }
+            _ => Err(fail(format!("`{}` is no admin listener: it answers {status}", self.address))),
         }
-        Ok((status, body))
+    }
+
+    /// What stands at `pointer` of an answer; an answer without it is none.
+    fn part<T>(
+        &self,
+        answer: &Value,
+        pointer: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<T, Failed> {
+        let part = answer.pointer(pointer).and_then(read);
+        part.ok_or_else(|| fail(format!("`{}` answers without `{pointer}`", self.address)))
     }
 }
 
 pub(super) fn reload(args: &AdminArgs) -> Outcome {
     let (admin, _) = args.find()?;
-    let (_, change) = admin.ask("POST", "/admin/reload", Duration::from_secs(30))?;
-    let result = change.get("result").and_then(Value::as_str).unwrap_or("unknown");
+    let change = admin.ask("POST", "/admin/reload", Duration::from_secs(30))?;
+    let result = admin.part(&change, "/result", |result| result.as_str().map(str::to_owned))?;
     match change.get("error").and_then(Value::as_str) {
         None => {
-            say(result);
+            say(&result);
             Ok(())
         }
         Some(error) => {
@@ -114,21 +127,23 @@ pub(super) fn reload(args: &AdminArgs) -> Outcome {
 /// Exit code 0 if nothing was under way any more at the end.
 pub(super) fn drain(args: &DrainArgs) -> Outcome {
     let (admin, config) = args.admin.find()?;
-    admin.ask("POST", "/admin/drain", Duration::from_secs(5))?;
+    let told = admin.ask("POST", "/admin/drain", Duration::from_secs(5))?;
+    admin.part(&told, "/leaving", Value::as_bool)?;
     say("leaving is announced: not ready any more");
     let delay = args.delay.map_or(config.drain_delay, Duration::from_secs);
     let timeout = args.timeout.map_or(config.drain_timeout, Duration::from_secs);
     pause(delay);
     let until = Instant::now() + timeout;
     loop {
-        let (_, status) = admin.ask("GET", "/admin/status", Duration::from_secs(5))?;
-        let in_flight = status.pointer("/traffic/in_flight").and_then(Value::as_f64).unwrap_or_default();
+        let status = admin.ask("GET", "/admin/status", Duration::from_secs(5))?;
+        let requests = admin.part(&status, "/traffic/in_flight", Value::as_f64)?;
+        let in_flight = requests.max(admin.part(&status, "/traffic/streams_open", Value::as_f64)?);
         if in_flight < 1.0 {
             say("nothing is under way");
             return Ok(());
         }
         if Instant::now() >= until {
-            return Err(fail(format!("{in_flight} requests are still under way")));
+            return Err(fail(format!("{in_flight} requests and streams are still under way")));
         }
         pause(Duration::from_millis(200));
     }
@@ -142,7 +157,8 @@ fn pause(length: Duration) {
 /// Exit code 1 unless it is healthy.
 pub(super) fn status(args: &StatusArgs) -> Outcome {
     let (admin, _) = args.admin.find()?;
-    let (_, status) = admin.ask("GET", "/admin/status", Duration::from_secs(5))?;
+    let status = admin.ask("GET", "/admin/status", Duration::from_secs(5))?;
+    admin.part(&status, "/verdict", |verdict| verdict.as_str().map(drop))?;
     if args.json {
         say(&serde_json::to_string_pretty(&status).map_err(fail)?);
     } else {

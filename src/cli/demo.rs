@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Failed, Outcome, fail, runtime, say, told_to_end};
+use super::{Ending, Failed, Outcome, fail, runtime, say};
 use crate::app::Gateway;
 use crate::config::{LoadOptions, SecretPolicy, load};
 use crate::emulator::{EchoOrigin, Emulator, EmulatorSettings, Persona};
@@ -57,7 +57,7 @@ pub(super) fn run(args: DemoArgs) -> Outcome {
             export(file, &places, &emulator, &admin_token)?;
         }
         introduce(&places, &emulator, args.export.as_deref());
-        told_to_end().await;
+        Ending::new().told().await;
         gateway.shut_down().await;
         Ok(())
     })

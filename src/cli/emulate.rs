@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Outcome, fail, runtime, say, told_to_end};
+use super::{Ending, Outcome, fail, runtime, say};
 use crate::emulator::{Emulator, EmulatorSettings};
 
 #[derive(Args)]
@@ -35,7 +35,7 @@ pub(super) fn run(args: &EmulateArgs) -> Outcome {
         say(&format!("  project id  {}", emulator.project_id()));
         say(&format!("  secret      {}", emulator.secret()));
         say(&format!("  personas    curl -s {}/_emulator/personas", emulator.url()));
-        told_to_end().await;
+        Ending::new().told().await;
         Ok(())
     })
 }

@@ -12,6 +12,8 @@ mod demo;
 mod emulate;
 mod explain;
 mod health;
+mod inject;
+mod manual;
 mod report;
 mod routes;
 mod run;
@@ -22,7 +24,8 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, Invalid, LoadOptions, Loaded, SecretPolicy, load_with_warnings};
 
@@ -56,6 +59,12 @@ enum Command {
     Schema(schema::SchemaArgs),
     /// Ask a running gateway whether it is ready; exit code 1 if it is not. For health checks in containers.
     Health(health::HealthArgs),
+    /// Put the sidecar into the Deployments of a manifest, and print it.
+    Inject(inject::InjectArgs),
+    /// Print completions for a shell.
+    Completions(manual::CompletionArgs),
+    /// Write the manual pages into a folder.
+    Man(manual::ManArgs),
     /// Tell how a running gateway is; exit code 1 unless it is healthy.
     Status(admin::StatusArgs),
     /// Have a running gateway read its configuration again, and tell what became of it.
@@ -98,6 +107,9 @@ pub fn main() -> ExitCode {
         Command::Emulate(args) => emulate::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Inject(args) => inject::run(&args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::pages(&args),
         Command::Status(args) => admin::status(&args),
         Command::Reload(args) => admin::reload(&args),
         Command::Drain(args) => admin::drain(&args),
@@ -110,6 +122,11 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed) => ExitCode::FAILURE,
     }
+}
+
+/// The command line as it is described.
+fn described() -> clap::Command {
+    Cli::command()
 }
 
 impl ConfigArgs {
@@ -181,12 +198,28 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failed> {
         .map_err(fail)
 }
 
-/// Resolves when the process is told to end.
-async fn told_to_end() {
-    let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
-    let Ok(mut terminate) = terminate else { return std::future::pending().await };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+/// What tells the process to end. From its making on no such signal is lost, nor ends the process by itself.
+struct Ending {
+    terminate: Option<Signal>,
+    interrupt: Option<Signal>,
+}
+
+impl Ending {
+    /// Must be called inside a runtime.
+    fn new() -> Self {
+        let of = |kind| signal(kind).ok();
+        Self { terminate: of(SignalKind::terminate()), interrupt: of(SignalKind::interrupt()) }
+    }
+
+    /// Resolves when the process is told to end; each telling counts once.
+    async fn told(&mut self) {
+        let next = async |signal: &mut Option<Signal>| match signal {
+            Some(signal) => signal.recv().await,
+            None => std::future::pending().await,
+        };
+        tokio::select! {
+            _ = next(&mut self.terminate) => {}
+            _ = next(&mut self.interrupt) => {}
+        }
     }
 }

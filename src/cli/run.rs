@@ -4,8 +4,9 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
 
-use super::{ConfigArgs, Failed, Outcome, fail, runtime, told_to_end};
+use super::{ConfigArgs, Ending, Failed, Outcome, fail, runtime};
 use crate::app::{ConfigurationSource, Gateway};
 use crate::config::SecretPolicy;
 use crate::policy::Access;
@@ -23,19 +24,23 @@ pub(super) fn run(args: &ConfigArgs) -> Outcome {
     let inherited = inherited_sockets();
     let options = args.options(SecretPolicy::Required);
     runtime()?.block_on(async {
+        let mut ending = Ending::new();
+        // Until the configuration is kept, a hang-up has nothing to say; it must not end the process.
+        let hangup = signal(SignalKind::hangup());
         let gateway = tokio::select! {
             started = Gateway::start_with(config, std::io::stdout(), inherited) => started.map_err(fail)?,
             // Nobody was let in yet.
-            () = told_to_end() => return Ok(()),
+            () = ending.told() => return Ok(()),
         };
         gateway.keep_configuration(options, source);
+        drop(hangup);
         tell_supervisor(NotifyState::Ready);
-        told_to_end().await;
+        ending.told().await;
         tell_supervisor(NotifyState::Stopping);
         let clean = tokio::select! {
             clean = gateway.shut_down() => clean,
             // Told twice: whoever says so has no patience left.
-            () = told_to_end() => false,
+            () = ending.told() => false,
         };
         if clean { Ok(()) } else { Err(Failed) }
     })

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::checked::{Config, Environment, check};
 use super::diagnostics::{Code, Diagnostic, Problem, line_of, render_human};
+use super::files::ReadFiles;
 use super::layers::Layers;
 use super::lint::{lint, lint_roles};
 use super::locate::Places;
@@ -43,7 +44,7 @@ pub enum SecretPolicy {
 pub struct Invalid {
     pub diagnostics: Vec<Diagnostic>,
     /// What was read, or should have been.
-    pub files: Vec<PathBuf>,
+    pub files: ReadFiles,
     text: String,
 }
 
@@ -60,7 +61,7 @@ pub struct Loaded {
     pub config: Config,
     pub warnings: Vec<Diagnostic>,
     /// What was read for it: the file itself and the secrets and pages it names.
-    pub files: Vec<PathBuf>,
+    pub files: ReadFiles,
     /// Every value and where it is from.
     pub resolved: Vec<ResolvedValue>,
     name: String,
@@ -93,22 +94,23 @@ pub fn load(options: &LoadOptions) -> Result<Config, Invalid> {
 /// As [`load`], with what a reviewer would ask about.
 pub fn load_with_warnings(options: &LoadOptions) -> Result<Loaded, Invalid> {
     let name = options.file.display().to_string();
-    let text = std::fs::read_to_string(&options.file).map_err(|error| {
-        let message = format!("`{name}` cannot be read: {error}");
-        let mut diagnostic = Diagnostic::in_text(Code::Syntax, message, &name, "", None);
-        diagnostic.hint = Some(
-            "name the configuration with `-c FILE`; `config/minimal.yaml` is one to begin with".to_owned(),
-        );
-        let files = vec![options.file.clone()];
-        Invalid { diagnostics: vec![diagnostic], files, text: String::new() }
-    })?;
-    let files = RefCell::new(vec![options.file.clone()]);
+    let files = RefCell::new(ReadFiles::default());
+    let read_file = |path: &FilePath| files.borrow_mut().read(path);
+    let text = match read_file(&options.file) {
+        Ok(text) => text,
+        Err(error) => {
+            let message = format!("`{name}` cannot be read: {error}");
+            let mut diagnostic = Diagnostic::in_text(Code::Syntax, message, &name, "", None);
+            diagnostic.hint = Some(
+                "name the configuration with `-c FILE`; `config/minimal.yaml` is one to begin with"
+                    .to_owned(),
+            );
+            return Err(Invalid { diagnostics: vec![diagnostic], files: files.take(), text: String::new() });
+        }
+    };
     let environment = Environment {
         variable: &|name| std::env::var(name).ok(),
-        file: &|path| {
-            files.borrow_mut().push(path.to_owned());
-            std::fs::read_to_string(path)
-        },
+        file: &read_file,
         base: options.file.parent().unwrap_or_else(|| FilePath::new(".")),
         secrets: options.secrets,
     };
@@ -130,7 +132,7 @@ fn read(
 ) -> Result<Loaded, Invalid> {
     let unreadable = |diagnostic| Invalid {
         diagnostics: vec![diagnostic],
-        files: Vec::new(),
+        files: ReadFiles::default(),
         text: mask_unreadable(text),
     };
     let (file, places) = parse(name, text).map_err(|diagnostic| unreadable(*diagnostic))?;
@@ -173,7 +175,7 @@ fn read(
                 warnings: placed(warnings, name, text, &places, Some(&layers)),
                 config,
                 resolved: resolve(&whole, &layers, name, text, &places),
-                files: Vec::new(),
+                files: ReadFiles::default(),
                 name: name.to_owned(),
                 text: text.to_owned(),
                 shown: mask(text, &places, &[]),
@@ -184,7 +186,7 @@ fn read(
             let unknown: Vec<Path> = unknown.map(|problem| problem.path.clone()).collect();
             let shown = mask(text, &places, &unknown.iter().collect::<Vec<_>>());
             let diagnostics = placed(problems, name, text, &places, Some(&layers));
-            Err(Invalid { diagnostics, files: Vec::new(), text: shown })
+            Err(Invalid { diagnostics, files: ReadFiles::default(), text: shown })
         }
     }
 }

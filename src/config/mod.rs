@@ -5,6 +5,7 @@
 mod checked;
 mod diagnostics;
 mod docs;
+mod files;
 mod layers;
 mod lint;
 mod load;
@@ -17,5 +18,6 @@ mod tree;
 pub use checked::Config;
 pub use diagnostics::{Diagnostic, render_human, render_json};
 pub use docs::{json_schema, markdown_reference};
+pub use files::ReadFiles;
 pub use load::{Invalid, LoadOptions, Loaded, SecretPolicy, did_you_mean, load, load_with_warnings};
 pub use resolved::ResolvedValue;

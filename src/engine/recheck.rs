@@ -13,7 +13,7 @@ use super::leases::{GROWN_AFTER, HolderId, Lease, Stream, moment_of};
 use super::record::{Asked, Course};
 use super::route::find_route;
 use super::{AccessRequest, Verdict};
-use crate::identity::{Monotonic, Now, OrganizationId, Principal};
+use crate::identity::{CredentialSource, Monotonic, Now, OrganizationId, Principal};
 use crate::policy::{Access, Decision, Reason, Refusal};
 use crate::session::{Revocation, RevocationTarget};
 use crate::telemetry::TraceContext;
@@ -135,9 +135,16 @@ impl Engine {
             return Ok(self.next_look(self.clock.now()));
         }
         let certificate_names = stream.certificate_names(now.wall);
-        if certificate_names.is_none() && stream.principal.is_trusted() {
-            // Whoever named the member is no longer known.
-            return Err(Reason::ClientCertificateMissing.into());
+        if stream.principal.is_trusted() {
+            // Whoever named the member must still be known and believed.
+            let names = certificate_names.ok_or(Reason::ClientCertificateMissing)?;
+            let believed = snapshot.credentials.iter().any(|source| match source {
+                CredentialSource::TrustedIdentity(trusted) => trusted.from.include(stream.peer, names),
+                _ => false,
+            });
+            if !believed {
+                return Err(Reason::CredentialMissing.into());
+            }
         }
         let place = Place {
             host: &stream.host,

@@ -3,13 +3,12 @@
 //! Must not believe a name of a certificate that expired while its connection stayed open.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::tls::ServerTls;
 use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::danger::ClientCertVerifier;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// How long a look at the dates is good for.
@@ -20,7 +19,8 @@ pub(super) struct ClientCertificate {
     names: Vec<String>,
     ends: Option<Timestamp>,
     chain: Vec<CertificateDer<'static>>,
-    verifier: Arc<dyn ClientCertVerifier>,
+    /// Who is believed may change while the connection is open.
+    tls: ServerTls,
     shown: Instant,
     /// Until when, in milliseconds since it was shown, it need not be looked at again.
     looked_until: AtomicU64,
@@ -28,13 +28,13 @@ pub(super) struct ClientCertificate {
 
 impl ClientCertificate {
     /// Of a handshake that verified it just now.
-    pub(super) fn new(chain: &[CertificateDer<'_>], verifier: Arc<dyn ClientCertVerifier>) -> Option<Self> {
+    pub(super) fn new(chain: &[CertificateDer<'_>], tls: ServerTls) -> Option<Self> {
         let end = chain.first()?;
         Some(Self {
             names: names_of(end),
             ends: not_after(end),
             chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect(),
-            verifier,
+            tls,
             shown: Instant::now(),
             looked_until: AtomicU64::new(milliseconds(LOOK_EVERY)),
         })
@@ -52,7 +52,9 @@ impl ClientCertificate {
             return &self.names;
         }
         let Some((end, between)) = self.chain.split_first() else { return &[] };
-        match self.verifier.verify_client_cert(end, between, UnixTime::now()) {
+        let current = self.tls.current();
+        let Some(verifier) = &current.verifier else { return &[] };
+        match verifier.verify_client_cert(end, between, UnixTime::now()) {
             Ok(_) => {
                 self.looked_until.store(now + milliseconds(LOOK_EVERY), Ordering::Relaxed);
                 &self.names

@@ -3,6 +3,8 @@
 //! Must not decide how long to wait; whoever drains says so.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -14,6 +16,7 @@ pub struct Drain {
     announced: CancellationToken,
     begun: CancellationToken,
     tasks: TaskTracker,
+    cut: Arc<AtomicBool>,
 }
 
 impl Drain {
@@ -42,11 +45,17 @@ impl Drain {
         self.begun.cancelled().await;
     }
 
+    /// Something was ended before it was over.
+    pub fn note_cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+    }
+
     /// Tells everyone and waits for what is under way, at most `patience`. True if nothing was cut off.
     pub async fn finish(&self, patience: Duration) -> bool {
         self.announced.cancel();
         self.begun.cancel();
         self.tasks.close();
-        tokio::time::timeout(patience, self.tasks.wait()).await.is_ok()
+        let ended = tokio::time::timeout(patience, self.tasks.wait()).await.is_ok();
+        ended && !self.cut.load(Ordering::Relaxed)
     }
 }

@@ -10,16 +10,18 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use prometheus::IntGauge;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::peer_shares::{Share, Shares};
 use super::protocol::{Serve, serve_connection};
 use super::tls::{PreparedTls, ServerTls};
-use super::{Drain, ListenerSettings, Peer, TlsError, server_tls};
+use super::{Drain, ListenerSettings, Peer, Places, TlsError, server_tls};
 use crate::telemetry::Metrics;
 
 /// Connections that wait to be accepted; the system may allow fewer.
 const BACKLOG: u32 = 4096;
+/// How long nobody may come before a socket is closed.
+const LAST_LOOK: Duration = Duration::from_millis(20);
 /// How often the files of certificates are looked at.
 const RENEW_EVERY: Duration = Duration::from_secs(5);
 
@@ -182,7 +184,7 @@ impl Listening {
             tokio::spawn(keep_certificates(tls, metrics, name, drain.clone()));
         }
         let mut shares = Shares::new(settings.limits.max_connections_per_peer);
-        let mut places = Arc::new(Semaphore::new(settings.limits.max_connections));
+        let places = Places::new(settings.limits.max_connections);
         let mut limits = settings.limits.clone();
         let mut leaving = false;
         loop {
@@ -197,7 +199,7 @@ impl Listening {
                     continue;
                 }
                 accepted = self.socket.accept() => accepted,
-                () = std::future::ready(()), if leaving => return,
+                () = tokio::time::sleep(LAST_LOOK), if leaving => return,
             };
             let (stream, address) = match accepted {
                 Ok(accepted) => accepted,
@@ -209,13 +211,14 @@ impl Listening {
                 }
             };
             let now = self.control.settings.load_full();
-            if now.limits != limits {
-                // Those who are in hold places of before.
-                shares = Shares::new(now.limits.max_connections_per_peer);
-                places = Arc::new(Semaphore::new(now.limits.max_connections));
-                limits = now.limits.clone();
+            if now.limits.max_connections != limits.max_connections {
+                places.resize(now.limits.max_connections);
             }
-            let Ok(permit) = Arc::clone(&places).try_acquire_owned() else {
+            if now.limits.max_connections_per_peer != limits.max_connections_per_peer {
+                shares = Shares::new(now.limits.max_connections_per_peer);
+            }
+            limits = now.limits.clone();
+            let Some(permit) = places.take() else {
                 self.metrics.connections_rejected.with_label_values(&[&*now.name, "limit"]).inc();
                 continue;
             };
@@ -289,7 +292,13 @@ fn open(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// Whether `socket` listens where `wanted` says: a port that is left open is nobody's.
+/// Whether `socket` listens where `wanted` says: a port that is left open is nobody's, and a socket for every address of
+/// IPv6 takes those of IPv4 as well.
 fn is_for(socket: &std::net::TcpListener, wanted: SocketAddr) -> bool {
-    wanted.port() != 0 && socket.local_addr().is_ok_and(|address| address == wanted)
+    let is_same = |address: SocketAddr| {
+        address == wanted
+            || (address.ip().is_unspecified() && address.is_ipv6() && wanted.ip().is_unspecified())
+    };
+    wanted.port() != 0
+        && socket.local_addr().is_ok_and(|address| address.port() == wanted.port() && is_same(address))
 }

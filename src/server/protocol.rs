@@ -105,15 +105,13 @@ async fn begin(
         let is_http2 = sniff(&stream).await.map_err(|_| "preface")?;
         return Ok((ClientStream::clear(stream, limits.write_timeout, Arc::clone(activity)), is_http2));
     };
-    let tls = tls.current();
-    let accepting = TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream);
+    let accepting = TlsAcceptor::from(Arc::clone(&tls.current().config)).accept(stream);
     let stream = accepting.await.map_err(|_| "handshake")?;
     let session = stream.get_ref().1;
     peer.server_name = session.server_name().map(Arc::from);
     let is_http2 = session.alpn_protocol() == Some(b"h2");
-    let shown = session.peer_certificates().zip(tls.verifier.clone());
-    peer.certificate =
-        shown.and_then(|(chain, verifier)| ClientCertificate::new(chain, verifier)).map(Arc::new);
+    let shown = session.peer_certificates();
+    peer.certificate = shown.and_then(|chain| ClientCertificate::new(chain, tls)).map(Arc::new);
     Ok((ClientStream::tls(stream, limits.write_timeout, Arc::clone(activity)), is_http2))
 }
 

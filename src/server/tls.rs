@@ -53,7 +53,8 @@ struct Inner {
     /// The same for all that is read again, so that a renewal ends no session.
     tickets: Arc<dyn ProducesTickets>,
     current: ArcSwap<Loaded>,
-    /// Of files that could not be used when they were looked at last.
+    /// Of files that could not be used when they were looked at last. Held while anything is put in force: what is read again
+    /// must be by the settings that are.
     suspected: Mutex<Vec<u8>>,
 }
 
@@ -118,6 +119,8 @@ impl ServerTls {
 
     /// Shows what was prepared from the next handshake on.
     pub(super) fn replace(&self, prepared: PreparedTls) {
+        let mut suspected = self.0.suspected.lock().unwrap_or_else(PoisonError::into_inner);
+        suspected.clear();
         self.0.settings.store(Arc::new(prepared.settings));
         self.0.current.store(Arc::new(prepared.loaded));
     }
@@ -126,6 +129,7 @@ impl ServerTls {
     /// that is said once they were found so twice, since files that belong together are rarely replaced at once.
     pub(super) fn renew(&self) -> Result<bool, TlsError> {
         let Inner { settings, tickets, current, suspected, .. } = &*self.0;
+        let mut suspected = suspected.lock().unwrap_or_else(PoisonError::into_inner);
         let settings = &**settings.load();
         let (digest, before) = (digest(settings), current.load_full());
         if digest == before.digest {
@@ -143,7 +147,6 @@ impl ServerTls {
             broken.get_or_insert(error);
             before.verifier.clone()
         });
-        let mut suspected = suspected.lock().unwrap_or_else(PoisonError::into_inner);
         if broken.is_some() && *suspected != digest {
             *suspected = digest;
             return Ok(false);

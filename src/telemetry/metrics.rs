@@ -266,6 +266,14 @@ impl Metrics {
         })))
     }
 
+    /// An upstream is gone: how its servers stand is told no more.
+    pub fn forget_upstream(&self, name: &str) {
+        for state in ["available", "ejected", "unhealthy"] {
+            // One that never was is gone as well.
+            drop(self.upstream_servers.remove_label_values(&[name, state]));
+        }
+    }
+
     /// Everything as it is now.
     pub fn families(&self) -> Vec<prometheus::proto::MetricFamily> {
         self.registry.gather()

@@ -181,3 +181,108 @@ fn the_demo_exports_what_scripts_need_and_ends_when_told() {
     assert!(demo.wait().unwrap().success());
     assert!(!portcullis(&["health", "--address", &ops]).status.success());
 }
+
+#[test]
+fn the_resolved_configuration_says_where_values_are_from_and_hides_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    let yaml = "stytch: { project_id: project-test-1, secret: { value: hush-0000000001 } }
+admin: { token: { value: hush-0000000000000002 } }
+webhooks: { secrets: [ { value: whsec_aHVzaDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMw== } ] }
+sessions: { shared: { redis: \"redis://127.0.0.1\", username: me, password: { value: hush-4 }, key: { value: hush-50000000000000000000000000000000000000 } } }
+identity: { assertion: { secret: { value: hush-600000000000000000000000000000000000000 } } }
+upstreams: { app: { url: http://127.0.0.1:1 } }
+routes: [ { name: a, match: { path: /** }, public: true } ]
+";
+    std::fs::write(&file, yaml).unwrap();
+    for format in ["human", "json"] {
+        let shown = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+            .args(["config", "--format", format, "-c"])
+            .arg(&file)
+            .args(["--set", "sessions.fresh_for=7s"])
+            .env("PORTCULLIS_DRAIN_TIMEOUT", "9s")
+            .output()
+            .unwrap();
+        let told = format!("{}{}", text(&shown.stdout), text(&shown.stderr));
+        assert!(shown.status.success(), "{told}");
+        assert!(!told.contains("hush") && !told.contains("aHVzaD"), "{told}");
+        for part in [
+            "[redacted]",
+            "a.yaml:1",
+            "option `--set sessions.fresh_for`",
+            "`PORTCULLIS_DRAIN_TIMEOUT`",
+            "default",
+        ] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+    }
+}
+
+#[test]
+fn completions_and_manual_pages_are_of_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(portcullis(&["man", folder.path().to_str().unwrap()]).status.success());
+    let help = text(&portcullis(&["--help"]).stdout);
+    let commands =
+        help.lines().filter_map(|line| line.strip_prefix("  ")).filter(|line| !line.starts_with(' '));
+    let mut count = 0;
+    for command in commands.map(|line| line.split(' ').next().unwrap()).filter(|word| !word.starts_with('-'))
+    {
+        assert!(folder.path().join(format!("portcullis-{command}.1")).exists(), "{command}");
+        count += 1;
+    }
+    assert!(count > 15, "{help}");
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(text(&portcullis(&["completions", shell]).stdout).contains("explain"), "{shell}");
+    }
+}
+
+#[test]
+fn a_sidecar_is_put_into_a_manifest_once() {
+    let manifest = "apiVersion: apps/v1
+kind: Deployment
+metadata: { name: shop }
+spec:
+  selector: { matchLabels: { app: shop } }
+  template:
+    metadata: { labels: { app: shop } }
+    spec:
+      initContainers: [ { name: migrate, image: shop } ]
+      containers:
+        - name: shop
+          image: shop
+          readinessProbe: { httpGet: { path: /ready, port: 3000 }, periodSeconds: 3 }
+          livenessProbe: { tcpSocket: { port: 3000 } }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: shop }
+spec: { selector: { app: shop }, ports: [ { port: 80, targetPort: 3000 } ] }
+";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shop.yaml");
+    std::fs::write(&file, manifest).unwrap();
+    let injected =
+        portcullis(&["inject", "-f", file.to_str().unwrap(), "--image", "example.com/portcullis:1"]);
+    let told = text(&injected.stderr);
+    assert!(injected.status.success(), "{told}");
+    for part in ["127.0.0.1", "port 8080", "shop-readiness: { path: /ready }"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let resources: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text(&injected.stdout)).unwrap();
+    let spec = &resources[0]["spec"]["template"]["spec"];
+    let names: Vec<_> = spec["initContainers"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+    assert_eq!(names, ["portcullis", "migrate"], "whatever starts before may need it");
+    assert_eq!(spec["initContainers"][0]["image"], "example.com/portcullis:1");
+    assert_eq!(spec["containers"][0]["readinessProbe"]["httpGet"]["path"], "/probe/shop-readiness");
+    assert_eq!(spec["containers"][0]["readinessProbe"]["periodSeconds"], 3);
+    assert_eq!(spec["containers"][0]["livenessProbe"]["tcpSocket"]["port"], 3000);
+    assert_eq!(spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"], 12);
+    assert_eq!(resources[1]["kind"], "Service");
+    std::fs::write(&file, &injected.stdout).unwrap();
+    let again = portcullis(&["inject", "-f", file.to_str().unwrap()]);
+    let twice: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text(&again.stdout)).unwrap();
+    assert_eq!(twice, resources);
+    std::fs::write(&file, "kind: Service\n").unwrap();
+    assert_eq!(portcullis(&["inject", "-f", file.to_str().unwrap()]).status.code(), Some(1));
+}

@@ -229,7 +229,8 @@ async fn seeded_keys_verify_until_keys_can_be_fetched() {
 
 #[tokio::test]
 async fn the_kubelet_can_ask_an_application_on_loopback_through_the_ops_listener() {
-    let yaml = "ops: { probes: { app: { upstream: app, path: /healthz }, away: { upstream: gone, timeout: 1s } } }
+    let yaml =
+        "ops: { probes: { app: { upstream: app, path: /healthz }, away: { upstream: gone, timeout: 1s } } }
 upstreams: { gone: { url: \"http://127.0.0.1:1\" } }
 routes: [ { name: a, match: { path: /** }, require: authenticated, upstream: app } ]
 ";

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use portcullis::emulator::{EchoOrigin, Emulator, EmulatorSettings};
 
-use crate::support::{ANY, Ask, Running, ask, free_port, install_crypto, is_here, try_ask};
+use crate::support::{ANY, Ask, Origin, Reply, Running, ask, free_port, install_crypto, is_here, try_ask};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_portcullis");
 
 /// What a program of its own needs, and where it is.
 struct Site {
     emulator: Emulator,
-    _echo: EchoOrigin,
+    echo: EchoOrigin,
     folder: tempfile::TempDir,
     traffic: SocketAddr,
     ops: SocketAddr,
@@ -50,7 +50,7 @@ routes: [ {{ name: everything, match: {{ path: /** }}, require: authenticated }}
             echo.address()
         );
         std::fs::write(folder.path().join("portcullis.yaml"), yaml).unwrap();
-        Self { emulator, _echo: echo, folder, traffic, ops }
+        Self { emulator, echo, folder, traffic, ops }
     }
 
     fn file(&self) -> PathBuf {
@@ -236,4 +236,57 @@ async fn clients_are_let_in_once_the_keys_are_there_or_patience_is_over() {
     assert!(began.elapsed() >= Duration::from_secs(2));
     let refused = ask(site.traffic, Ask::get("/").bearer(&site.jwt())).await;
     assert_eq!(refused.reason(), "keys_unavailable");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_exit_code_tells_whether_anything_was_cut_and_a_second_signal_ends_it_at_once() {
+    let silent = Origin::start(Reply::Silence).await;
+    for (patience, again) in [("300ms", false), ("60s", true)] {
+        let site = Site::new(&format!("drain_timeout: {patience}\n")).await;
+        let text = std::fs::read_to_string(site.file()).unwrap();
+        let url = format!("http://{}", site.echo.address());
+        std::fs::write(site.file(), text.replace(&url, &silent.url())).unwrap();
+        let mut running = site.run(&[]);
+        site.until_ready().await;
+        let (before, address, jwt) = (silent.heads().len(), site.traffic, site.jwt());
+        let stuck = tokio::spawn(async move { try_ask(address, Ask::get("/").bearer(&jwt)).await });
+        let began = Instant::now();
+        while silent.heads().len() == before {
+            assert!(began.elapsed() < Duration::from_secs(10));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        signal(&running.0, "TERM");
+        if again {
+            while ask(site.ops, Ask::get("/readyz")).await.status != 503 {
+                assert!(began.elapsed() < Duration::from_secs(20));
+            }
+            signal(&running.0, "TERM");
+        }
+        let ended = tokio::task::spawn_blocking(move || running.0.wait().unwrap()).await.unwrap();
+        assert_eq!(ended.code(), Some(1), "{patience}");
+        assert!(began.elapsed() < Duration::from_secs(20));
+        stuck.abort();
+    }
+}
+
+#[test]
+fn a_command_that_asks_somebody_else_fails() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap().to_string();
+    let answering = std::thread::spawn(move || {
+        for (stream, answer) in
+            server.incoming().take(3).zip(["HTTP/1.1 200 OK\r\n\r\nok\n", "", "HTTP/1.1 200 OK\r\n\r\n{}"])
+        {
+            let mut stream = stream.unwrap();
+            let mut head = [0; 1024];
+            drop(std::io::Read::read(&mut stream, &mut head));
+            drop(stream.write_all(answer.as_bytes()));
+        }
+    });
+    for command in ["drain", "reload", "drain"] {
+        let mut program = Command::new(PROGRAM);
+        let told = program.args([command, "-c", "config/edge.yaml", "--address", &address]).output().unwrap();
+        assert_eq!(told.status.code(), Some(1), "{command}: {}", said(&told));
+    }
+    answering.join().unwrap();
 }

@@ -147,6 +147,42 @@ async fn a_config_map_that_changes_is_in_force_soon_and_one_with_a_mistake_is_no
 }
 
 #[tokio::test]
+async fn a_certificate_may_come_after_the_configuration_that_names_it() {
+    let changing = Changing::start().await;
+    let missing = changing.folder.path().join("authority.pem");
+    let line = format!(
+        "upstreams:\n  tls: {{ url: https://127.0.0.1:1, tls: {{ ca_file: {} }} }}\n",
+        missing.display()
+    );
+    let wanted = version(1, &changing.origins).replace("upstreams:\n", &line);
+    changing.write(1, &wanted);
+    changing.until_reloads("refused", 1).await;
+    assert_eq!(version_of(&changing.get().await, &changing.origins), 0);
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(&missing, made.cert.pem()).unwrap();
+    changing.until_reloads("applied", 1).await;
+    assert_eq!(version_of(&changing.get().await, &changing.origins), 1);
+}
+
+#[tokio::test]
+async fn what_changed_while_the_gateway_started_is_not_missed() {
+    install_crypto();
+    let emulator = Emulator::start(EmulatorSettings { address: ANY, seed: None }).await.unwrap();
+    let origins = vec![EchoOrigin::start(ANY).await.unwrap(), EchoOrigin::start(ANY).await.unwrap()];
+    let folder = tempfile::tempdir().unwrap();
+    let file = mount(folder.path(), 0, &version(0, &origins));
+    let options = options_for(&file, &emulator, "http://127.0.0.1:1", &[]);
+    let loaded = portcullis::config::load_with_warnings(&options).unwrap();
+    let source = ConfigurationSource::from(&loaded);
+    let gateway = Gateway::start(loaded.config, Lines::default()).await.unwrap();
+    mount(folder.path(), 1, &version(1, &origins));
+    gateway.keep_configuration(options, source);
+    let changing = Changing { gateway, emulator, folder, origins };
+    changing.until_reloads("applied", 1).await;
+    assert_eq!(version_of(&changing.get().await, &changing.origins), 1);
+}
+
+#[tokio::test]
 async fn no_request_is_lost_or_decided_on_half_of_a_configuration() {
     let changing = Arc::new(Changing::start().await);
     let (over, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));

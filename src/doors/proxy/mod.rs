@@ -151,7 +151,7 @@ impl Site {
             return Box::pin(self.own_page(page, request, &intake, peer, ticket, account)).await;
         }
         // Our own pages are not counted: revocations come in by one of them, and each has a bound of its own.
-        account.place = Arc::clone(&self.places).try_acquire_owned().ok();
+        account.place = self.places.take();
         if account.place.is_none() {
             self.engine.record_refusal(&account.request_id, &account.trace, Reason::Overloaded);
             return self.refuse(&Reason::Overloaded.into(), account);

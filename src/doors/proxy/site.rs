@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
-use tokio::sync::Semaphore;
 
 use super::Origins;
 use crate::doors::own::OwnPages;
@@ -13,7 +12,7 @@ use crate::doors::refusal::Refusals;
 use crate::doors::settings::ProxySettings;
 use crate::engine::{Engine, Snapshot};
 use crate::revocation::Revocations;
-use crate::server::{Drain, ListenerSettings, Peer};
+use crate::server::{Drain, ListenerSettings, Peer, Places};
 use crate::telemetry::{LineWriter, Metrics};
 
 /// What the door is set up with.
@@ -36,7 +35,7 @@ pub(super) struct Site {
     pub(super) settings: ProxySettings,
     listeners: Vec<ListenerSettings>,
     /// One for each request that is decided on or forwarded.
-    pub(super) places: Arc<Semaphore>,
+    pub(super) places: Places,
     pub(super) drain: Drain,
     pub(super) metrics: Metrics,
     pub(super) lines: LineWriter,
@@ -55,7 +54,7 @@ impl Site {
         Self {
             own: OwnPages::new(Arc::clone(&engine), revocations, settings.sign_out.clone()),
             refusals: Refusals::new(settings.refusals.clone()),
-            places: Arc::new(Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS))),
+            places: Places::new(settings.max_requests),
             engine,
             snapshot,
             origins,
@@ -70,11 +69,8 @@ impl Site {
     /// What comes after it. Bounds that are the same go on being held by the same.
     pub(super) fn succeeded_by(&self, site: ProxySite) -> Self {
         let ProxySite { snapshot, origins, settings, listeners } = site;
-        let places = if settings.max_requests == self.settings.max_requests {
-            Arc::clone(&self.places)
-        } else {
-            Arc::new(Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS)))
-        };
+        self.places.resize(settings.max_requests);
+        let places = self.places.clone();
         Self {
             engine: Arc::clone(&self.engine),
             own: self.own.with(settings.sign_out.clone()),

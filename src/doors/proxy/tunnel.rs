@@ -11,8 +11,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::Notify;
 
-use super::websocket::{FrameTracker, close_frame};
+use super::websocket::{FrameTracker, close_frame, going_away};
 use crate::engine::Lease;
+use crate::policy::Reason;
 use crate::server::Drain;
 
 /// How long a tunnel goes on once everyone is told to leave.
@@ -37,9 +38,8 @@ pub(super) async fn open_tunnel(
     let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
     let (mut from_origin, mut to_origin) = tokio::io::split(TokioIo::new(origin));
     let moved = Notify::new();
-    // Frames are followed only where a tunnel may have to end between two of them.
-    let tracker = lease.as_ref().map(|_| FrameTracker::default());
-    let (mut up, mut down) = (Copying::new(None), Copying::new(tracker));
+    // Frames are followed towards the client: a tunnel may have to end between two of them.
+    let (mut up, mut down) = (Copying::new(None), Copying::new(Some(FrameTracker::default())));
     let over = {
         let copying = async {
             tokio::join!(
@@ -61,22 +61,25 @@ pub(super) async fn open_tunnel(
         tokio::select! {
             // Looked at first, and whatever either direction waits for: one that is read by nobody ends as well.
             biased;
-            reason = ended => Some(reason),
+            reason = ended => Some(End::Refused(reason)),
             _ = copying => None,
             () = watching => None,
-            () = leaving => None,
+            () = leaving => Some(End::Leaving),
         }
     };
-    let Some(reason) = over else { return };
+    let Some(end) = over else { return };
     // From here on nothing reaches the origin.
     let whole =
         tokio::time::timeout(GRACE, down.finish_frame(&mut from_origin, &mut to_client, &moved)).await;
     if !matches!(whole, Ok(Ok(()))) {
         // In the middle of a frame nothing more can be said.
+        if matches!(end, End::Leaving) {
+            drain.note_cut();
+        }
         return;
     }
     let farewell = async {
-        to_client.write_all(&close_frame(reason)).await?;
+        to_client.write_all(&end.close_frame()).await?;
         to_client.flush().await?;
         // The client answers with a close of its own, perhaps behind what it had already sent.
         let mut buffer = vec![0; BUFFER_BYTES];
@@ -85,6 +88,22 @@ pub(super) async fn open_tunnel(
     };
     drop(tokio::time::timeout(GRACE, farewell).await);
     drop(tokio::time::timeout(GRACE, to_client.shutdown()).await);
+}
+
+/// Why a tunnel ends that neither side ended.
+enum End {
+    Refused(Reason),
+    /// The gateway leaves.
+    Leaving,
+}
+
+impl End {
+    fn close_frame(&self) -> Vec<u8> {
+        match self {
+            Self::Refused(reason) => close_frame(*reason),
+            Self::Leaving => going_away(),
+        }
+    }
 }
 
 /// One direction: what was read and is not yet written, and where in a frame what was written ends.

@@ -26,8 +26,17 @@ pub(super) fn close_frame(reason: Reason) -> Vec<u8> {
     // IANA, WebSocket close code number registry.
     const TRY_AGAIN_LATER: u16 = 1013;
     let code = if reason.status().is_server_error() { TRY_AGAIN_LATER } else { POLICY_VIOLATION };
-    let title = reason.title();
-    let words = title.get(..title.len().min(120)).unwrap_or_default();
+    close(code, reason.title())
+}
+
+/// The same of a gateway that leaves.
+pub(super) fn going_away() -> Vec<u8> {
+    const GOING_AWAY: u16 = 1001;
+    close(GOING_AWAY, "the gateway leaves")
+}
+
+fn close(code: u16, words: &str) -> Vec<u8> {
+    let words = words.get(..words.len().min(120)).unwrap_or_default();
     let mut frame = vec![0x88, u8::try_from(words.len() + 2).unwrap_or(2)];
     frame.extend_from_slice(&code.to_be_bytes());
     frame.extend_from_slice(words.as_bytes());

@@ -29,6 +29,8 @@ pub(in crate::engine) struct Stream {
     /// As they were when it was allowed, and until when they count.
     certificate_names: Vec<String>,
     certificate_ends: Option<Timestamp>,
+    /// The address at the other end of the socket, which somebody trusted may be known by.
+    pub(in crate::engine) peer: Option<IpAddr>,
     /// The request it answers and its route, for the record of its end.
     pub(in crate::engine) request_id: RequestId,
     pub(in crate::engine) route: Arc<Route>,
@@ -55,6 +57,7 @@ impl Stream {
             client_ip: request.client_ip,
             certificate_names: request.peer.certificate_names.to_vec(),
             certificate_ends: request.peer.certificate_ends,
+            peer: request.peer.address,
             request_id: *request.request_id,
             route,
             ended: OnceLock::new(),
