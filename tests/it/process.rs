@@ -290,3 +290,42 @@ fn a_command_that_asks_somebody_else_fails() {
     }
     answering.join().unwrap();
 }
+
+#[test]
+fn every_command_of_the_tutorial_does_what_it_says() {
+    if !is_here("python3") || !is_here("curl") {
+        return;
+    }
+    let text = std::fs::read_to_string("docs/tutorial.md").unwrap();
+    let blocks = text.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    // It is built already.
+    let script: Vec<&str> = blocks.filter(|block| !block.starts_with("cargo build")).collect();
+    assert!(script.len() >= 8, "{script:?}");
+    let mut script =
+        format!("set -e -m\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{}", script.join("\n"));
+    let ports: Vec<String> = (0..5).map(|_| free_port().to_string()).collect();
+    for (usual, free) in ["8080", "9180", "9181", "9182", "3000"].into_iter().zip(&ports) {
+        script = script.replace(usual, free);
+    }
+    script = script
+        .replace("portcullis emulate &", &format!("portcullis emulate --address 127.0.0.1:{} &", ports[3]));
+    let folder = tempfile::tempdir().unwrap();
+    let programs = std::path::Path::new(PROGRAM).parent().unwrap();
+    let told = Command::new("timeout")
+        .args(["60", "bash", "-c", &script])
+        .current_dir(folder.path())
+        .env("PATH", format!("{}:{}", programs.display(), std::env::var("PATH").unwrap()))
+        .env("PORTCULLIS_OPS__ADDRESS", format!("127.0.0.1:{}", ports[1]))
+        .env("PORTCULLIS_ADMIN__ADDRESS", format!("127.0.0.1:{}", ports[2]))
+        .env_remove("PORTCULLIS_CONFIG")
+        .output()
+        .unwrap();
+    assert!(told.status.success(), "{}", said(&told));
+    let codes: Vec<&str> = std::str::from_utf8(&told.stdout)
+        .unwrap()
+        .lines()
+        .filter(|line| line.len() == 3 && line.bytes().all(|byte| byte.is_ascii_digit()))
+        .collect();
+    assert_eq!(codes, ["401", "403", "200", "401"], "{}", said(&told));
+    assert!(said(&told).contains("secret plans"));
+}
