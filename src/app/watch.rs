@@ -285,8 +285,10 @@ mod tests {
         let file = folder.path().join("a.yaml");
         std::fs::write(&file, "a").unwrap();
         let (told, heard) = channel();
-        let mut watcher =
-            notify::recommended_watcher(move |event| drop(told.send(is_change(&event)))).unwrap();
+        let mut watcher = notify::recommended_watcher(move |event| {
+            let _ = told.send(is_change(&event));
+        })
+        .unwrap();
         watcher.watch(folder.path(), RecursiveMode::NonRecursive).unwrap();
         let heard_a_change = || {
             let mut any = false;

@@ -10,7 +10,8 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{ConfigArgs, Failed, Outcome, complain, fail, say};
-use crate::config::{Config, SecretPolicy};
+use crate::config::{AdminPart, SecretPolicy, load_admin};
+use crate::identity::Secret;
 
 /// Which gateway.
 #[derive(Args)]
@@ -46,21 +47,28 @@ pub(super) struct DrainArgs {
 /// A running gateway and what opens it.
 struct Admin {
     address: SocketAddr,
-    token: Option<crate::identity::Secret>,
+    token: Option<Secret>,
 }
 
 impl AdminArgs {
-    fn find(&self) -> Result<(Admin, Config), Failed> {
-        // The other secrets may be somewhere only the gateway can read.
-        let config = self.config.load(SecretPolicy::NotNeeded)?;
-        let settings = config.admin.clone();
-        let address = self.address.or_else(|| settings.as_ref().map(|settings| settings.address));
-        let Some(address) = address else {
-            return Err(fail(
-                "the configuration has no `admin` listener; add `admin: {}`, and a token to change things",
-            ));
+    /// A mistake elsewhere in the file must not keep anybody from asking the gateway that runs without it.
+    fn find(&self) -> Result<(Admin, AdminPart), Failed> {
+        let usual = SocketAddr::from(([127, 0, 0, 1], 9181));
+        let part = load_admin(&self.config.options(SecretPolicy::NotNeeded));
+        let is_readable = part.is_some();
+        let part = part.unwrap_or_else(|| {
+            complain("note: the configuration cannot be read; the usual address is asked");
+            AdminPart { admin: None, drain_delay: Duration::ZERO, drain_timeout: Duration::from_secs(30) }
+        });
+        let named = self.address.or_else(|| part.admin.as_ref().map(|settings| settings.address));
+        let Some(address) = named.or_else(|| (!is_readable).then_some(usual)) else {
+            let what =
+                "the configuration has no `admin` listener; add `admin: {}`, and a token to change things";
+            return Err(fail(what));
         };
-        Ok((Admin { address, token: settings.and_then(|settings| settings.token) }, config))
+        let given = std::env::var("PORTCULLIS_ADMIN_TOKEN").ok().map(Secret::new);
+        let token = part.admin.as_ref().and_then(|settings| settings.token.clone());
+        Ok((Admin { address, token: given.or(token) }, part))
     }
 }
 
@@ -126,12 +134,12 @@ pub(super) fn reload(args: &AdminArgs) -> Outcome {
 
 /// Exit code 0 if nothing was under way any more at the end.
 pub(super) fn drain(args: &DrainArgs) -> Outcome {
-    let (admin, config) = args.admin.find()?;
+    let (admin, part) = args.admin.find()?;
     let told = admin.ask("POST", "/admin/drain", Duration::from_secs(5))?;
     admin.part(&told, "/leaving", Value::as_bool)?;
     say("leaving is announced: not ready any more");
-    let delay = args.delay.map_or(config.drain_delay, Duration::from_secs);
-    let timeout = args.timeout.map_or(config.drain_timeout, Duration::from_secs);
+    let delay = args.delay.map_or(part.drain_delay, Duration::from_secs);
+    let timeout = args.timeout.map_or(part.drain_timeout, Duration::from_secs);
     pause(delay);
     let until = Instant::now() + timeout;
     loop {

@@ -7,7 +7,7 @@ use std::path::{Path as FilePath, PathBuf};
 
 use serde_json::Value;
 
-use super::checked::{Config, Environment, check};
+use super::checked::{AdminPart, Config, Environment, check, check_admin};
 use super::diagnostics::{Code, Diagnostic, Problem, line_of, render_human};
 use super::files::ReadFiles;
 use super::layers::Layers;
@@ -121,6 +121,23 @@ pub fn load_with_warnings(options: &LoadOptions) -> Result<Loaded, Invalid> {
         Ok(loaded) => Ok(Loaded { files: files.take(), ..loaded }),
         Err(invalid) => Err(Invalid { files: files.take(), ..invalid }),
     }
+}
+
+/// The part that says where a running gateway is asked, whatever mistakes are elsewhere; nothing if the file cannot be read.
+pub fn load_admin(options: &LoadOptions) -> Option<AdminPart> {
+    let name = options.file.display().to_string();
+    let (file, _) = parse(&name, &std::fs::read_to_string(&options.file).ok()?).ok()?;
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let layers = Layers::new(file, variables, &options.overrides);
+    let raw = shape(&mut layers.merged().ok()?, &layers, &mut Vec::new());
+    let environment = Environment {
+        variable: &|name| std::env::var(name).ok(),
+        file: &|path| std::fs::read_to_string(path),
+        base: options.file.parent().unwrap_or_else(|| FilePath::new(".")),
+        secrets: SecretPolicy::NotNeeded,
+    };
+    Some(check_admin(&raw, &environment))
 }
 
 fn read(

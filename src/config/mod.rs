@@ -15,9 +15,11 @@ mod raw;
 mod resolved;
 mod tree;
 
-pub use checked::Config;
+pub use checked::{AdminPart, Config};
 pub use diagnostics::{Diagnostic, render_human, render_json};
 pub use docs::{json_schema, markdown_reference};
 pub use files::ReadFiles;
-pub use load::{Invalid, LoadOptions, Loaded, SecretPolicy, did_you_mean, load, load_with_warnings};
+pub use load::{
+    Invalid, LoadOptions, Loaded, SecretPolicy, did_you_mean, load, load_admin, load_with_warnings,
+};
 pub use resolved::ResolvedValue;

@@ -129,6 +129,8 @@ async fn a_running_program_is_looked_at_reloaded_and_drained_from_the_command_li
     while site.reloads("invalid").await < 1.0 {
         assert!(began.elapsed() < Duration::from_secs(10));
     }
+    let degraded = site.command(&["status"]);
+    assert!(said(&degraded).starts_with("degraded"), "whatever is wrong with the file: {}", said(&degraded));
     let refused = ask(site.ops, Ask::get("/readyz")).await.text();
     assert!(refused.contains("invalid"), "{refused}");
     std::fs::write(site.file(), &good).unwrap();

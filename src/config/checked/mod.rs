@@ -38,6 +38,9 @@ use crate::upstream::OriginSettings;
 use checker::Checker;
 pub(super) use checker::Environment;
 
+/// How long what is under way may take to finish where nothing is said.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A configuration that can be run.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -89,6 +92,26 @@ impl Config {
     }
 }
 
+/// What a command needs to find a running gateway, of a configuration that may have mistakes elsewhere.
+#[derive(Debug)]
+pub struct AdminPart {
+    pub admin: Option<AdminSettings>,
+    pub drain_delay: Duration,
+    pub drain_timeout: Duration,
+}
+
+/// Checks that part alone.
+pub(super) fn check_admin(raw: &RawConfig, environment: &Environment<'_>) -> AdminPart {
+    let mut problems = Vec::new();
+    let mut checker = Checker::new(environment, &mut problems);
+    let root = Path::default();
+    AdminPart {
+        admin: checker.admin(raw.admin.as_ref(), &root.key("admin")),
+        drain_delay: checker.duration(raw.drain_delay.as_deref(), Duration::ZERO, &root),
+        drain_timeout: checker.duration(raw.drain_timeout.as_deref(), DRAIN_TIMEOUT, &root),
+    }
+}
+
 /// Checks everything. The result is only good if no problem was noted.
 pub(super) fn check(
     raw: &RawConfig,
@@ -108,7 +131,7 @@ pub(super) fn check(
     checker.named_requirements(raw.requirements.as_ref());
     let log = checker.log(raw.log.as_ref(), &root.key("log"));
     let drain_timeout =
-        checker.duration(raw.drain_timeout.as_deref(), Duration::from_secs(30), &root.key("drain_timeout"));
+        checker.duration(raw.drain_timeout.as_deref(), DRAIN_TIMEOUT, &root.key("drain_timeout"));
     let drain_delay = checker.duration(raw.drain_delay.as_deref(), Duration::ZERO, &root.key("drain_delay"));
     let patience = root.key("start_patience");
     let start_patience = checker.duration(raw.start_patience.as_deref(), Duration::from_secs(10), &patience);
