@@ -9,6 +9,7 @@ mod watch;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -154,7 +155,8 @@ impl Gateway {
         let admin = admin_listener.as_ref().map(Listener::address);
         let probes = Arc::new(ArcSwap::from_pointee(config.ops.probes.clone()));
         let asked = probe_of(Arc::clone(&probes), door.clone());
-        let vitals = vitals(&metrics, &core, &drain, door.clone(), configuration.clone(), asked);
+        let let_in = Arc::new(AtomicBool::new(false));
+        let vitals = vitals(&metrics, &core, &drain, door.clone(), configuration.clone(), asked, &let_in);
         let admin_door = config.admin.clone().map(|settings| {
             let (leaving, left) = (drain.clone(), drain.clone());
             let controls = Controls {
@@ -190,6 +192,7 @@ impl Gateway {
             tracing::info!(address = %listener.address(), tls = listener.is_secure(), "listening");
             drain.spawn(listener.listen()?.run(door.clone(), drain.clone()));
         }
+        let_in.store(true, Ordering::Release);
         let running = Running {
             core,
             door,
@@ -342,16 +345,22 @@ fn vitals(
     door: ProxyDoor,
     configuration: ConfigurationState,
     probe: Probe,
+    let_in: &Arc<AtomicBool>,
 ) -> Vitals {
+    let let_in = Arc::clone(let_in);
     let (loaded, drain, memory) = (core.keys.loaded(), drain.clone(), core.memory.clone());
     let (entries, bytes) = (metrics.session_cache_entries.clone(), metrics.session_cache_bytes.clone());
     Vitals::new(
         metrics.clone(),
         vec![
             Readiness { name: "configuration loaded", holds: Box::new(|| true) },
-            Readiness { name: "verification keys loaded", holds: Box::new(move || *loaded.borrow()) },
+            // With keys or without: a start that waits for somebody else's bad day to end would be given up again and again.
+            Readiness { name: "clients let in", holds: Box::new(move || let_in.load(Ordering::Acquire)) },
         ],
-        vec![Readiness { name: "not draining", holds: Box::new(move || !drain.is_announced()) }],
+        vec![
+            Readiness { name: "verification keys loaded", holds: Box::new(move || *loaded.borrow()) },
+            Readiness { name: "not draining", holds: Box::new(move || !drain.is_announced()) },
+        ],
         configuration,
         RecentRefusals::default(),
         Box::new(move || {

@@ -82,8 +82,9 @@ async fn keep(
         tokio::select! {
             Some(()) = changes.recv() => {
                 settle(&mut changes).await;
-                // A folder may be another by the same name now.
+                // A folder may be another by the same name now. Before anything is read: what changes after that is told of.
                 keeper.folders = None;
+                keeper.watch(&told);
                 keeper.look_at_certificates();
                 keeper.reload_if_changed().await;
             }
@@ -137,13 +138,15 @@ impl Keeper {
     fn watch(&mut self, told: &mpsc::Sender<()>) {
         let certificates = self.running.certificate_files();
         let files = self.files.paths().chain(&certificates).chain(self.retry.iter().flatten());
-        let wanted: BTreeSet<PathBuf> = files.flat_map(|file| folders_of(file)).collect();
+        let names: BTreeSet<PathBuf> = files.flat_map(|file| names_of(file)).collect();
+        let folders = names.iter().filter_map(|name| name.parent()).filter(|folder| folder.is_dir());
+        let wanted: BTreeSet<PathBuf> = folders.map(Path::to_owned).collect();
         if self.folders.as_ref().is_some_and(|(folders, _)| *folders == wanted) {
             return;
         }
-        let told = told.clone();
+        let (told, known) = (told.clone(), wanted.clone());
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if is_change(&event) {
+            if is_change(&event, |path| names.contains(path) || known.contains(path)) {
                 // One that waits already does for all.
                 let _ = told.try_send(());
             }
@@ -254,22 +257,35 @@ impl Running {
     }
 }
 
-/// The folders in which a name on the way to the file can be made another's: the file's own, those of links on the way, and the
-/// one where it really is.
-fn folders_of(file: &Path) -> Vec<PathBuf> {
-    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-    let links = file.ancestors().filter(|part| part.is_symlink());
-    let named = links.chain([file.as_path()]).filter_map(|part| part.parent().map(Path::to_owned));
-    let real = std::fs::canonicalize(&file).ok().and_then(|real| real.parent().map(Path::to_owned));
-    named.chain(real).filter(|folder| folder.is_dir()).collect()
+/// Every name on the way to a file: its own, each link's that is followed, and what it really is. Whoever changes one of them
+/// changes the file.
+fn names_of(file: &Path) -> BTreeSet<PathBuf> {
+    let mut at = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let mut names = BTreeSet::from([at.clone()]);
+    // As many links as the system would follow.
+    for _ in 0..40 {
+        let parts: Vec<&Path> = at.ancestors().collect();
+        let Some(link) = parts.into_iter().rev().find(|part| part.is_symlink()) else { break };
+        let (Ok(target), Some(folder)) = (std::fs::read_link(link), link.parent()) else { break };
+        let rest = at.strip_prefix(link).unwrap_or_else(|_| Path::new(""));
+        let next = folder.join(target);
+        let next = if rest.as_os_str().is_empty() { next } else { next.join(rest) };
+        names.insert(link.to_owned());
+        names.insert(next.clone());
+        at = next;
+    }
+    names
 }
 
-/// Reading is no change, and we read. What cannot be told of is looked at.
-fn is_change(event: &notify::Result<notify::Event>) -> bool {
-    event.as_ref().map_or(true, |event| match event.kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
-        EventKind::Access(_) => false,
-        _ => true,
+/// Reading is no change, and we read; nor is what happens to other files. What cannot be told of is looked at.
+fn is_change(event: &notify::Result<notify::Event>, is_wanted: impl Fn(&Path) -> bool) -> bool {
+    event.as_ref().map_or(true, |event| {
+        let reads = match event.kind {
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
+            EventKind::Access(_) => true,
+            _ => false,
+        };
+        !reads && (event.paths.is_empty() || event.paths.iter().any(|path| is_wanted(path)))
     })
 }
 
@@ -286,7 +302,7 @@ mod tests {
         std::fs::write(&file, "a").unwrap();
         let (told, heard) = channel();
         let mut watcher = notify::recommended_watcher(move |event| {
-            let _ = told.send(is_change(&event));
+            let _ = told.send(is_change(&event, |path| path.ends_with("a.yaml")));
         })
         .unwrap();
         watcher.watch(folder.path(), RecursiveMode::NonRecursive).unwrap();
@@ -299,6 +315,8 @@ mod tests {
         };
         drop(std::fs::read(&file).unwrap());
         assert!(!heard_a_change(), "reading is taken for a change");
+        std::fs::write(folder.path().join("a.log"), "not ours").unwrap();
+        assert!(!heard_a_change(), "a log beside it is taken for a change");
         std::fs::write(&file, "b").unwrap();
         assert!(heard_a_change());
         std::fs::rename(&file, folder.path().join("b.yaml")).unwrap();
@@ -306,15 +324,19 @@ mod tests {
     }
 
     #[test]
-    fn every_folder_where_a_name_can_become_anothers_is_watched() {
+    fn every_name_on_the_way_to_a_file_counts() {
         let root = tempfile::tempdir().unwrap();
-        let real = std::fs::canonicalize(root.path()).unwrap();
-        std::fs::create_dir_all(real.join("versions/1")).unwrap();
-        std::fs::write(real.join("versions/1/a.yaml"), "").unwrap();
-        std::os::unix::fs::symlink("versions/1", real.join("current")).unwrap();
-        let folders = folders_of(&real.join("current/a.yaml"));
-        for folder in [real.clone(), real.join("versions/1")] {
-            assert!(folders.contains(&folder), "{folder:?}: {folders:?}");
+        let at = |name: &str| root.path().join(name);
+        std::fs::create_dir_all(at("versions/1")).unwrap();
+        std::fs::write(at("versions/1/a.yaml"), "").unwrap();
+        let link = |target: &str, name: &str| std::os::unix::fs::symlink(target, at(name)).unwrap();
+        link("versions/1", "..data");
+        link("..data/a.yaml", "a.yaml");
+        let names = names_of(&at("a.yaml"));
+        for name in ["a.yaml", "..data", "versions/1/a.yaml"] {
+            assert!(names.contains(&at(name)), "{name}: {names:?}");
         }
+        link("around", "around");
+        assert!(names_of(&at("around")).contains(&at("around")), "and one that leads nowhere has an end");
     }
 }

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use prometheus::IntGauge;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use super::peer_shares::{Share, Shares};
 use super::protocol::{Serve, serve_connection};
@@ -20,8 +21,8 @@ use crate::telemetry::Metrics;
 
 /// Connections that wait to be accepted; the system may allow fewer.
 const BACKLOG: u32 = 4096;
-/// How long nobody may come before a socket is closed.
-const LAST_LOOK: Duration = Duration::from_millis(20);
+/// How long those who are in already are taken once leaving begins, before the socket is closed.
+const LAST_LOOK: Duration = Duration::from_millis(50);
 /// How often the files of certificates are looked at.
 const RENEW_EVERY: Duration = Duration::from_secs(5);
 
@@ -186,23 +187,28 @@ impl Listening {
         let mut shares = Shares::new(settings.limits.max_connections_per_peer);
         let places = Places::new(settings.limits.max_connections);
         let mut limits = settings.limits.clone();
-        let mut leaving = false;
+        let mut leaving: Option<Instant> = None;
+        let over = async |leaving: Option<Instant>| match leaving {
+            Some(until) => tokio::time::sleep_until(until).await,
+            None => std::future::pending().await,
+        };
         loop {
             let accepted = tokio::select! {
                 biased;
                 // Once leaving, whoever is in already is taken: they would be cut off when the socket is closed.
-                () = drain.begun(), if !leaving => {
+                () = drain.begun(), if leaving.is_none() => {
                     if self.inherited {
                         return;
                     }
-                    leaving = true;
+                    leaving = Some(Instant::now() + LAST_LOOK);
                     continue;
                 }
+                () = over(leaving) => return,
                 accepted = self.socket.accept() => accepted,
-                () = tokio::time::sleep(LAST_LOOK), if leaving => return,
             };
             let (stream, address) = match accepted {
                 Ok(accepted) => accepted,
+                Err(_) if leaving.is_some() => return,
                 Err(error) => {
                     // Out of descriptors, most likely: trying again at once would spin.
                     tracing::warn!(listener = %settings.name, %error, "a connection could not be accepted");

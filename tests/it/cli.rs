@@ -248,6 +248,7 @@ spec:
     metadata: { labels: { app: shop } }
     spec:
       initContainers: [ { name: migrate, image: shop } ]
+      volumes: [ { name: v, secret: { secretName: s, defaultMode: 0400 } } ]
       containers:
         - name: shop
           image: shop
@@ -266,7 +267,13 @@ spec: { selector: { app: shop }, ports: [ { port: 80, targetPort: 3000 } ] }
         portcullis(&["inject", "-f", file.to_str().unwrap(), "--image", "example.com/portcullis:1"]);
     let told = text(&injected.stderr);
     assert!(injected.status.success(), "{told}");
-    for part in ["127.0.0.1", "port 8080", "shop-readiness: { path: /ready }"] {
+    for part in [
+        "127.0.0.1",
+        "port 8080",
+        "shop-readiness: { path: /ready }    # of the upstream on port 3000",
+        "the liveness probe of `shop` cannot go through the sidecar",
+        "warning: Service `shop` sends to 3000",
+    ] {
         assert!(told.contains(part), "{part}: {told}");
     }
     let resources: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text(&injected.stdout)).unwrap();
@@ -278,11 +285,19 @@ spec: { selector: { app: shop }, ports: [ { port: 80, targetPort: 3000 } ] }
     assert_eq!(spec["containers"][0]["readinessProbe"]["periodSeconds"], 3);
     assert_eq!(spec["containers"][0]["livenessProbe"]["tcpSocket"]["port"], 3000);
     assert_eq!(spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"], 12);
+    assert_eq!(spec["volumes"][0]["secret"]["defaultMode"], 0o400, "as kubectl reads it");
     assert_eq!(resources[1]["kind"], "Service");
     std::fs::write(&file, &injected.stdout).unwrap();
     let again = portcullis(&["inject", "-f", file.to_str().unwrap()]);
     let twice: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text(&again.stdout)).unwrap();
     assert_eq!(twice, resources);
+    std::fs::write(
+        &file,
+        manifest.replace("image: shop\n", "image: shop\n          ports: [ { containerPort: 8080 } ]\n"),
+    )
+    .unwrap();
+    let taken = portcullis(&["inject", "-f", file.to_str().unwrap()]);
+    assert!(!taken.status.success() && text(&taken.stderr).contains("uses port 8080 itself"));
     std::fs::write(&file, "kind: Service\n").unwrap();
     assert_eq!(portcullis(&["inject", "-f", file.to_str().unwrap()]).status.code(), Some(1));
 }
