@@ -144,7 +144,11 @@ routes: [ {{ name: v{version}, match: {{ path: /** }}, require: authenticated }}
 
     def stop(self) -> None:
         for process in reversed(self.processes):
-            process.send_signal(signal.SIGTERM)
+            if process.stdin:
+                # The supervisor ends what it started when its input ends.
+                process.stdin.close()
+            else:
+                process.send_signal(signal.SIGTERM)
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:
