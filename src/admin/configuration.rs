@@ -12,13 +12,16 @@ use crate::telemetry::Metrics;
 /// The outcomes of a change, as the metric has them.
 const RESULTS: [&str; 4] = ["applied", "unchanged", "refused", "invalid"];
 
+/// Works out every value in force with where it is from, secrets hidden.
+pub type Resolved = Box<dyn Fn() -> serde_json::Value + Send + Sync>;
+
 /// What is known, told to whoever asks. Cheap to clone.
 #[derive(Clone)]
 pub struct ConfigurationState(Arc<Inner>);
 
 struct Inner {
     known: Mutex<ConfigurationStatus>,
-    resolved: Mutex<serde_json::Value>,
+    resolved: Mutex<Resolved>,
     metrics: Metrics,
 }
 
@@ -27,7 +30,7 @@ struct Inner {
 pub struct ConfigurationStatus {
     /// The file it is from; none where it was made up in the process.
     pub source: Option<String>,
-    /// SHA-256 of every value in force as it is shown, in hex: of secrets nothing but that there is one.
+    /// SHA-256 of every value that is set as it is shown, in hex: of secrets nothing but that there is one.
     pub checksum: Option<String>,
     pub in_force_since: Timestamp,
     /// The last change that was looked at, if there was one.
@@ -56,12 +59,12 @@ impl ConfigurationState {
         metrics.config_last_reload_success_timestamp.set(now.as_second());
         let status =
             ConfigurationStatus { source: None, checksum: None, in_force_since: now, last_change: None };
-        let resolved = Mutex::new(serde_json::json!([]));
+        let resolved = Mutex::new(Box::new(|| serde_json::json!([])) as Resolved);
         Self(Arc::new(Inner { known: Mutex::new(status), resolved, metrics }))
     }
 
     /// Tells where what is in force is from.
-    pub fn is_from(&self, source: String, checksum: String, resolved: serde_json::Value) {
+    pub fn is_from(&self, source: String, checksum: String, resolved: Resolved) {
         let mut known = self.lock();
         (known.source, known.checksum) = (Some(source), Some(checksum));
         self.resolves_to(resolved);
@@ -69,15 +72,15 @@ impl ConfigurationState {
 
     /// Every value in force with where it is from, secrets hidden.
     pub fn resolved(&self) -> serde_json::Value {
-        self.0.resolved.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        (self.0.resolved.lock().unwrap_or_else(PoisonError::into_inner))()
     }
 
-    fn resolves_to(&self, resolved: serde_json::Value) {
+    fn resolves_to(&self, resolved: Resolved) {
         *self.0.resolved.lock().unwrap_or_else(PoisonError::into_inner) = resolved;
     }
 
     /// A change was put in force.
-    pub fn applied(&self, checksum: String, resolved: serde_json::Value) {
+    pub fn applied(&self, checksum: String, resolved: Resolved) {
         self.resolves_to(resolved);
         let now = Timestamp::now();
         let mut known = self.lock();

@@ -15,7 +15,7 @@ mod status;
 mod vitals;
 
 pub use api::{AdminDoor, Controls, RefusedAtTheDoor, ReloadSender};
-pub use configuration::{Change, ConfigurationState, ConfigurationStatus};
+pub use configuration::{Change, ConfigurationState, ConfigurationStatus, Resolved};
 pub use ops::OpsDoor;
 pub use settings::{AdminSettings, OpsSettings, ProbeSettings};
 pub use vitals::{Probe, Readiness, Vitals};

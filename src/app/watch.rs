@@ -16,8 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::reload::{ReloadError, Running};
-use crate::admin::{Change, ConfigurationState};
-use crate::config::{LoadOptions, Loaded, ReadFiles, ResolvedValue, load_with_warnings};
+use crate::admin::{Change, ConfigurationState, Resolved};
+use crate::config::{LoadOptions, Loaded, ReadFiles, ResolvedValue, load_with_warnings, with_defaults};
 
 /// Whoever wants to know what became of a change.
 pub(super) type ReloadRequests = mpsc::Receiver<oneshot::Sender<Change>>;
@@ -25,17 +25,18 @@ pub(super) type ReloadRequests = mpsc::Receiver<oneshot::Sender<Change>>;
 /// What the configuration in force was read from, and what it comes to.
 pub struct ConfigurationSource {
     pub files: ReadFiles,
-    pub resolved: Vec<ResolvedValue>,
+    pub set: Vec<ResolvedValue>,
 }
 
 impl From<&Loaded> for ConfigurationSource {
     fn from(loaded: &Loaded) -> Self {
-        Self { files: loaded.files.clone(), resolved: loaded.resolved.clone() }
+        Self { files: loaded.files.clone(), set: loaded.set.clone() }
     }
 }
 
-fn as_json(resolved: &[ResolvedValue]) -> serde_json::Value {
-    serde_json::to_value(resolved).unwrap_or_default()
+/// Tells every value in force, worked out for whoever asks.
+fn told_when_asked(set: Vec<ResolvedValue>) -> Resolved {
+    Box::new(move || serde_json::to_value(with_defaults(&set)).unwrap_or_default())
 }
 
 /// Files that belong together are written one after another: how long nothing may happen before they are read.
@@ -66,11 +67,11 @@ async fn keep(
     mut requests: ReloadRequests,
     mut hangup: Option<Signal>,
 ) {
-    let ConfigurationSource { files, resolved } = source;
+    let ConfigurationSource { files, set } = source;
     let (told, mut changes) = mpsc::channel(1);
-    let mut keeper = Keeper { running, state, options, files, retry: None, folders: None };
+    let mut keeper = Keeper { running, state, options, files, retry: None, watched: None };
     let name = keeper.options.file.display().to_string();
-    keeper.state.is_from(name, checksum(&resolved), as_json(&resolved));
+    keeper.state.is_from(name, checksum(&set), told_when_asked(set));
     keeper.watch(&told);
     // Something may have changed while the gateway started.
     keeper.reload_if_changed().await;
@@ -83,7 +84,7 @@ async fn keep(
             Some(()) = changes.recv() => {
                 settle(&mut changes).await;
                 // A folder may be another by the same name now. Before anything is read: what changes after that is told of.
-                keeper.folders = None;
+                keeper.watched = None;
                 keeper.watch(&told);
                 keeper.look_at_certificates();
                 keeper.reload_if_changed().await;
@@ -120,10 +121,10 @@ struct Keeper {
     options: LoadOptions,
     /// What the configuration was read from the last time.
     files: ReadFiles,
-    /// The last change needs these files, and at least one of them was not good: it is tried again.
-    retry: Option<Vec<PathBuf>>,
-    /// The folders that are watched, with whoever watches them.
-    folders: Option<(BTreeSet<PathBuf>, RecommendedWatcher)>,
+    /// The last change needs these files, and at least one of them was not good: it is tried again when they are others.
+    retry: Option<ReadFiles>,
+    /// The names that count, with whoever watches the folders they are in.
+    watched: Option<(BTreeSet<PathBuf>, RecommendedWatcher)>,
 }
 
 impl Keeper {
@@ -137,28 +138,29 @@ impl Keeper {
     /// put a new file in the place of the old.
     fn watch(&mut self, told: &mpsc::Sender<()>) {
         let certificates = self.running.certificate_files();
-        let files = self.files.paths().chain(&certificates).chain(self.retry.iter().flatten());
+        let files =
+            self.files.paths().chain(&certificates).chain(self.retry.iter().flat_map(ReadFiles::paths));
         let names: BTreeSet<PathBuf> = files.flat_map(|file| names_of(file)).collect();
-        let folders = names.iter().filter_map(|name| name.parent()).filter(|folder| folder.is_dir());
-        let wanted: BTreeSet<PathBuf> = folders.map(Path::to_owned).collect();
-        if self.folders.as_ref().is_some_and(|(folders, _)| *folders == wanted) {
+        if self.watched.as_ref().is_some_and(|(known, _)| *known == names) {
             return;
         }
-        let (told, known) = (told.clone(), wanted.clone());
+        let folders = names.iter().filter_map(|name| name.parent()).filter(|folder| folder.is_dir());
+        let folders: BTreeSet<PathBuf> = folders.map(Path::to_owned).collect();
+        let (told, wanted, known) = (told.clone(), names.clone(), folders.clone());
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if is_change(&event, |path| names.contains(path) || known.contains(path)) {
+            if is_change(&event, |path| wanted.contains(path) || known.contains(path)) {
                 // One that waits already does for all.
                 let _ = told.try_send(());
             }
         });
         let watched = watcher.and_then(|mut watcher| {
-            for folder in &wanted {
+            for folder in &folders {
                 watcher.watch(folder, RecursiveMode::NonRecursive)?;
             }
             Ok(watcher)
         });
         match watched {
-            Ok(watcher) => self.folders = Some((wanted, watcher)),
+            Ok(watcher) => self.watched = Some((names, watcher)),
             Err(error) => {
                 tracing::warn!(%error, "changes of the configuration are not told of; its files are looked at every {LOOK_EVERY:?}");
             }
@@ -166,9 +168,9 @@ impl Keeper {
     }
 
     async fn reload_if_changed(&mut self) {
-        let files = self.files.clone();
-        let changed = tokio::task::spawn_blocking(move || files.are_changed()).await.unwrap_or(true);
-        if changed || self.retry.is_some() {
+        let (files, retry) = (self.files.clone(), self.retry.clone());
+        let look = move || files.are_changed() || retry.is_some_and(|retry| retry.are_changed());
+        if tokio::task::spawn_blocking(look).await.unwrap_or(true) {
             self.reload().await;
         }
     }
@@ -179,8 +181,10 @@ impl Keeper {
             (self.options.clone(), Arc::clone(&self.running), self.files.clone());
         let tried = tokio::task::spawn_blocking(move || match load_with_warnings(&options) {
             Ok(loaded) => {
+                // Before they are needed: one that comes in between is seen next time.
+                let certificates = ReadFiles::of(loaded.config.certificate_files());
                 let reloaded = running.reload(&loaded.config);
-                Tried::Read(Box::new(loaded), reloaded)
+                Tried::Read(Box::new(loaded), certificates, reloaded)
             }
             Err(invalid) => {
                 let files = invalid.files.clone().and_those_of(&before);
@@ -189,7 +193,7 @@ impl Keeper {
         });
         self.retry = None;
         match tried.await {
-            Ok(Tried::Read(loaded, reloaded)) => self.tell(&loaded, reloaded),
+            Ok(Tried::Read(loaded, certificates, reloaded)) => self.tell(&loaded, certificates, reloaded),
             Ok(Tried::Invalid(error, files)) => {
                 tracing::error!(
                     error,
@@ -208,11 +212,11 @@ impl Keeper {
     }
 
     /// Tells what became of a configuration without a mistake in it.
-    fn tell(&mut self, loaded: &Loaded, reloaded: Result<(), ReloadError>) {
+    fn tell(&mut self, loaded: &Loaded, certificates: ReadFiles, reloaded: Result<(), ReloadError>) {
         let last = self.state.status().last_change;
         let same = self.files == loaded.files && last.is_none_or(|last| last.error.is_none());
         self.files.clone_from(&loaded.files);
-        let checksum = checksum(&loaded.resolved);
+        let checksum = checksum(&loaded.set);
         match reloaded {
             Ok(()) if same => {
                 tracing::info!("the configuration was read again and is the same");
@@ -220,12 +224,12 @@ impl Keeper {
             }
             Ok(()) => {
                 tracing::info!(checksum, "another configuration is in force");
-                self.state.applied(checksum, as_json(&loaded.resolved));
+                self.state.applied(checksum, told_when_asked(loaded.set.clone()));
             }
             Err(error) => {
                 if matches!(error, ReloadError::Origin { .. } | ReloadError::Listener { .. }) {
                     // A certificate may come after the configuration that names it.
-                    self.retry = Some(loaded.config.certificate_files());
+                    self.retry = Some(certificates);
                 }
                 let error = error.to_string();
                 tracing::error!(
@@ -240,14 +244,15 @@ impl Keeper {
 
 /// What came of reading the files.
 enum Tried {
-    Read(Box<Loaded>, Result<(), ReloadError>),
+    /// With the certificates as they were.
+    Read(Box<Loaded>, ReadFiles, Result<(), ReloadError>),
     /// Why they cannot be used, and what to look at from now on.
     Invalid(String, ReadFiles),
 }
 
 /// SHA-256 of everything that is set and shown, in hex: nothing can be guessed from it that is not shown.
-fn checksum(resolved: &[ResolvedValue]) -> String {
-    let shown = serde_json::to_vec(resolved).unwrap_or_default();
+fn checksum(set: &[ResolvedValue]) -> String {
+    let shown = serde_json::to_vec(set).unwrap_or_default();
     digest(&SHA256, &shown).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -5,7 +5,7 @@
 use clap::{Args, ValueEnum};
 
 use super::{ConfigArgs, Outcome, fail, say};
-use crate::config::SecretPolicy;
+use crate::config::{SecretPolicy, with_defaults};
 
 #[derive(Args)]
 pub(super) struct ShowArgs {
@@ -26,8 +26,8 @@ enum Format {
 }
 
 pub(super) fn run(args: &ShowArgs) -> Outcome {
-    let mut values = args.config.load_whole(SecretPolicy::NotNeeded)?.resolved;
-    values.retain(|value| !args.set_only || value.origin != "default");
+    let set = args.config.load_whole(SecretPolicy::NotNeeded)?.set;
+    let values = if args.set_only { set } else { with_defaults(&set) };
     if matches!(args.format, Format::Json) {
         say(&serde_json::to_string_pretty(&values).map_err(fail)?);
         return Ok(());

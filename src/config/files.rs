@@ -19,6 +19,11 @@ impl ReadFiles {
         String::from_utf8(read?).map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
     }
 
+    /// These files as they are now. Reads them.
+    pub fn of(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        Self(paths.into_iter().map(|path| (path.clone(), now(&path))).collect())
+    }
+
     pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         self.0.keys()
     }

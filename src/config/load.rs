@@ -62,8 +62,8 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
     /// What was read for it: the file itself and the secrets and pages it names.
     pub files: ReadFiles,
-    /// Every value and where it is from.
-    pub resolved: Vec<ResolvedValue>,
+    /// Every value that is set, and where it is from; secrets hidden.
+    pub set: Vec<ResolvedValue>,
     name: String,
     text: String,
     /// The text with its secrets hidden.
@@ -191,7 +191,7 @@ fn read(
             Ok(Loaded {
                 warnings: placed(warnings, name, text, &places, Some(&layers)),
                 config,
-                resolved: resolve(&whole, &layers, name, text, &places),
+                set: resolve(&whole, &layers, name, text, &places),
                 files: ReadFiles::default(),
                 name: name.to_owned(),
                 text: text.to_owned(),

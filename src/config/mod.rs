@@ -22,4 +22,4 @@ pub use files::ReadFiles;
 pub use load::{
     Invalid, LoadOptions, Loaded, SecretPolicy, did_you_mean, load, load_admin, load_with_warnings,
 };
-pub use resolved::ResolvedValue;
+pub use resolved::{ResolvedValue, with_defaults};

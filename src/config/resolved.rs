@@ -27,7 +27,7 @@ const HIDDEN: &str = "[redacted]";
 /// Parts that do nothing where they are not written.
 const OPTIONAL: [&str; 5] = ["admin", "cors", "identity.assertion", "sessions.shared", "sign_in"];
 
-/// Everything that is set, and what holds where nothing is.
+/// Everything that is set.
 pub(super) fn resolve(
     tree: &Value,
     layers: &Layers,
@@ -50,8 +50,13 @@ pub(super) fn resolve(
         };
         values.push(ResolvedValue { path: written, value, origin });
     });
+    values
+}
+
+/// The same, and what holds where nothing is set. Made of the whole reference: for whoever asks, not for every start.
+pub fn with_defaults(set: &[ResolvedValue]) -> Vec<ResolvedValue> {
     let is_set = |path: &str| {
-        values.iter().any(|set| {
+        set.iter().any(|set| {
             set.path.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         })
     };
@@ -60,18 +65,12 @@ pub(super) fn resolve(
             .iter()
             .any(|part| path.strip_prefix(part).is_some_and(|rest| rest.starts_with('.')) && !is_set(part))
     };
-    let unset: Vec<ResolvedValue> = defaults()
-        .into_iter()
-        .filter(|(path, _)| !is_set(path) && !is_off(path))
-        .map(|(path, value)| ResolvedValue {
-            path,
-            value: Value::String(value),
-            origin: "default".to_owned(),
-        })
-        .collect();
-    values.extend(unset);
-    values.sort_by_key(|value| value.origin == "default");
-    values
+    let unset = defaults().into_iter().filter(|(path, _)| !is_set(path) && !is_off(path));
+    let unset = unset.map(|(path, value)| {
+        let (value, origin) = (Value::String(value), "default".to_owned());
+        ResolvedValue { path, value, origin }
+    });
+    set.iter().cloned().chain(unset).collect()
 }
 
 fn line_of(text: &str, at: usize) -> usize {

@@ -33,6 +33,7 @@ pub(super) struct Site {
     pub(super) own: OwnPages,
     pub(super) refusals: Refusals,
     pub(super) settings: ProxySettings,
+    /// Those that say something about requests: usually none, and nobody is looked for.
     listeners: Vec<ListenerSettings>,
     /// One for each request that is decided on or forwarded.
     pub(super) places: Places,
@@ -50,7 +51,8 @@ impl Site {
         metrics: Metrics,
         lines: LineWriter,
     ) -> Self {
-        let ProxySite { snapshot, origins, settings, listeners } = site;
+        let ProxySite { snapshot, origins, settings, mut listeners } = site;
+        listeners.retain(says_something);
         Self {
             own: OwnPages::new(Arc::clone(&engine), revocations, settings.sign_out.clone()),
             refusals: Refusals::new(settings.refusals.clone()),
@@ -68,7 +70,8 @@ impl Site {
 
     /// What comes after it. Bounds that are the same go on being held by the same.
     pub(super) fn succeeded_by(&self, site: ProxySite) -> Self {
-        let ProxySite { snapshot, origins, settings, listeners } = site;
+        let ProxySite { snapshot, origins, settings, mut listeners } = site;
+        listeners.retain(says_something);
         self.places.resize(settings.max_requests);
         let places = self.places.clone();
         Self {
@@ -96,4 +99,8 @@ impl Site {
     pub(super) fn listener(&self, peer: &Peer) -> Option<&ListenerSettings> {
         self.listeners.iter().find(|listener| listener.name == peer.listener)
     }
+}
+
+fn says_something(listener: &ListenerSettings) -> bool {
+    listener.forwarded.is_some() || listener.redirect_to_https.is_some() || listener.hsts.is_some()
 }
