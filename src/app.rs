@@ -4,6 +4,7 @@
 
 mod core;
 mod reload;
+mod traces;
 mod trust;
 mod watch;
 
@@ -15,11 +16,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::Method;
+use rustls::RootCertStore;
 use tokio::sync::mpsc;
 
 use self::core::{Core, build_core};
 use self::reload::Running;
-use self::trust::trusted_roots;
+use self::traces::start_tracer;
+use self::trust::{trusted_roots, with_authorities};
 use self::watch::keep_configuration;
 use crate::admin::{
     AdminDoor, ConfigurationState, Controls, OpsDoor, Probe, ProbeSettings, Readiness, ReloadSender, Vitals,
@@ -32,7 +35,7 @@ use crate::policy::{Access, CanonicalPath, Reason, Requirement};
 use crate::revocation::Revocations;
 use crate::server::{BindError, Drain, Listener, ListenerSettings, ServerLimits, server_tls};
 use crate::stytch::Keys;
-use crate::telemetry::{LineWriter, Metrics, RecentRefusals};
+use crate::telemetry::{LineWriter, Metrics, RecentRefusals, TracerError};
 use crate::upstream::{Origin, OriginTlsError, origin_tls};
 
 pub use self::core::{Explained, ask_for_policy, build_to_explain};
@@ -58,6 +61,8 @@ pub enum StartError {
     Page(String),
     #[error("upstream `{upstream}`: {error}")]
     Origin { upstream: Arc<str>, error: OriginTlsError },
+    #[error(transparent)]
+    Tracer(#[from] TracerError),
     #[error("the log cannot be set up: {0}")]
     Log(io::Error),
 }
@@ -126,6 +131,7 @@ impl Gateway {
             origins,
             settings: config.proxy.clone(),
             listeners: config.listeners.clone(),
+            tracer: start_tracer(&config, &core.roots, &metrics)?,
         };
         let door = ProxyDoor::new(
             Arc::clone(&core.engine),
@@ -275,6 +281,7 @@ impl Gateway {
         self.running.revocations.finish_announcing(Duration::from_secs(1)).await;
         // Probes and metrics are answered to the end.
         self.ops_drain.finish(Duration::from_secs(1)).await;
+        self.running.door.tracer().flush(Duration::from_secs(2)).await;
         let lines = self.lines;
         drop(tokio::task::spawn_blocking(move || lines.flush(Duration::from_secs(2))).await);
         tracing::info!(clean, "left");
@@ -310,7 +317,10 @@ pub fn check_files(config: &Config) -> Vec<String> {
         let error = origin_tls(&origin.tls, origin.http2, &roots).err()?;
         Some(format!("upstream `{}`: {error}", origin.name))
     });
-    certificates.chain(origins).chain(page).collect()
+    let traces = config.tracing.as_ref().and_then(|traces| traces.ca_file.as_ref());
+    let traces = traces.and_then(|file| with_authorities(RootCertStore::empty(), file).err());
+    let traces = traces.map(|error| format!("tracing: {error}"));
+    certificates.chain(origins).chain(page).chain(traces).collect()
 }
 
 /// Whether any route asks the RBAC policy.

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use super::StartError;
 use super::core::{Core, rules};
+use super::traces::start_tracer;
 use crate::admin::{AdminDoor, ProbeSettings};
 use crate::config::Config;
 use crate::doors::{self, Origins, ProxyDoor, ProxySite};
@@ -34,6 +36,8 @@ pub enum ReloadError {
     Origin { upstream: Arc<str>, error: OriginTlsError },
     #[error("listener `{listener}`: {error}")]
     Listener { listener: Arc<str>, error: TlsError },
+    #[error("{0}")]
+    Traces(Box<StartError>),
 }
 
 fn list(names: &[String]) -> String {
@@ -73,6 +77,12 @@ impl Running {
         let snapshot = Arc::new(rules(config, engine.snapshot().assertions.as_ref())?);
         let origins = self.origins(&current.upstreams, &config.upstreams)?;
         let listeners = self.prepare_listeners(&config.listeners)?;
+        let tracer = if current.tracing == config.tracing {
+            self.door.tracer()
+        } else {
+            let started = start_tracer(config, &self.core.roots, &self.metrics);
+            started.map_err(|error| ReloadError::Traces(Box::new(error)))?
+        };
 
         // From here on nothing can fail.
         set_log_filter(&config.log.filter);
@@ -99,6 +109,7 @@ impl Running {
             origins,
             settings: config.proxy.clone(),
             listeners: config.listeners.clone(),
+            tracer,
         });
         let is_kept = |known: &OriginSettings| config.upstreams.iter().any(|one| one.name == known.name);
         for gone in current.upstreams.iter().filter(|known| !is_kept(known)) {

@@ -2,6 +2,7 @@
 //!
 //! Must not build anything else: `app` does.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
@@ -22,12 +23,21 @@ pub(super) fn trusted_roots(config: &Config) -> Result<Arc<RootCertStore>, Start
     if roots.is_empty() {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
-    if let Some(file) = &config.ca_file {
-        let fail = |message: String| StartError::Authorities { file: file.display().to_string(), message };
-        for certificate in CertificateDer::pem_file_iter(file).map_err(|error| fail(error.to_string()))? {
-            let certificate = certificate.map_err(|error| fail(error.to_string()))?;
-            roots.add(certificate).map_err(|error| fail(error.to_string()))?;
-        }
+    match &config.ca_file {
+        Some(file) => with_authorities(roots, file),
+        None => Ok(Arc::new(roots)),
+    }
+}
+
+/// Those, and the authorities of a PEM file.
+pub(super) fn with_authorities(
+    mut roots: RootCertStore,
+    file: &Path,
+) -> Result<Arc<RootCertStore>, StartError> {
+    let fail = |message: String| StartError::Authorities { file: file.display().to_string(), message };
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| fail(error.to_string()))? {
+        let certificate = certificate.map_err(|error| fail(error.to_string()))?;
+        roots.add(certificate).map_err(|error| fail(error.to_string()))?;
     }
     Ok(Arc::new(roots))
 }

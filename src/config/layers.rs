@@ -1,14 +1,23 @@
-//! The layers, weakest first: file, environment, command line. Defaults live where each value is checked.
+//! The layers, weakest first: OpenTelemetry's variables, file, environment, command line. Defaults live where each value is checked.
 //!
 //! Must not turn text into numbers: `0012` in a secret stays what it is until the shape says otherwise.
 
+use std::collections::BTreeMap;
+
 use figment::value::{Dict, Map, Value};
 use figment::{Error, Figment, Metadata, Profile, Provider};
+
+use super::otel::otel_layer;
 
 /// What every environment variable of the configuration begins with.
 const PREFIX: &str = "PORTCULLIS_";
 /// Keys of the top level that hold a single value.
 const TOP_LEVEL: [&str; 3] = ["drain_delay", "drain_timeout", "start_patience"];
+/// And what of it comes from variables of OpenTelemetry.
+const OTEL_PREFIX: &str = "OTEL_";
+const OTEL: &str = "variables of OpenTelemetry";
+/// Keys whose parts are named by whoever writes them.
+const OPEN: [&str; 2] = ["tracing.attributes", "tracing.headers"];
 const ENVIRONMENT: &str = "environment";
 const COMMAND_LINE: &str = "command line";
 
@@ -46,7 +55,12 @@ impl Layers {
     ) -> Self {
         let mut variables = Vec::new();
         let mut settings = Vec::new();
+        let mut otel = BTreeMap::new();
         for (variable, value) in environment {
+            if variable.starts_with(OTEL_PREFIX) {
+                otel.insert(variable, value);
+                continue;
+            }
             let Some(name) = variable.strip_prefix(PREFIX).map(str::to_ascii_lowercase) else { continue };
             // Other single names are no keys (`PORTCULLIS_CONFIG` names the file).
             if name.contains("__") || TOP_LEVEL.contains(&name.as_str()) {
@@ -55,7 +69,10 @@ impl Layers {
                 settings.push((path, value));
             }
         }
+        let otel = otel_layer(&otel, file.get("tracing").is_some());
+        variables.extend(otel.variables);
         let merged = Figment::new()
+            .merge(Layer { name: OTEL, tree: otel.tree })
             .merge(Layer { name: "file", tree: file })
             .merge(Layer { name: ENVIRONMENT, tree: nest(settings.into_iter()) })
             .merge(Layer { name: COMMAND_LINE, tree: nest(overrides.iter().cloned()) });
@@ -68,9 +85,13 @@ impl Layers {
 
     /// The variable or option that set a value, if the file did not.
     pub(super) fn elsewhere(&self, path: &str) -> Option<String> {
-        match self.merged.find_metadata(path)?.name.as_ref() {
-            ENVIRONMENT => {
-                let set_it = self.variables.iter().find(|(_, set)| set.starts_with(path));
+        // A name in there may hold a dot, which is then no step: whoever set the whole set it.
+        let whole = || OPEN.iter().find(|open| path.starts_with(**open)).copied();
+        let found = self.merged.find_metadata(path);
+        match found.or_else(|| self.merged.find_metadata(whole()?))?.name.as_ref() {
+            ENVIRONMENT | OTEL => {
+                let set_it =
+                    self.variables.iter().find(|(_, set)| set.starts_with(path) || path.starts_with(set));
                 Some(format!("environment variable `{}`", set_it.map_or(path, |(variable, _)| variable)))
             }
             COMMAND_LINE => Some(format!("option `--set {path}`")),

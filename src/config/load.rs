@@ -332,7 +332,10 @@ fn coerce(tree: &mut Value, path: &Path, layers: &Layers) -> bool {
         "false" => Value::Bool(false),
         _ => match text.parse::<u64>() {
             Ok(number) => Value::from(number),
-            Err(_) => return false,
+            Err(_) => match text.parse().ok().and_then(serde_json::Number::from_f64) {
+                Some(number) => Value::Number(number),
+                None => return false,
+            },
         },
     };
     *place = value;
@@ -371,6 +374,7 @@ fn plain(message: &str) -> String {
         .replace("a sequence", "a list")
         .replace("sequence", "list")
         .replace("u64", "a whole number")
+        .replace("f64", "a number")
 }
 
 /// A close name, as a hint.

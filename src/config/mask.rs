@@ -61,8 +61,12 @@ impl Path {
 }
 
 /// Keys of secrets that do not sound like one. A key of claims to compare with, `value` stands nowhere else.
-const HOLD_SECRETS: [&[&str]; 3] =
-    [&["admin", "token"], &["sessions", "shared", "key"], &["sessions", "shared", "previous_key"]];
+const HOLD_SECRETS: [&[&str]; 4] = [
+    &["admin", "token"],
+    &["sessions", "shared", "key"],
+    &["sessions", "shared", "previous_key"],
+    &["tracing", "headers"],
+];
 
 fn sounds_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
@@ -112,6 +116,7 @@ mod tests {
             "admin: { token: { value: hush } }\n",
             "sessions:\n  shared:\n    key: hush\n    previous_key: { value: hush }\n",
             "webhooks: { secrets: [ { value: hush } ] }\n",
+            "tracing: { headers: { authorization: hush } }\n",
         ] {
             assert!(!mask(bare, &Places::of_yaml(bare), &[]).contains("hush"), "{bare}");
         }

@@ -11,6 +11,7 @@ mod lint;
 mod load;
 mod locate;
 mod mask;
+mod otel;
 mod raw;
 mod resolved;
 mod tree;

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::DirectoryError;
 use super::sync::{Arc, Mutex, PoisonError};
+use crate::telemetry::{cause, caused_by};
 
 type Outcome<V> = Result<V, DirectoryError>;
 type Board<K, V> = Mutex<HashMap<K, Arc<Landing<V>>>>;
@@ -53,7 +54,8 @@ impl<K: Eq + Hash + Clone + Send + 'static, V: Clone + Send + 'static> Flights<K
         board.insert(key.clone(), Arc::clone(&landing));
         drop(board);
         let flight = Flight::of(&landing);
-        let lookup = start();
+        // Whoever asks first is who it is done for; the others wait for it.
+        let lookup = caused_by(cause(), Box::pin(start()));
         let place = Place { board: Arc::clone(&self.board), key: key.clone(), landing };
         spawn(Box::pin(async move {
             let outcome = lookup.await;

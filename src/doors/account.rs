@@ -14,7 +14,7 @@ use super::asking::Asking;
 use crate::policy::{CanonicalPath, HostName, Reason};
 use crate::server::Peer;
 use crate::telemetry::{
-    AccessRecord, LineWriter, Metrics, RequestId, RouteMetrics, TraceContext, method_label,
+    AccessRecord, LineWriter, Metrics, RequestId, RouteMetrics, TraceContext, Tracer, method_label,
 };
 
 /// What nginx taught everybody to read as "the client left before the answer".
@@ -60,6 +60,7 @@ impl Account {
         peer: &Arc<Peer>,
         metrics: &Metrics,
         lines: &LineWriter,
+        tracer: &Tracer,
     ) -> Box<Self> {
         metrics.http_requests_in_flight.inc();
         let named = |name: &str| {
@@ -67,10 +68,10 @@ impl Account {
             peer.is_proxy.then(|| request.headers().get(name)?.to_str().ok()).flatten()
         };
         let request_id = named("x-request-id").and_then(RequestId::parse).unwrap_or_default();
-        let joined = named("traceparent").and_then(TraceContext::join);
+        let joined = named("traceparent").and_then(|text| tracer.join(text));
         Box::new(Self {
             joins_trace: joined.is_some(),
-            trace: joined.unwrap_or_else(|| TraceContext::begin(&request_id)),
+            trace: joined.unwrap_or_else(|| tracer.begin(&request_id)),
             request_id,
             method: request.method().clone(),
             host: None,
@@ -96,6 +97,42 @@ impl Account {
     }
 }
 
+impl Account {
+    fn protocol(&self) -> &'static str {
+        match self.version {
+            Version::HTTP_2 => "HTTP/2",
+            Version::HTTP_10 => "HTTP/1.0",
+            _ => "HTTP/1.1",
+        }
+    }
+
+    /// The whole of the request in its trace, in the words of OpenTelemetry's conventions for HTTP. Where it came from and
+    /// what it asked for by name are left out: both can say who somebody is.
+    fn end_span(&self, status: u16, method: &'static str) {
+        let name = || match &self.route {
+            Some(route) => format!("{method} {route}"),
+            None => method.to_owned(),
+        };
+        let Some(mut span) = self.trace.served(name, self.began) else { return };
+        span.note("http.request.method", method);
+        span.note("url.scheme", if self.peer.secure { "https" } else { "http" });
+        span.note("network.protocol.version", self.protocol().trim_start_matches("HTTP/"));
+        span.note("http.response.status_code", u64::from(status));
+        span.note("http.request.body.size", self.request_bytes.load(Ordering::Relaxed));
+        span.note("http.response.body.size", self.response_bytes);
+        span.note("portcullis.request_id", self.request_id.to_string());
+        span.note("portcullis.listener", self.peer.listener.to_string());
+        span.note_some("portcullis.route", self.route.as_deref().map(str::to_owned));
+        span.note_some("portcullis.upstream", self.upstream.as_deref().map(str::to_owned));
+        span.note_some("portcullis.reason", self.reason.map(Reason::code));
+        if status >= 500 {
+            span.fail(self.reason.map_or("5xx", Reason::code));
+        } else if !self.complete && self.status.is_some() {
+            span.fail("incomplete");
+        }
+    }
+}
+
 impl Drop for Account {
     fn drop(&mut self) {
         let took = self.began.elapsed();
@@ -115,6 +152,7 @@ impl Drop for Account {
                 metrics.http_request_duration.with_label_values(&[route]).observe(took.as_secs_f64());
             }
         }
+        self.end_span(status, method);
         if !self.lines.is_on() {
             return;
         }
@@ -124,11 +162,7 @@ impl Drop for Account {
             trace_id: self.trace.trace_id(),
             listener: &self.peer.listener,
             client_ip: self.peer.address_value.to_str().unwrap_or_default(),
-            protocol: match self.version {
-                Version::HTTP_2 => "HTTP/2",
-                Version::HTTP_10 => "HTTP/1.0",
-                _ => "HTTP/1.1",
-            },
+            protocol: self.protocol(),
             method,
             host: self.host.as_ref().map(HostName::as_str).unwrap_or_default(),
             path: self.path.as_ref().map_or(&self.odd_path, CanonicalPath::as_str),

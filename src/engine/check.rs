@@ -2,6 +2,7 @@
 //!
 //! Must not stand on an old reading of the clock after it waited, nor refuse anybody on evidence older than they are.
 
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::directory::{
 use crate::identity::{CredentialDigest, Introspection, Now, Principal, carries_own_jwt};
 use crate::policy::{Access, Decision, Facts, Refusal, Route};
 use crate::session::{ActiveSessions, Evidence};
-use crate::telemetry::{LineWriter, Metrics, RecentRefusals};
+use crate::telemetry::{LineWriter, Metrics, RecentRefusals, SpanKind, caused_by};
 
 /// How long a verified token is remembered; its own dates are checked on every use.
 const REMEMBER_TOKEN_FOR: Duration = Duration::from_secs(600);
@@ -167,11 +168,15 @@ impl Engine {
         let began = self.clock.now();
         let Rules { snapshot, ticket } = rules;
         let mut course = Course { principal: given, ..Course::default() };
-        let decided = if manner == Manner::Own {
-            self.identified(request, Arc::clone(&snapshot.own_route), &snapshot, &mut course, began).await
-        } else {
-            self.run(request, &snapshot, &mut course, began).await
+        let span = request.trace.start("authorize", SpanKind::Internal);
+        let deciding = async {
+            if manner == Manner::Own {
+                self.identified(request, Arc::clone(&snapshot.own_route), &snapshot, &mut course, began).await
+            } else {
+                self.run(request, &snapshot, &mut course, began).await
+            }
         };
+        let decided = caused_by(span.as_ref().map(|span| span.context().clone()), pin!(deciding)).await;
         let decided_at = self.clock.now();
         let mut decision = match decided {
             Ok(decision) => decision,
@@ -202,6 +207,9 @@ impl Engine {
         if manner != Manner::Explained {
             let took = decided_at.monotonic.since(began.monotonic);
             self.write(request, &decision, &course, took, decided_at);
+        }
+        if let Some(span) = span {
+            course.tell(span, &decision, decided_at);
         }
         let Course { route, principal, evidence, introspection, facts, vouched, unfit, .. } = course;
         Verdict {

@@ -12,7 +12,9 @@ use super::recent::RecentToken;
 use crate::identity::{Introspection, MemberRef, Now, Principal, SessionId};
 use crate::policy::{Decision, Facts, Reason, Refusal, Route};
 use crate::session::{ActiveSessions, Evidence};
-use crate::telemetry::{DecisionRecord, RefusalRecord, RequestId, RouteMetrics, ShadowRecord, TraceContext};
+use crate::telemetry::{
+    DecisionRecord, RefusalRecord, RequestId, RouteMetrics, ShadowRecord, Span, TraceContext,
+};
 
 /// How a shadow requirement would have decided, against how it was decided.
 pub(super) struct ShadowDifference {
@@ -74,6 +76,22 @@ impl Course {
             _ if age <= freshness.max_staleness => "stale",
             _ => "stale_error",
         })
+    }
+}
+
+impl Course {
+    /// Ends the span of a decision with what came of it. Who it was about is the decision record's to say.
+    pub(super) fn tell(&self, mut span: Span, decision: &Decision, now: Now) {
+        span.note_some("portcullis.route", self.route.as_ref().map(|route| route.name.to_string()));
+        match decision {
+            Decision::Allow(_) => span.note("portcullis.decision", "allow"),
+            Decision::Refuse(refusal) => {
+                span.note("portcullis.decision", "refuse");
+                span.note("portcullis.reason", refusal.reason.code());
+            }
+        }
+        span.note_some("portcullis.evidence", self.kind_of_evidence(now));
+        span.note_some("portcullis.evidence_age", self.evidence_age(now));
     }
 }
 

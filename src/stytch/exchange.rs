@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use super::settings::{MAX_ANSWER_BYTES, StytchSettings};
 use crate::directory::DirectoryError;
 use crate::identity::{ProjectId, Secret};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Span, SpanKind, cause, method_label};
 
 /// The calls made, each with its own label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +126,7 @@ impl Exchange {
         path: &str,
         body: Option<Bytes>,
     ) -> Result<ApiAnswer, DirectoryError> {
-        let mut timing = Timing::start(self.metrics.clone(), operation);
+        let mut timing = Timing::start(self.metrics.clone(), operation, &method);
         let result = self.send(operation, method, path, body).await;
         timing.outcome = match &result {
             Ok(answer) if answer.status.is_success() => "ok",
@@ -137,6 +137,7 @@ impl Exchange {
             Ok(_) => "refused",
             Err(error) => error.label(),
         };
+        timing.status = result.as_ref().ok().map(|answer| u64::from(answer.status.as_u16()));
         result
     }
 
@@ -196,11 +197,19 @@ struct Timing {
     operation: Operation,
     started: Instant,
     outcome: &'static str,
+    status: Option<u64>,
+    /// Of whoever it is done for. They are not told of: nothing of ours goes to the API.
+    span: Option<Span>,
 }
 
 impl Timing {
-    fn start(metrics: Metrics, operation: Operation) -> Self {
-        Self { metrics, operation, started: Instant::now(), outcome: "timeout" }
+    fn start(metrics: Metrics, operation: Operation, method: &Method) -> Self {
+        let mut span = cause().and_then(|cause| cause.start("directory", SpanKind::Client));
+        if let Some(span) = &mut span {
+            span.note("http.request.method", method_label(method));
+            span.note("portcullis.operation", operation.label());
+        }
+        Self { metrics, operation, started: Instant::now(), outcome: "timeout", status: None, span }
     }
 }
 
@@ -210,6 +219,13 @@ impl Drop for Timing {
         self.metrics.directory_requests.with_label_values(&[operation, self.outcome]).inc();
         let seconds = self.started.elapsed().as_secs_f64();
         self.metrics.directory_request_duration.with_label_values(&[operation]).observe(seconds);
+        let Some(span) = &mut self.span else { return };
+        span.note_some("http.response.status_code", self.status);
+        span.note("portcullis.outcome", self.outcome);
+        // That there is no such session is an answer.
+        if !matches!(self.outcome, "ok" | "not_found") {
+            span.fail(self.outcome);
+        }
     }
 }
 

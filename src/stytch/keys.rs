@@ -19,7 +19,7 @@ use super::exchange::{ApiAnswer, Exchange, Operation};
 use super::settings::StytchSettings;
 use crate::directory::{Answer, Breaker, CallOutcome, Clock, DirectoryError, KeySource, KeyVault};
 use crate::identity::{KeySet, VerificationKey};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, cause, caused_by};
 
 /// The most often an unknown key id leads to a fetch.
 const REFETCH_EVERY: Duration = Duration::from_secs(5);
@@ -121,7 +121,8 @@ impl KeySource for Keys {
         let (inner, key_id) = (Arc::clone(&self.0), key_id.to_owned());
         Answer::pending(async move {
             // In a task of its own: a client that leaves takes neither the fetch nor the note of it along.
-            let refetch = tokio::spawn(async move { inner.refetch_for(&key_id).await });
+            let refetching = Box::pin(async move { inner.refetch_for(&key_id).await });
+            let refetch = tokio::spawn(caused_by(cause(), refetching));
             refetch.await.unwrap_or(Err(DirectoryError::NoKeys))
         })
     }

@@ -71,6 +71,7 @@ pub struct AllMetrics {
     pub config_last_reload_successful: IntGauge,
     pub config_last_reload_success_timestamp: IntGauge,
     pub log_lines_dropped: IntCounter,
+    pub spans: IntCounterVec,
 }
 
 impl Metrics {
@@ -262,6 +263,7 @@ impl Metrics {
                     "Access and decision lines that were dropped.",
                 )),
             )?,
+            spans: counters("spans_total", "Spans of sampled traces, by what became of them.", &["result"])?,
             registry,
         })))
     }

@@ -1,24 +1,30 @@
-//! What an operator sees: operational log, access log, decision record, metrics, trace context.
+//! What an operator sees: operational log, access log, decision record, metrics, traces.
 //!
 //! Must not hold a secret, a token or a query string, nor put anything a client chose into a label.
 
+mod cause;
 mod json_line;
 mod lines;
 mod log;
 mod metrics;
+mod otlp;
 mod record;
 mod refusals;
 mod route_metrics;
 mod sample;
 mod settings;
+mod span;
 mod trace;
 
+pub use cause::{cause, caused_by};
 pub use lines::LineWriter;
 pub use log::{check_filter, init_log, log_filter, set_log_filter};
 pub use metrics::{Metrics, method_label};
+pub use otlp::TracerError;
 pub use record::{AccessRecord, DecisionRecord, ShadowRecord};
 pub use refusals::{RecentRefusals, RefusalRecord};
 pub use route_metrics::RouteMetrics;
 pub use sample::{Distribution, Sample};
-pub use settings::LogSettings;
+pub use settings::{LogSettings, TraceSettings};
+pub use span::{Span, SpanKind, SpanValue, Tracer};
 pub use trace::{RequestId, TraceContext};

@@ -6,6 +6,8 @@ use std::fmt;
 
 use http::HeaderValue;
 
+use super::span::Recorder;
+
 /// Sixteen random bytes in hex, also the trace id of a request that brought none.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RequestId([u8; 32]);
@@ -32,6 +34,10 @@ impl RequestId {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
+    fn number(&self) -> u128 {
+        u128::from_str_radix(self.as_str(), 16).unwrap_or(0)
+    }
+
     pub fn header(&self) -> HeaderValue {
         HeaderValue::from_bytes(&self.0).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
@@ -55,19 +61,38 @@ impl fmt::Debug for RequestId {
     }
 }
 
-/// The trace a request belongs to, with a span id of our own.
+/// Sixteen hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SpanId([u8; 16]);
+
+impl SpanId {
+    pub(super) fn new() -> Self {
+        Self(hex(fastrand::u64(1..).to_be_bytes()))
+    }
+
+    /// The number the digits say.
+    pub(super) fn number(self) -> u64 {
+        std::str::from_utf8(&self.0).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0)
+    }
+}
+
+/// The trace a request belongs to, with a span id of our own.
+#[derive(Debug, Clone)]
 pub struct TraceContext {
     trace_id: RequestId,
-    span_id: [u8; 16],
+    span_id: SpanId,
+    /// Whoever asked us in this trace, or the span of ours that this one is part of.
+    parent: Option<SpanId>,
     /// Whether whoever began it records it.
     sampled: bool,
+    /// Where our spans of it go, if they are recorded.
+    recorder: Option<Recorder>,
 }
 
 impl TraceContext {
-    /// A new trace, named like the request.
+    /// A new trace, named like the request, that nobody records.
     pub fn begin(request_id: &RequestId) -> Self {
-        Self { trace_id: *request_id, span_id: hex(fastrand::u64(1..).to_be_bytes()), sampled: false }
+        Self { trace_id: *request_id, span_id: SpanId::new(), parent: None, sampled: false, recorder: None }
     }
 
     /// Joins the trace of a `traceparent`: version 00, or what a later one has in common with it.
@@ -79,22 +104,56 @@ impl TraceContext {
             return None;
         }
         let trace_id = RequestId(digits_of(trace.as_bytes())?);
-        let parent: [u8; 16] = digits_of(parent.as_bytes())?;
+        let parent = SpanId(digits_of(parent.as_bytes())?);
         let [_, low]: [u8; 2] = digits_of(flags.as_bytes())?;
-        let nothing =
-            trace_id.0.iter().all(|digit| *digit == b'0') || parent.iter().all(|digit| *digit == b'0');
+        let nothing = trace_id.number() == 0 || parent.number() == 0;
         let sampled = char::from(low).to_digit(16)? & 1 == 1;
-        (!nothing).then(|| Self { trace_id, span_id: hex(fastrand::u64(1..).to_be_bytes()), sampled })
+        let begun = Self::begin(&trace_id);
+        (!nothing).then_some(Self { parent: Some(parent), sampled, ..begun })
+    }
+
+    /// The same, recorded by `recorder` or by nobody.
+    pub(super) fn recorded_by(self, recorder: Option<Recorder>) -> Self {
+        // Whoever began it is believed about the whole of it, also where it is not recorded here.
+        Self { sampled: recorder.is_some() || self.parent.is_some() && self.sampled, recorder, ..self }
+    }
+
+    pub(super) fn is_sampled(&self) -> bool {
+        self.sampled
+    }
+
+    pub(super) fn number(&self) -> u128 {
+        self.trace_id.number()
+    }
+
+    pub(super) fn span_id(&self) -> SpanId {
+        self.span_id
+    }
+
+    pub(super) fn parent(&self) -> Option<SpanId> {
+        self.parent
+    }
+
+    pub(super) fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_ref()
+    }
+
+    /// For a part of what it is about.
+    pub(super) fn child(&self) -> Self {
+        Self { span_id: SpanId::new(), parent: Some(self.span_id), ..self.clone() }
     }
 
     pub fn trace_id(&self) -> &str {
         self.trace_id.as_str()
     }
 
-    /// The `traceparent` sent to the origin: version 00, sampled only if the trace that was joined is.
+    /// The `traceparent` sent to the origin: version 00, sampled only if the trace is.
+    ///
+    /// Where our spans are not recorded, whoever asked us stays the parent: there would be none of that name.
     pub fn header(&self) -> HeaderValue {
+        let parent = self.parent.filter(|_| self.recorder.is_none()).unwrap_or(self.span_id);
         let text: [&[u8]; 5] =
-            [b"00-", &self.trace_id.0, b"-", &self.span_id, if self.sampled { b"-01" } else { b"-00" }];
+            [b"00-", &self.trace_id.0, b"-", &parent.0, if self.sampled { b"-01" } else { b"-00" }];
         HeaderValue::from_bytes(&text.concat()).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
 }
@@ -129,7 +188,7 @@ mod tests {
             let header = joined.header();
             let sent = header.to_str().unwrap();
             assert!(sent.starts_with(&format!("00-{trace}-")) && sent.ends_with(sampled), "{sent}");
-            assert!(!sent.contains(parent), "the span is ours");
+            assert!(sent.contains(parent), "nobody records a span of ours");
         }
         assert!(TraceContext::join(&format!("cc-{trace}-{parent}-01-what-comes")).is_some());
         let (zeros, half) = ("0".repeat(32), "0".repeat(16));
@@ -143,7 +202,7 @@ mod tests {
             format!("00-{trace}-{parent}"),
             format!("00-{trace}-{parent}-0g"),
         ] {
-            assert_eq!(TraceContext::join(&broken), None, "{broken}");
+            assert!(TraceContext::join(&broken).is_none(), "{broken}");
         }
     }
 

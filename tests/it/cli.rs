@@ -201,6 +201,9 @@ routes: [ { name: a, match: { path: /** }, public: true } ]
             .arg(&file)
             .args(["--set", "sessions.fresh_for=7s"])
             .env("PORTCULLIS_DRAIN_TIMEOUT", "9s")
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+            .env("OTEL_EXPORTER_OTLP_HEADERS", "x-key=hush-7")
+            .env("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
             .output()
             .unwrap();
         let told = format!("{}{}", text(&shown.stdout), text(&shown.stderr));
@@ -211,6 +214,8 @@ routes: [ { name: a, match: { path: /** }, public: true } ]
             "a.yaml:1",
             "option `--set sessions.fresh_for`",
             "`PORTCULLIS_DRAIN_TIMEOUT`",
+            "`OTEL_EXPORTER_OTLP_HEADERS`",
+            "`OTEL_RESOURCE_ATTRIBUTES`",
             "default",
         ] {
             assert!(told.contains(part), "{part}: {told}");

@@ -13,6 +13,7 @@ mod refusals;
 mod requirement;
 mod routes;
 mod sessions;
+mod tracing;
 mod trusted;
 mod upstreams;
 
@@ -32,7 +33,7 @@ use crate::policy::{Access, Freshness, IdentityAttribute, Requirement, Route};
 use crate::revocation::RevocationSettings;
 use crate::server::ListenerSettings;
 use crate::stytch::StytchSettings;
-use crate::telemetry::LogSettings;
+use crate::telemetry::{LogSettings, TraceSettings};
 use crate::upstream::OriginSettings;
 
 use checker::Checker;
@@ -68,6 +69,7 @@ pub struct Config {
     pub headers: HeaderSettings,
     pub proxy: ProxySettings,
     pub log: LogSettings,
+    pub tracing: Option<TraceSettings>,
     /// From not being ready any more to letting nobody in.
     pub drain_delay: Duration,
     pub drain_timeout: Duration,
@@ -130,6 +132,7 @@ pub(super) fn check(
     let mut headers = checker.identity(raw.identity.as_ref(), &root.key("identity"));
     checker.named_requirements(raw.requirements.as_ref());
     let log = checker.log(raw.log.as_ref(), &root.key("log"));
+    let tracing = checker.tracing(raw.tracing.as_ref(), &root.key("tracing"));
     let drain_timeout =
         checker.duration(raw.drain_timeout.as_deref(), DRAIN_TIMEOUT, &root.key("drain_timeout"));
     let drain_delay = checker.duration(raw.drain_delay.as_deref(), Duration::ZERO, &root.key("drain_delay"));
@@ -241,6 +244,7 @@ pub(super) fn check(
         headers,
         proxy: ProxySettings { sign_out, refusals, ..limits.proxy },
         log,
+        tracing,
         drain_delay,
         drain_timeout,
         start_patience,

@@ -6,6 +6,7 @@ mod forms;
 mod identity;
 mod refusals;
 mod sessions;
+mod tracing;
 mod upstreams;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ pub(super) use forms::{OneOrMany, RequirementForm};
 pub(super) use identity::{RawAssertion, RawIdentity, RawIdentityHeader, RawTrustedIdentity};
 pub(super) use refusals::{RawCors, RawRefusals, RawSignIn};
 pub(super) use sessions::{RawSessions, RawShared};
+pub(super) use tracing::RawTracing;
 pub(super) use upstreams::{RawEjection, RawHealth, RawOriginTls, RawRetries, RawUpstream};
 
 /// The configuration of a gateway.
@@ -55,6 +57,8 @@ pub(super) struct RawConfig {
     pub(super) limits: Option<RawLimits>,
     /// What is written where.
     pub(super) log: Option<RawLog>,
+    /// Traces, and the collector they go to. Default: none, unless the environment names one (`OTEL_EXPORTER_OTLP_ENDPOINT`).
+    pub(super) tracing: Option<RawTracing>,
     /// From being told to end, when it is not ready any more, to letting no new connections in: as long as it takes until
     /// nobody sends any. Default: `0s`.
     pub(super) drain_delay: Option<String>,

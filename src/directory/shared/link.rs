@@ -18,7 +18,7 @@ use super::line::Line;
 use super::seal::{Seal, UnusableKey, name_of};
 use crate::directory::breaker::{Breaker, CallOutcome};
 use crate::directory::{Clock, SharedSettings};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, SpanKind, cause};
 
 /// Writes a record unless a newer one is there, and gives the lease back. Dates are compared as text of one length; one
 /// ahead of the server's clock was written by a replica whose clock is wrong, and keeps nobody out.
@@ -236,11 +236,18 @@ impl RedisLink {
     async fn exchange<T>(&self, exchange: impl Future<Output = RedisResult<T>>) -> Option<T> {
         let inner = &self.0;
         let admission = inner.breaker.admit(inner.clock.now().monotonic).ok()?;
+        let mut span = cause().and_then(|cause| cause.start("redis", SpanKind::Client));
         let result = tokio::time::timeout(inner.timeout, exchange).await;
         // An error that Redis tells us of, such as that it is full, is no reason to leave it alone.
         let answered = result.as_ref().is_ok_and(|result| inner.records.note(result));
         let outcome = if answered { CallOutcome::Success } else { CallOutcome::Failure(None) };
         admission.settle(outcome, inner.clock.now().monotonic);
+        if let Some(span) = &mut span {
+            span.note("db.system.name", "redis");
+            if !answered {
+                span.fail("unavailable");
+            }
+        }
         result.ok()?.ok()
     }
 }

@@ -21,6 +21,7 @@ use crate::doors::account::Account;
 use crate::engine::{HeaderEdits, Lease, Snapshot};
 use crate::policy::{Permit, Reason};
 use crate::server::Peer;
+use crate::telemetry::{Span, SpanKind, method_label};
 use crate::upstream::{OriginError, OriginFailure, OriginRequest, OriginResponse, Progress, UploadFailure};
 
 impl Site {
@@ -66,7 +67,10 @@ impl Site {
         let settings = &self.settings;
         let began = Instant::now();
         let progress = Arc::new(Progress::new(began, settings.body_timeout));
-        let composed = Outbound { headers: &parts.headers, intake, peer, edits, snapshot, account: &account };
+        let mut span = account.trace.start("origin", SpanKind::Client);
+        let trace = span.as_ref().map_or(&account.trace, Span::context);
+        let composed =
+            Outbound { headers: &parts.headers, intake, peer, edits, snapshot, account: &account, trace };
         let outbound = if body.is_end_stream() && !websocket && !origin.speaks_http2() {
             progress.finish();
             composed.head().map(|head| OriginRequest::Head(Box::new(head)))
@@ -108,6 +112,15 @@ impl Site {
         };
         let took = began.elapsed();
         account.upstream_took = Some(took);
+        if let Some(mut span) = span.take() {
+            span.note("http.request.method", method_label(&intake.method));
+            span.note("portcullis.upstream", origin.name().to_string());
+            let status = sent.as_ref().ok().map(|response| u64::from(response.status().as_u16()));
+            span.note_some("http.response.status_code", status);
+            if let Some(failure) = failure_of(&sent) {
+                span.fail(failure);
+            }
+        }
         // An upload that failed on the client's side says nothing about the origin.
         if let (Err(_), Some(failure)) = (&sent, progress.failure()) {
             return self.refuse(&upload_reason(failure).into(), account);

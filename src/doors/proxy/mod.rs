@@ -35,7 +35,7 @@ use crate::identity::SocketPeer;
 use crate::policy::{Decision, Reason, Refusal};
 use crate::revocation::Revocations;
 use crate::server::{Drain, Peer, Serve};
-use crate::telemetry::{LineWriter, Metrics};
+use crate::telemetry::{LineWriter, Metrics, Tracer};
 use crate::upstream::Origin;
 
 /// The origins by upstream name.
@@ -73,6 +73,11 @@ impl ProxyDoor {
     pub fn origins(&self) -> Origins {
         self.0.site.load().origins.clone()
     }
+
+    /// Which traces are recorded now.
+    pub fn tracer(&self) -> Tracer {
+        self.0.site.load().tracer.clone()
+    }
 }
 
 impl Serve for ProxyDoor {
@@ -84,7 +89,7 @@ impl Serve for ProxyDoor {
         let site = self.0.site.load_full();
         let peer = site.peer(&peer, request.headers());
         let unread = !request.body().is_end_stream();
-        let account = Account::open(&request, unread, &peer, &site.metrics, &site.lines);
+        let account = Account::open(&request, unread, &peer, &site.metrics, &site.lines, &site.tracer);
         let version = request.version();
         let cors = site.refusals.settings().cors.as_ref();
         let page = cors.and_then(|_| request.headers().get(header::ORIGIN).cloned());
@@ -233,7 +238,7 @@ impl Site {
         mut account: Box<Account>,
     ) -> Response<ResponseBody> {
         let rules = Rules::new(ticket, Arc::clone(&self.snapshot));
-        let (request_id, trace) = (account.request_id, account.trace);
+        let (request_id, trace) = (account.request_id, account.trace.clone());
         let (head, body) = (*request).into_parts();
         let mut own = OwnRequest {
             page,

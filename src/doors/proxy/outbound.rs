@@ -14,6 +14,7 @@ use super::{Intake, REQUEST_ID};
 use crate::doors::account::Account;
 use crate::engine::{Fields, HeaderEdits, Snapshot};
 use crate::server::Peer;
+use crate::telemetry::TraceContext;
 use crate::upstream::RequestHead;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -39,6 +40,8 @@ pub(super) struct Outbound<'a> {
     pub(super) edits: &'a HeaderEdits,
     pub(super) snapshot: &'a Snapshot,
     pub(super) account: &'a Account,
+    /// The span the origin is asked in.
+    pub(super) trace: &'a TraceContext,
 }
 
 impl Outbound<'_> {
@@ -83,7 +86,7 @@ impl Outbound<'_> {
 
     /// The order is the point: what concerns one connection and what is ours goes first, and ours is put in last.
     fn compose(&self, fields: &mut impl Fields) {
-        let Self { headers, edits, peer, account, intake, snapshot } = self;
+        let Self { headers, edits, peer, account, intake, snapshot, trace } = self;
         let hops = HopByHop::of(headers);
         let mut announces = false;
         for (name, value) in *headers {
@@ -123,7 +126,7 @@ impl Outbound<'_> {
             fields.put(&header::FORWARDED, &forwarded);
         }
         fields.put(&REQUEST_ID, &account.request_id.header());
-        fields.put(&TRACEPARENT, &account.trace.header());
+        fields.put(&TRACEPARENT, &trace.header());
     }
 
     /// The canonical path and the query as sent.

@@ -13,7 +13,7 @@ use crate::doors::settings::ProxySettings;
 use crate::engine::{Engine, Snapshot};
 use crate::revocation::Revocations;
 use crate::server::{Drain, ListenerSettings, Peer, Places};
-use crate::telemetry::{LineWriter, Metrics};
+use crate::telemetry::{LineWriter, Metrics, Tracer};
 
 /// What the door is set up with.
 pub struct ProxySite {
@@ -23,6 +23,8 @@ pub struct ProxySite {
     pub settings: ProxySettings,
     /// Where requests come in, and whom to believe there.
     pub listeners: Vec<ListenerSettings>,
+    /// Which traces are recorded.
+    pub tracer: Tracer,
 }
 
 /// Everything one request is answered with.
@@ -40,6 +42,7 @@ pub(super) struct Site {
     pub(super) drain: Drain,
     pub(super) metrics: Metrics,
     pub(super) lines: LineWriter,
+    pub(super) tracer: Tracer,
 }
 
 impl Site {
@@ -51,7 +54,7 @@ impl Site {
         metrics: Metrics,
         lines: LineWriter,
     ) -> Self {
-        let ProxySite { snapshot, origins, settings, mut listeners } = site;
+        let ProxySite { snapshot, origins, settings, mut listeners, tracer } = site;
         listeners.retain(says_something);
         Self {
             own: OwnPages::new(Arc::clone(&engine), revocations, settings.sign_out.clone()),
@@ -65,12 +68,13 @@ impl Site {
             drain,
             metrics,
             lines,
+            tracer,
         }
     }
 
     /// What comes after it. Bounds that are the same go on being held by the same.
     pub(super) fn succeeded_by(&self, site: ProxySite) -> Self {
-        let ProxySite { snapshot, origins, settings, mut listeners } = site;
+        let ProxySite { snapshot, origins, settings, mut listeners, tracer } = site;
         listeners.retain(says_something);
         self.places.resize(settings.max_requests);
         let places = self.places.clone();
@@ -86,6 +90,7 @@ impl Site {
             drain: self.drain.clone(),
             metrics: self.metrics.clone(),
             lines: self.lines.clone(),
+            tracer,
         }
     }
 

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use portcullis::directory::DirectoryError;
-pub use portcullis::{identity, session};
+pub use portcullis::{identity, session, telemetry};
 
 #[expect(dead_code, reason = "only what threads meet in is modelled")]
 #[path = "../../../src/directory/flight.rs"]
