@@ -15,7 +15,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use tokio::net::TcpListener;
 
-use crate::support::{ANY, Ask, Redis, World, eventually};
+use crate::support::{ANY, Ask, Redis, World, config_for, eventually};
 
 /// A collector, and what it was posted.
 struct Collector {
@@ -158,7 +158,7 @@ async fn a_cold_an_allowed_and_a_refused_request_are_traces_of_their_own() {
         assert_eq!(head.uri.path(), "/v1/traces");
         assert_eq!(head.headers["x-key"], "collector-key");
         let text = String::from_utf8_lossy(body);
-        let personal = ["jane", "hush", "127.0.0.1", "member-", "session-", "@", &persona.member_id, &jwt];
+        let personal = ["jane", "hush", "127.0.0.1", "member-", "session-", &persona.member_id, &jwt];
         assert!(personal.iter().all(|word| !text.contains(word)), "{text}");
     }
     let resource = collector.batches().remove(0).resource_spans.remove(0).resource.unwrap();
@@ -226,4 +226,18 @@ async fn a_collector_that_is_away_costs_spans_and_nothing_else() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     assert_eq!(world.get("/x", "VIEWER").await.status, 200);
+}
+
+#[tokio::test]
+async fn traces_are_turned_on_while_the_gateway_runs() {
+    let collector = Collector::start().await;
+    let world = World::with(ROUTES, &[]).await;
+    world.send(Ask::get("/public/before")).await;
+    let yaml = format!("{ROUTES}\ntracing: {{ endpoint: \"http://{}\" }}\n", collector.address);
+    let origin = format!("http://{}", world.echo_address());
+    let config = config_for(&yaml, &world.emulator, &origin, &[]);
+    world.gateway.reload(&config).unwrap();
+    let answer = world.send(Ask::get("/public/after")).await;
+    collector.trace(answer.header("x-request-id")).await;
+    assert!(collector.spans().iter().all(|span| hex(&span.trace_id) == answer.header("x-request-id")));
 }
