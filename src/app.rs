@@ -242,7 +242,7 @@ impl Gateway {
     }
 
     /// Puts `config` in force, whole or not at all: routes and what they ask, secrets, upstreams, certificates, limits, what
-    /// the cache may hold, the filter of the log. Open streams are asked about again.
+    /// the cache may hold, the filter of the log. Open streams are asked about again. Must be called inside a runtime.
     pub fn reload(&self, config: &Config) -> Result<(), ReloadError> {
         self.running.reload(config)
     }
@@ -279,9 +279,11 @@ impl Gateway {
         tracing::info!("leaving: no new connections are taken");
         let clean = self.drain.finish(patience).await;
         self.running.revocations.finish_announcing(Duration::from_secs(1)).await;
+        if !self.running.door.tracer().flush(Duration::from_secs(2)).await {
+            tracing::warn!("the collector did not take the last spans in time; they are lost");
+        }
         // Probes and metrics are answered to the end.
         self.ops_drain.finish(Duration::from_secs(1)).await;
-        self.running.door.tracer().flush(Duration::from_secs(2)).await;
         let lines = self.lines;
         drop(tokio::task::spawn_blocking(move || lines.flush(Duration::from_secs(2))).await);
         tracing::info!(clean, "left");

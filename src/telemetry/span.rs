@@ -12,9 +12,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::trace::{RequestId, SpanId, TraceContext};
 
-/// What of a trace id decides whether it is sampled, as every implementation of OpenTelemetry's ratio takes it.
-const RATIO_BITS: u32 = 63;
-
 /// On which side of us somebody else is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpanKind {
@@ -107,26 +104,41 @@ impl fmt::Debug for Recorder {
     }
 }
 
+/// One trace that is recorded: where it goes, and one reading of both clocks, so that its spans agree on when they were.
+#[derive(Debug)]
+pub(super) struct Recording {
+    recorder: Recorder,
+    wall: SystemTime,
+    monotonic: Instant,
+}
+
+impl Recording {
+    fn begin(recorder: &Recorder) -> Self {
+        Self { recorder: recorder.clone(), wall: SystemTime::now(), monotonic: Instant::now() }
+    }
+
+    fn time_of(&self, instant: Instant) -> SystemTime {
+        let time = match instant.checked_duration_since(self.monotonic) {
+            Some(after) => self.wall.checked_add(after),
+            None => self.wall.checked_sub(self.monotonic.saturating_duration_since(instant)),
+        };
+        time.unwrap_or(self.wall)
+    }
+}
+
 /// Which traces are recorded, and where. Cheap to clone; the default records none.
 #[derive(Debug, Clone, Default)]
 pub struct Tracer {
     recorder: Option<Recorder>,
-    /// Trace ids below it are sampled.
-    below: u64,
+    /// The share that is sampled of what is decided here.
+    ratio: f64,
     /// Whether a trace that somebody began is sampled exactly if they say so.
     follows_parent: bool,
 }
 
 impl Tracer {
     pub(super) fn new(recorder: Recorder, ratio: f64, follows_parent: bool) -> Self {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "a share of what there is, and casts saturate"
-        )]
-        let below = (ratio * (1_u64 << RATIO_BITS) as f64) as u64;
-        Self { recorder: Some(recorder), below, follows_parent }
+        Self { recorder: Some(recorder), ratio, follows_parent }
     }
 
     /// A new trace, named like the request.
@@ -140,28 +152,26 @@ impl Tracer {
     }
 
     fn sample(&self, trace: TraceContext) -> TraceContext {
-        if self.recorder.is_none() {
-            return trace;
-        }
+        let Some(recorder) = &self.recorder else { return trace };
         let sampled = if trace.parent().is_some() && self.follows_parent {
             trace.is_sampled()
         } else {
-            let low = u64::try_from(trace.number() & u128::from(u64::MAX)).unwrap_or(u64::MAX);
-            low >> (u64::BITS - RATIO_BITS) < self.below
+            // Drawn, and not told from the id: ids come from elsewhere, and many have bits that never change.
+            fastrand::f64() < self.ratio
         };
-        trace.recorded_by(self.recorder.clone().filter(|_| sampled))
+        trace.recorded_by(sampled.then(|| Arc::new(Recording::begin(recorder))))
     }
 
-    /// Waits until everything so far was exported, or could not be; at most `patience`.
-    pub async fn flush(&self, patience: Duration) {
-        let Some(Recorder(queue)) = &self.recorder else { return };
+    /// Waits until everything so far was exported, or could not be; at most `patience`. False if that was too short.
+    pub async fn flush(&self, patience: Duration) -> bool {
+        let Some(Recorder(queue)) = &self.recorder else { return true };
         let (done, exported) = oneshot::channel();
         let flushing = async {
             if queue.spans.send(Message::Flush(done)).await.is_ok() {
                 exported.await.unwrap_or_default();
             }
         };
-        tokio::time::timeout(patience, flushing).await.unwrap_or_default();
+        tokio::time::timeout(patience, flushing).await.is_ok()
     }
 }
 
@@ -179,14 +189,14 @@ pub struct Span {
 impl TraceContext {
     /// A part of what is done, that begins now. Nothing where the trace is not recorded.
     pub fn start(&self, name: &'static str, kind: SpanKind) -> Option<Span> {
-        self.recorder()?;
+        self.recording()?;
         let (context, began) = (self.child(), Instant::now());
         Some(Span { context, kind, name: name.into(), began, attributes: Vec::new(), failure: None })
     }
 
     /// The whole of what was done for somebody who asked at `began`. Nothing where the trace is not recorded.
     pub fn served(&self, name: impl FnOnce() -> String, began: Instant) -> Option<Span> {
-        self.recorder()?;
+        self.recording()?;
         let (context, name) = (self.clone(), name().into());
         Some(Span { context, kind: SpanKind::Server, name, began, attributes: Vec::new(), failure: None })
     }
@@ -214,24 +224,63 @@ impl Span {
         self.failure = Some(reason);
     }
 
-    /// It took until now, whatever of it goes on.
-    pub fn end(self) {}
+    /// Nothing came of it: it never was.
+    pub fn discard(mut self) {
+        self.context = self.context.clone().recorded_by(None);
+    }
 }
 
 impl Drop for Span {
     fn drop(&mut self) {
-        let Some(recorder) = self.context.recorder() else { return };
-        let ended = SystemTime::now();
-        recorder.record(SpanRecord {
+        let Some(recording) = self.context.recording() else { return };
+        recording.recorder.record(SpanRecord {
             trace_id: self.context.number(),
             span_id: self.context.span_id(),
             parent: self.context.parent(),
             kind: self.kind,
             name: std::mem::take(&mut self.name),
-            began: ended.checked_sub(self.began.elapsed()).unwrap_or(ended),
-            ended,
+            began: recording.time_of(self.began),
+            ended: recording.time_of(Instant::now()),
             attributes: std::mem::take(&mut self.attributes),
             failure: self.failure,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tracer(ratio: f64, follows_parent: bool) -> Tracer {
+        let (spans, _) = mpsc::channel(1);
+        let dropped = IntCounter::new("dropped", "dropped").unwrap();
+        Tracer::new(Recorder::new(spans, dropped), ratio, follows_parent)
+    }
+
+    #[test]
+    fn a_share_is_recorded_whatever_the_ids_look_like() {
+        let uuid = RequestId::parse("4bf92f35-77b3-4da6-a3ce-929d0e0e4736").unwrap();
+        let joined = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        for (ratio, least, most) in [(0.0, 0, 0), (0.1, 700, 1300), (0.9, 8700, 9300), (1.0, 10_000, 10_000)]
+        {
+            let tracer = tracer(ratio, false);
+            let begun = (0..10_000).filter(|_| tracer.begin(&uuid).recording().is_some()).count();
+            assert!((least..=most).contains(&begun), "{begun} of 10,000 at {ratio}");
+            let taken = (0..10_000).filter(|_| tracer.join(joined).unwrap().recording().is_some()).count();
+            assert!((least..=most).contains(&taken), "{taken} of 10,000 joined at {ratio}");
+        }
+        assert!(tracer(0.0, true).join(joined).unwrap().recording().is_some());
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_counted() {
+        let (spans, _waiting) = mpsc::channel(1);
+        let dropped = IntCounter::new("dropped", "dropped").unwrap();
+        let tracer = Tracer::new(Recorder::new(spans, dropped.clone()), 1.0, true);
+        let trace = tracer.begin(&RequestId::new());
+        for _ in 0..3 {
+            drop(trace.start("origin", SpanKind::Client));
+        }
+        assert_eq!(dropped.get(), 2);
     }
 }

@@ -3,10 +3,11 @@
 //! Must not take either from a peer that is not trusted; the caller decides whose are offered here.
 
 use std::fmt;
+use std::sync::Arc;
 
 use http::HeaderValue;
 
-use super::span::Recorder;
+use super::span::Recording;
 
 /// Sixteen random bytes in hex, also the trace id of a request that brought none.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,7 +28,8 @@ impl RequestId {
             }
             _ => return None,
         };
-        digits_of(&digits).map(Self)
+        // Nobody may be called by zeros alone (Trace Context, section 3.2.2.3).
+        digits_of(&digits).filter(|digits| digits.iter().any(|digit| *digit != b'0')).map(Self)
     }
 
     pub fn as_str(&self) -> &str {
@@ -86,13 +88,13 @@ pub struct TraceContext {
     /// Whether whoever began it records it.
     sampled: bool,
     /// Where our spans of it go, if they are recorded.
-    recorder: Option<Recorder>,
+    recording: Option<Arc<Recording>>,
 }
 
 impl TraceContext {
     /// A new trace, named like the request, that nobody records.
     pub fn begin(request_id: &RequestId) -> Self {
-        Self { trace_id: *request_id, span_id: SpanId::new(), parent: None, sampled: false, recorder: None }
+        Self { trace_id: *request_id, span_id: SpanId::new(), parent: None, sampled: false, recording: None }
     }
 
     /// Joins the trace of a `traceparent`: version 00, or what a later one has in common with it.
@@ -112,10 +114,10 @@ impl TraceContext {
         (!nothing).then_some(Self { parent: Some(parent), sampled, ..begun })
     }
 
-    /// The same, recorded by `recorder` or by nobody.
-    pub(super) fn recorded_by(self, recorder: Option<Recorder>) -> Self {
+    /// The same, recorded or not.
+    pub(super) fn recorded_by(self, recording: Option<Arc<Recording>>) -> Self {
         // Whoever began it is believed about the whole of it, also where it is not recorded here.
-        Self { sampled: recorder.is_some() || self.parent.is_some() && self.sampled, recorder, ..self }
+        Self { sampled: recording.is_some() || self.parent.is_some() && self.sampled, recording, ..self }
     }
 
     pub(super) fn is_sampled(&self) -> bool {
@@ -134,8 +136,8 @@ impl TraceContext {
         self.parent
     }
 
-    pub(super) fn recorder(&self) -> Option<&Recorder> {
-        self.recorder.as_ref()
+    pub(super) fn recording(&self) -> Option<&Recording> {
+        self.recording.as_deref()
     }
 
     /// For a part of what it is about.
@@ -151,7 +153,7 @@ impl TraceContext {
     ///
     /// Where our spans are not recorded, whoever asked us stays the parent: there would be none of that name.
     pub fn header(&self) -> HeaderValue {
-        let parent = self.parent.filter(|_| self.recorder.is_none()).unwrap_or(self.span_id);
+        let parent = self.parent.filter(|_| self.recording.is_none()).unwrap_or(self.span_id);
         let text: [&[u8]; 5] =
             [b"00-", &self.trace_id.0, b"-", &parent.0, if self.sampled { b"-01" } else { b"-00" }];
         HeaderValue::from_bytes(&text.concat()).unwrap_or_else(|_| HeaderValue::from_static(""))
@@ -216,6 +218,8 @@ mod tests {
         let broken = [
             "",
             "x",
+            // No trace may be called that (Trace Context, section 3.2.2.3).
+            "00000000000000000000000000000000",
             &plain.to_uppercase(),
             &format!("{plain}0"),
             "4bf92f3-577b3-4da6-a3ce-929d0e0e47360",

@@ -68,6 +68,10 @@ impl Site {
         let began = Instant::now();
         let progress = Arc::new(Progress::new(began, settings.body_timeout));
         let mut span = account.trace.start("origin", SpanKind::Client);
+        if let Some(span) = &mut span {
+            span.note("http.request.method", method_label(&intake.method));
+            span.note("portcullis.upstream", origin.name().to_string());
+        }
         let trace = span.as_ref().map_or(&account.trace, Span::context);
         let composed =
             Outbound { headers: &parts.headers, intake, peer, edits, snapshot, account: &account, trace };
@@ -102,23 +106,29 @@ impl Site {
             })
         };
         let Some(outbound) = outbound else {
+            span.into_iter().for_each(Span::discard);
             return self.refuse(&Reason::MalformedRequest.into(), account);
         };
 
         let sent = tokio::select! {
             biased;
-            reason = ended(lease.as_deref()) => return self.refuse(&reason.into(), account),
+            reason = ended(lease.as_deref()) => {
+                if let Some(span) = &mut span {
+                    span.fail(reason.code());
+                }
+                return self.refuse(&reason.into(), account);
+            }
             sent = origin.send(outbound, &progress) => sent,
         };
         let took = began.elapsed();
         account.upstream_took = Some(took);
         if let Some(mut span) = span.take() {
-            span.note("http.request.method", method_label(&intake.method));
-            span.note("portcullis.upstream", origin.name().to_string());
             let status = sent.as_ref().ok().map(|response| u64::from(response.status().as_u16()));
             span.note_some("http.response.status_code", status);
-            if let Some(failure) = failure_of(&sent) {
-                span.fail(failure);
+            match (failure_of(&sent), &sent, progress.failure()) {
+                (_, Err(_), Some(upload)) => span.fail(upload_reason(upload).code()),
+                (Some(failure), ..) => span.fail(failure),
+                (None, ..) => {}
             }
         }
         // An upload that failed on the client's side says nothing about the origin.
