@@ -69,7 +69,18 @@ impl Layers {
                 settings.push((path, value));
             }
         }
-        let otel = otel_layer(&otel, file.get("tracing").is_some());
+        let said = |path: &str| {
+            let paths = settings.iter().chain(overrides).filter_map(|(set, _)| set.strip_prefix(path));
+            paths.map(str::to_ascii_lowercase).collect::<Vec<_>>()
+        };
+        let is_wanted = file.get("tracing").is_some() || !said("tracing.").is_empty();
+        let in_file = file.pointer("/tracing/headers").and_then(|headers| headers.as_object());
+        let in_file =
+            in_file.into_iter().flat_map(|headers| headers.keys().map(|name| name.to_ascii_lowercase()));
+        // Each is said whole by whoever says it: a value beside the name of a variable would be two.
+        let elsewhere =
+            said("tracing.headers.").into_iter().filter_map(|path| Some(path.split('.').next()?.to_owned()));
+        let otel = otel_layer(&otel, is_wanted, &in_file.chain(elsewhere).collect::<Vec<_>>());
         variables.extend(otel.variables);
         let merged = Figment::new()
             .merge(Layer { name: OTEL, tree: otel.tree })

@@ -16,8 +16,12 @@ pub(super) struct OtelLayer {
     pub(super) variables: Vec<(String, String)>,
 }
 
-/// Reads it; `is_wanted` where the file speaks of traces itself.
-pub(super) fn otel_layer(environment: &BTreeMap<String, String>, is_wanted: bool) -> OtelLayer {
+/// Reads it; `is_wanted` where a stronger layer speaks of traces, which names the header fields `named`, in lower case.
+pub(super) fn otel_layer(
+    environment: &BTreeMap<String, String>,
+    is_wanted: bool,
+    named: &[String],
+) -> OtelLayer {
     let known =
         |name: &str| environment.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());
     let exporters = known("OTEL_TRACES_EXPORTER").unwrap_or("otlp");
@@ -42,7 +46,11 @@ pub(super) fn otel_layer(environment: &BTreeMap<String, String>, is_wanted: bool
         let Some((name, text)) = found else { continue };
         let value = match key {
             "timeout" => json!(format!("{text}ms")),
-            "headers" => pairs(text).map(|(name, value)| (name, json!({ "value": value }))).collect(),
+            "headers" => pairs(text)
+                .map(|(name, value)| (name.to_ascii_lowercase(), value))
+                .filter(|(name, _)| !named.contains(name))
+                .map(|(name, value)| (name, json!({ "value": value })))
+                .collect(),
             _ => json!(text),
         };
         set.put(name, key, value);
@@ -107,14 +115,14 @@ mod tests {
 
     fn layer(variables: &[(&str, &str)], is_wanted: bool) -> Value {
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        otel_layer(&variables.collect(), is_wanted).tree
+        otel_layer(&variables.collect(), is_wanted, &["x-mine".to_owned()]).tree
     }
 
     #[test]
     fn variables_say_what_the_specification_has_them_say() {
         let all = [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://otlp.example.com/otlp/"),
-            ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Basic%20abc%3D, x-scope = 7"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "Authorization=Basic%20abc%3D, x-scope = 7,X-Mine=no"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "2500"),
             ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "1500"),
             ("OTEL_SERVICE_NAME", "edge"),

@@ -2,13 +2,17 @@
 //!
 //! Must not hold up a request, nor grow while the collector is away: what there is no room for is dropped and counted.
 
+use std::pin::Pin;
 use std::time::Duration;
 
-use hyper_rustls::HttpsConnectorBuilder;
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use opentelemetry::trace::{SpanContext, Status, TraceFlags, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue, SpanId, TraceId, Value};
 use opentelemetry_http::hyper::HyperClient;
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{Protocol, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks};
@@ -67,14 +71,13 @@ fn exporter(
     plain.set_connect_timeout(Some(settings.timeout));
     let secure = HttpsConnectorBuilder::new().with_tls_config(tls.clone()).https_or_http().enable_http1();
     let client = HyperClient::new(secure.wrap_connector(plain), settings.timeout, None);
-    let headers = settings.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_owned()));
+    let client = Posting { client, headers: settings.headers.clone() };
     let mut exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .with_http_client(client)
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(&settings.endpoint)
         .with_timeout(settings.timeout)
-        .with_headers(headers.collect())
         .build()
         .map_err(|error| TracerError(error.to_string()))?;
     let attributes = settings.attributes.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
@@ -85,6 +88,32 @@ fn exporter(
         .build();
     exporter.set_resource(&resource);
     Ok(exporter)
+}
+
+type Posted<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'a>>;
+
+/// Posts batches with the fields that are configured. The library puts in what it finds in the environment by itself, which
+/// counts for less here, or for nothing.
+#[derive(Debug)]
+struct Posting {
+    client: HyperClient<HttpsConnector<HttpConnector>>,
+    headers: HeaderMap,
+}
+
+impl HttpClient for Posting {
+    fn send_bytes<'a, 'b>(&'a self, mut request: Request<Bytes>) -> Posted<'b>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        let found = std::mem::replace(request.headers_mut(), self.headers.clone());
+        for name in [CONTENT_TYPE, CONTENT_ENCODING] {
+            if let Some(value) = found.get(&name) {
+                request.headers_mut().insert(name, value.clone());
+            }
+        }
+        self.client.send_bytes(request)
+    }
 }
 
 struct Export {
@@ -168,7 +197,7 @@ fn data(span: SpanRecord, scope: &InstrumentationScope) -> SpanData {
             TraceState::NONE,
         ),
         parent_span_id: span.parent.map_or(SpanId::INVALID, id),
-        parent_span_is_remote: span.kind == SpanKind::Server,
+        parent_span_is_remote: span.kind == SpanKind::Server && span.parent.is_some(),
         span_kind: match span.kind {
             SpanKind::Server => opentelemetry::trace::SpanKind::Server,
             SpanKind::Internal => opentelemetry::trace::SpanKind::Internal,

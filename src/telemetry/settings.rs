@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::identity::Secret;
+use http::HeaderMap;
 
 /// The operational log and the access log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct TraceSettings {
     /// Certificates to trust besides the others, in a PEM file.
     pub ca_file: Option<PathBuf>,
     /// Header fields sent along, such as the collector's key.
-    pub headers: Vec<(String, Secret)>,
+    pub headers: HeaderMap,
     /// How long one batch may take.
     pub timeout: Duration,
     /// The share of traces begun here that are recorded, from 0 to 1.

@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderName, HeaderValue, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::checker::Checker;
 use crate::config::diagnostics::Code;
+use crate::config::mask::without_credentials;
 use crate::config::raw::RawTracing;
 use crate::config::tree::Path;
 use crate::telemetry::TraceSettings;
@@ -25,16 +26,21 @@ impl Checker<'_> {
             let hint = "collectors take `http/protobuf` as well, usually on port 4318";
             self.note(Code::InvalidValue, &path.key("protocol"), message, Some(hint));
         }
-        let mut headers = Vec::new();
+        let mut headers = HeaderMap::new();
         for (name, value) in raw.headers.iter().flatten() {
             let path = path.key("headers").key(name);
             let Some(value) = self.secret(Some(value), &path) else { continue };
-            if name.parse::<HeaderName>().is_err() || HeaderValue::try_from(value.expose()).is_err() {
+            let (Ok(field), Ok(mut value)) =
+                (name.parse::<HeaderName>(), HeaderValue::try_from(value.expose()))
+            else {
                 let message = format!("`{name}` and its value cannot be sent as a header field");
                 self.note(Code::InvalidValue, &path, message, None);
                 continue;
+            };
+            value.set_sensitive(true);
+            if headers.insert(field, value).is_some() {
+                self.note(Code::Conflict, &path, format!("`{name}` is named twice"), None);
             }
-            headers.push((name.clone(), value));
         }
         let sample_ratio = raw.sample_ratio.unwrap_or(1.0);
         if !(0.0..=1.0).contains(&sample_ratio) {
@@ -49,8 +55,10 @@ impl Checker<'_> {
             return None;
         };
         let Some(endpoint) = traces_url(endpoint) else {
-            let message = format!("`{endpoint}` is not the URL of a collector");
-            let hint = "such as `http://127.0.0.1:4318`; keys go into `headers`";
+            // A key may have been put into it.
+            let shown = without_credentials(endpoint.split('?').next().unwrap_or_default());
+            let message = format!("`{shown}` is not the URL of a collector");
+            let hint = "such as `http://127.0.0.1:4318`, without a query; keys go into `headers`";
             self.note(Code::InvalidValue, &path.key("endpoint"), message, Some(hint));
             return None;
         };
@@ -67,11 +75,12 @@ impl Checker<'_> {
     }
 }
 
-/// The whole URL, if it is one of HTTP without a password.
+/// The whole URL, if it is one of HTTP without a password and a query, where a key would be shown.
 fn traces_url(text: &str) -> Option<String> {
     let mut parts = text.parse::<Uri>().ok()?.into_parts();
     let known = parts.scheme == Some(Scheme::HTTP) || parts.scheme == Some(Scheme::HTTPS);
-    if !known || parts.authority.as_ref()?.as_str().contains('@') {
+    let asks = parts.path_and_query.as_ref().is_some_and(|path| path.query().is_some());
+    if !known || asks || parts.authority.as_ref()?.as_str().contains('@') {
         return None;
     }
     if parts.path_and_query.as_ref().is_none_or(|path| path.as_str() == "/") {
@@ -92,6 +101,7 @@ mod tests {
             ("https://otlp.example.com/otlp/v1/traces", Some("https://otlp.example.com/otlp/v1/traces")),
             ("127.0.0.1:4318", None),
             ("https://me:hush@otlp.example.com", None),
+            ("https://otlp.example.com/v1/traces?key=hush", None),
             ("grpc://127.0.0.1:4317", None),
         ] {
             assert_eq!(traces_url(text).as_deref(), url, "{text}");
