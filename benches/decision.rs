@@ -36,7 +36,7 @@ use portcullis::policy::{
 use portcullis::session::{
     ActiveSessions, Claim, DeliveryMethod, Evidence, Factor, FactorKind, MemberSession, Revocation,
 };
-use portcullis::telemetry::{LineWriter, Metrics, RequestId, TraceContext};
+use portcullis::telemetry::{DecisionLog, LineWriter, Metrics, RequestId, TraceContext};
 
 /// Answers any member at once with three sessions of three factors.
 struct Answering(Arc<SystemClock>);
@@ -146,6 +146,7 @@ fn world(members: usize) -> World {
     let settings =
         EngineSettings { max_tokens: 200_000, recheck_every: Duration::from_secs(30), max_rechecks: 16 };
     let lines = LineWriter::off(metrics.log_lines_dropped.clone());
+    let lines = DecisionLog { lines, audit: None };
     let source: Arc<dyn KeySource> = Arc::new(FixedKeys(Arc::clone(&keys)));
     let engine = Engine::new(
         snapshot,

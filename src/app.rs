@@ -3,6 +3,7 @@
 //! Must not hold a rule of its own; it is a list, top to bottom: build, wire, start, wait, drain.
 
 mod core;
+mod records;
 mod reload;
 mod traces;
 mod trust;
@@ -20,6 +21,7 @@ use rustls::RootCertStore;
 use tokio::sync::mpsc;
 
 use self::core::{Core, build_core};
+use self::records::start_records;
 use self::reload::Running;
 use self::traces::start_tracer;
 use self::trust::{trusted_roots, with_authorities};
@@ -35,7 +37,7 @@ use crate::policy::{Access, CanonicalPath, Reason, Requirement};
 use crate::revocation::Revocations;
 use crate::server::{BindError, Drain, Listener, ListenerSettings, ServerLimits, server_tls};
 use crate::stytch::Keys;
-use crate::telemetry::{LineWriter, Metrics, RecentRefusals, TracerError};
+use crate::telemetry::{Metrics, RecentRefusals, TracerError};
 use crate::upstream::{Origin, OriginTlsError, origin_tls};
 
 pub use self::core::{Explained, ask_for_policy, build_to_explain};
@@ -65,6 +67,8 @@ pub enum StartError {
     Tracer(#[from] TracerError),
     #[error("the log cannot be set up: {0}")]
     Log(io::Error),
+    #[error("the audit stream `{file}` cannot be written: {error}")]
+    Audit { file: String, error: io::Error },
 }
 
 /// A gateway that serves.
@@ -78,7 +82,6 @@ pub struct Gateway {
     configuration: ConfigurationState,
     /// Where a change is asked for, once somebody keeps the configuration.
     reload: Arc<OnceLock<ReloadSender>>,
-    lines: LineWriter,
 }
 
 impl Gateway {
@@ -98,16 +101,12 @@ impl Gateway {
         mut inherited: Vec<std::net::TcpListener>,
     ) -> Result<Self, StartError> {
         let metrics = Metrics::new()?;
-        let lines = if config.log.access {
-            LineWriter::start(lines, metrics.log_lines_dropped.clone()).map_err(StartError::Log)?
-        } else {
-            LineWriter::off(metrics.log_lines_dropped.clone())
-        };
+        let records = start_records(&config.log, lines, &metrics)?;
         if let Some(page) = &config.proxy.refusals.page {
             doors::try_page(page).map_err(StartError::Page)?;
         }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-        let core = build_core(&config, Arc::clone(&clock), &metrics, &lines)?;
+        let core = build_core(&config, Arc::clone(&clock), &metrics, &records)?;
         let revocations = Revocations::start(
             config.revocation.clone(),
             core.memory.clone(),
@@ -139,7 +138,7 @@ impl Gateway {
             site,
             drain.clone(),
             metrics.clone(),
-            lines.clone(),
+            records.lines.clone(),
         );
         let mut bind = |settings| Listener::bind(settings, &mut inherited, metrics.clone());
         let listeners = config.listeners.iter().cloned().map(&mut bind).collect::<Result<Vec<_>, _>>()?;
@@ -207,19 +206,10 @@ impl Gateway {
             listeners: controls,
             probes,
             metrics,
+            records,
             config: Mutex::new(config),
         };
-        Ok(Self {
-            running: Arc::new(running),
-            drain,
-            ops_drain,
-            traffic,
-            ops,
-            admin,
-            configuration,
-            reload,
-            lines,
-        })
+        Ok(Self { running: Arc::new(running), drain, ops_drain, traffic, ops, admin, configuration, reload })
     }
 
     /// Where traffic is taken, and whether under TLS.
@@ -284,8 +274,8 @@ impl Gateway {
         }
         // Probes and metrics are answered to the end.
         self.ops_drain.finish(Duration::from_secs(1)).await;
-        let lines = self.lines;
-        drop(tokio::task::spawn_blocking(move || lines.flush(Duration::from_secs(2))).await);
+        let running = self.running;
+        drop(tokio::task::spawn_blocking(move || running.records.flush(Duration::from_secs(2))).await);
         tracing::info!(clean, "left");
         clean
     }

@@ -379,6 +379,15 @@ fn findings(status: &Status, window: &Window, unready: &[&str]) -> Vec<Finding> 
             _ => {}
         }
     }
+    let unrecorded = window.rate("portcullis_decisions_total", &[("reason", "audit_unavailable")]) > 0.0;
+    if unrecorded || window.now.sum("portcullis_audit_failing", &[]) > 0.0 {
+        let what = "decisions cannot be recorded, and requests are refused for it".to_owned();
+        find(
+            "critical",
+            what,
+            "the audit stream's disk is full or its reader stands still; the log says which",
+        );
+    }
     if window.rate("portcullis_log_lines_dropped_total", &[]) > 0.0 {
         find(
             "warning",

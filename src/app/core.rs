@@ -22,7 +22,7 @@ use crate::policy::{Access, RbacPolicy, Requirement, Route, RouteMatch, RouteTab
 use crate::stytch::{
     AppCredentials, Keys, ProjectFacts, StytchClient, WrittenCase, WrittenFacts, WrittenList, WrittenPolicy,
 };
-use crate::telemetry::{LineWriter, Metrics};
+use crate::telemetry::{DecisionLog, LineWriter, Metrics};
 
 /// Everything a decision needs, without the doors.
 pub(super) struct Core {
@@ -67,11 +67,12 @@ pub async fn build_to_explain(
 ) -> Result<Option<Arc<Engine>>, StartError> {
     let metrics = Metrics::new()?;
     let lines = LineWriter::off(metrics.log_lines_dropped.clone());
+    let records = DecisionLog { lines, audit: None };
     let clock: Arc<dyn Clock> = match &explained.case {
         Some(case) => Arc::clone(case) as Arc<dyn Clock>,
         None => Arc::new(SystemClock::start()),
     };
-    let core = build_core(config, Arc::clone(&clock), &metrics, &lines)?;
+    let core = build_core(config, Arc::clone(&clock), &metrics, &records)?;
     if explained.verifies {
         tokio::spawn(core.keys.clone().keep_fresh());
         let mut loaded = core.keys.loaded();
@@ -89,7 +90,7 @@ pub async fn build_to_explain(
             apps: case,
             attempts: Arc::new(Attempts::new(config.unknown_tokens)),
         };
-        return Ok(Some(Arc::new(build_engine(config, sources, clock, &metrics, &lines)?)));
+        return Ok(Some(Arc::new(build_engine(config, sources, clock, &metrics, &records)?)));
     }
     let directory: Arc<dyn SessionDirectory> = match explained.sessions {
         None => Arc::new(core.memory),
@@ -117,7 +118,7 @@ pub async fn build_to_explain(
     let attempts = Arc::new(Attempts::new(config.unknown_tokens));
     let keys = Arc::new(core.keys);
     let sources = Sources { directory, keys, rbac, organizations, apps, attempts };
-    let engine = build_engine(config, sources, clock, &metrics, &lines)?;
+    let engine = build_engine(config, sources, clock, &metrics, &records)?;
     Ok(Some(Arc::new(engine)))
 }
 
@@ -140,7 +141,7 @@ pub(super) fn build_core(
     config: &Config,
     clock: Arc<dyn Clock>,
     metrics: &Metrics,
-    lines: &LineWriter,
+    records: &DecisionLog,
 ) -> Result<Core, StartError> {
     let roots = trusted_roots(config)?;
     let client = StytchClient::new(&config.stytch, &client_tls(&roots)?, Arc::clone(&clock), metrics.clone());
@@ -170,7 +171,7 @@ pub(super) fn build_core(
         apps: Arc::new(apps),
         attempts,
     };
-    let engine = build_engine(config, sources, clock, metrics, lines)?;
+    let engine = build_engine(config, sources, clock, metrics, records)?;
     Ok(Core { engine: Arc::new(engine), client, link, memory, apps: secrets, keys, facts, roots })
 }
 
@@ -196,15 +197,15 @@ fn build_engine(
     sources: Sources,
     clock: Arc<dyn Clock>,
     metrics: &Metrics,
-    lines: &LineWriter,
+    records: &DecisionLog,
 ) -> Result<Engine, KeyFailure> {
     let settings = EngineSettings {
         max_tokens: config.memory.max_entries,
         recheck_every: config.recheck_every,
         max_rechecks: config.guard.max_in_flight.div_ceil(4),
     };
-    let (metrics, lines) = (metrics.clone(), lines.clone());
-    Ok(Engine::new(rules(config, None)?, sources, clock, settings, metrics, lines))
+    let (metrics, records) = (metrics.clone(), records.clone());
+    Ok(Engine::new(rules(config, None)?, sources, clock, settings, metrics, records))
 }
 
 /// Everything of the configuration that a decision depends on.

@@ -16,7 +16,7 @@ use crate::doors::{self, Origins, ProxyDoor, ProxySite};
 use crate::engine::KeyFailure;
 use crate::revocation::Revocations;
 use crate::server::{ListenerControl, ListenerSettings, PreparedListener, TlsError};
-use crate::telemetry::{Metrics, set_log_filter};
+use crate::telemetry::{DecisionLog, Metrics, set_log_filter};
 use crate::upstream::{Origin, OriginSettings, OriginTlsError};
 
 /// Why a configuration cannot be put in force without a restart.
@@ -53,6 +53,7 @@ pub(super) struct Running {
     pub(super) listeners: Vec<ListenerControl>,
     pub(super) probes: Arc<ArcSwap<Vec<ProbeSettings>>>,
     pub(super) metrics: Metrics,
+    pub(super) records: DecisionLog,
     /// What is in force. Held while a change is made: they come one after another.
     pub(super) config: std::sync::Mutex<Config>,
 }
@@ -188,6 +189,7 @@ fn fixed(before: &Config, after: &Config) -> Vec<String> {
     hold(before.unknown_tokens == after.unknown_tokens, "sessions.unknown_tokens");
     hold(before.recheck_every == after.recheck_every, "streams.recheck");
     let log = |config: &Config| (config.log.json, config.log.access);
-    hold(log(before) == log(after), "log.format or log.access");
+    hold(log(before) == log(after), "log.format, log.access or log.access_format");
+    hold(before.log.audit == after.log.audit, "log.audit");
     names
 }

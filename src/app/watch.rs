@@ -90,10 +90,12 @@ async fn keep(
                 keeper.reload_if_changed().await;
             }
             Some(answer) = requests.recv() => {
+                keeper.running.records.reopen();
                 // Whoever asked may have left.
                 drop(answer.send(keeper.reload().await));
             }
             _ = hung_up(&mut hangup) => {
+                keeper.running.records.reopen();
                 keeper.look_at_certificates();
                 keeper.reload().await;
             }

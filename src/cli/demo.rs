@@ -40,7 +40,7 @@ pub(super) struct DemoArgs {
 const CONFIGURATION: &str = include_str!("demo.yaml");
 
 pub(super) fn run(args: DemoArgs) -> Outcome {
-    init_log(&LogSettings { filter: "warn".to_owned(), json: false, access: false });
+    init_log(&LogSettings { filter: "warn".to_owned(), json: false, access: None, audit: None });
     runtime()?.block_on(async {
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let settings = EmulatorSettings { address: loopback(args.emulator_port), seed: None };

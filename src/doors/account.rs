@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use http::{Method, Request, StatusCode, Version};
+use http::{HeaderValue, Method, Request, StatusCode, Version, header};
 use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -51,6 +51,8 @@ pub(super) struct Account {
     began: Instant,
     metrics: Metrics,
     lines: LineWriter,
+    /// Where the client came from and what it calls itself, if lines name that.
+    agent: (Option<HeaderValue>, Option<HeaderValue>),
 }
 
 impl Account {
@@ -93,6 +95,12 @@ impl Account {
             began: Instant::now(),
             metrics: metrics.clone(),
             lines: lines.clone(),
+            agent: if lines.names_agents() {
+                let field = |name| request.headers().get(name).cloned();
+                (field(header::REFERER), field(header::USER_AGENT))
+            } else {
+                (None, None)
+            },
         })
     }
 }
@@ -175,6 +183,8 @@ impl Drop for Account {
             took,
             upstream_took: self.upstream_took,
             complete: self.complete,
+            referrer: self.agent.0.as_ref().map(HeaderValue::as_bytes),
+            user_agent: self.agent.1.as_ref().map(HeaderValue::as_bytes),
         };
         self.lines.access(&record);
     }

@@ -24,7 +24,7 @@ use crate::directory::{
 use crate::identity::{CredentialDigest, Introspection, Now, Principal, carries_own_jwt};
 use crate::policy::{Access, Decision, Facts, Refusal, Route};
 use crate::session::{ActiveSessions, Evidence};
-use crate::telemetry::{LineWriter, Metrics, RecentRefusals, SpanKind, caused_by};
+use crate::telemetry::{DecisionLog, Metrics, RecentRefusals, SpanKind, caused_by};
 
 /// How long a verified token is remembered; its own dates are checked on every use.
 const REMEMBER_TOKEN_FOR: Duration = Duration::from_secs(600);
@@ -48,7 +48,7 @@ pub struct Engine {
     pub(super) tokens: Cache<CredentialDigest, Arc<VerifiedToken>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Metrics,
-    pub(super) records: LineWriter,
+    pub(super) records: DecisionLog,
     pub(super) leases: Leases,
     pub(super) settings: EngineSettings,
     /// Told of every refusal, if anybody wants to know.
@@ -94,7 +94,7 @@ impl Engine {
         clock: Arc<dyn Clock>,
         settings: EngineSettings,
         metrics: Metrics,
-        records: LineWriter,
+        records: DecisionLog,
     ) -> Self {
         let tokens = Cache::builder()
             .max_capacity(settings.max_tokens.saturating_mul(u64::from(VerifiedToken::LEAST_BYTES)))
@@ -165,12 +165,21 @@ impl Engine {
         given: Option<Principal>,
         manner: Manner,
     ) -> Verdict {
+        // What cannot be recorded is not decided.
+        let (entry, unavailable) = match manner {
+            Manner::Explained => (None, None),
+            _ => {
+                self.reserve_record().await.map_or_else(|reason| (None, Some(reason)), |entry| (entry, None))
+            }
+        };
         let began = self.clock.now();
         let Rules { snapshot, ticket } = rules;
         let mut course = Course { principal: given, ..Course::default() };
         let span = request.trace.start("authorize", SpanKind::Internal);
         let deciding = async {
-            if manner == Manner::Own {
+            if let Some(reason) = unavailable {
+                Err(reason.into())
+            } else if manner == Manner::Own {
                 self.identified(request, Arc::clone(&snapshot.own_route), &snapshot, &mut course, began).await
             } else {
                 self.run(request, &snapshot, &mut course, began).await
@@ -200,13 +209,21 @@ impl Engine {
                 Ok(HeaderEdits::without_identity(&snapshot.managed_names, &snapshot.credentials, true))
             }
         };
-        let edits = edits.unwrap_or_else(|reason| {
+        let mut edits = edits.unwrap_or_else(|reason| {
             decision = Decision::Refuse(reason.into());
             self.edits_for_nobody(request, &snapshot)
         });
         if manner != Manner::Explained {
             let took = decided_at.monotonic.since(began.monotonic);
-            self.write(request, &decision, &course, took, decided_at);
+            let decided = match &decision {
+                Decision::Allow(_) => None,
+                Decision::Refuse(refusal) => Some(refusal.reason),
+            };
+            let stands = self.write(entry, &request.into(), decided, &course, took, decided_at).await;
+            if let Some(reason) = stands.filter(|_| stands != decided) {
+                decision = Decision::Refuse(reason.into());
+                edits = self.edits_for_nobody(request, &snapshot);
+            }
         }
         if let Some(span) = span {
             course.tell(span, &decision, decided_at);

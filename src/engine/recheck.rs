@@ -181,6 +181,6 @@ impl Engine {
             target: Some((stream.method.as_str(), stream.host.as_str(), stream.path.as_str())),
             client_ip: stream.client_ip,
         };
-        self.record("end", &asked, Some(reason), &course, Duration::ZERO, self.clock.now());
+        self.record_end(&asked, reason, &course);
     }
 }

@@ -10,10 +10,10 @@ use super::check::Engine;
 use super::identify::Unfit;
 use super::recent::RecentToken;
 use crate::identity::{Introspection, MemberRef, Now, Principal, SessionId};
-use crate::policy::{Decision, Facts, Reason, Refusal, Route};
+use crate::policy::{Decision, Facts, Reason, Route};
 use crate::session::{ActiveSessions, Evidence};
 use crate::telemetry::{
-    DecisionRecord, RefusalRecord, RequestId, RouteMetrics, ShadowRecord, Span, TraceContext,
+    AuditEntry, DecisionRecord, RefusalRecord, RequestId, RouteMetrics, ShadowRecord, Span, TraceContext,
 };
 
 /// How a shadow requirement would have decided, against how it was decided.
@@ -116,30 +116,63 @@ impl<'a> From<&AccessRequest<'a>> for Asked<'a> {
 }
 
 impl Engine {
-    /// Counts and records a refusal of a request that was too malformed to be decided on.
-    pub fn record_refusal(&self, request_id: &RequestId, trace: &TraceContext, reason: Reason) {
+    /// Counts and records a refusal of a request that was too malformed to be decided on, and gives what it is refused for.
+    pub async fn record_refusal(
+        &self,
+        request_id: &RequestId,
+        trace: &TraceContext,
+        reason: Reason,
+    ) -> Reason {
+        let (entry, reason) = match self.reserve_record().await {
+            Ok(entry) => (entry, reason),
+            Err(unavailable) => (None, unavailable),
+        };
         let asked = Asked { request_id, trace, target: None, client_ip: None };
-        let decision = Decision::Refuse(reason.into());
-        self.write_asked(&asked, &decision, &Course::default(), Duration::ZERO, self.clock.now());
+        let (course, now) = (Course::default(), self.clock.now());
+        self.write(entry, &asked, Some(reason), &course, Duration::ZERO, now).await.unwrap_or(reason)
     }
 
-    /// One decision, counted and recorded once.
-    pub(super) fn write(
+    /// A place for the record of one decision, where such records must not be lost.
+    pub(super) async fn reserve_record(&self) -> Result<Option<AuditEntry>, Reason> {
+        match &self.records.audit {
+            Some(audit) => audit.reserve().await.map(Some).ok_or(Reason::AuditUnavailable),
+            None => Ok(None),
+        }
+    }
+
+    /// One decision, recorded and counted once: allowed, or refused for a reason. Gives what is to be done, which is another
+    /// thing where it could not be recorded.
+    pub(super) async fn write(
         &self,
-        request: &AccessRequest<'_>,
-        decision: &Decision,
+        entry: Option<AuditEntry>,
+        asked: &Asked<'_>,
+        decided: Option<Reason>,
         course: &Course,
         took: Duration,
         now: Now,
-    ) {
-        self.write_asked(&request.into(), decision, course, took, now);
+    ) -> Option<Reason> {
+        let outcome = |reason: Option<Reason>| reason.map_or("allow", |_| "refuse");
+        let record = |reason| decision_record(outcome(reason), asked, reason, course, took, now);
+        let mut reason = decided;
+        match &self.records.audit {
+            Some(audit) => {
+                // Without a place it is refused for that, and there is no room to say so.
+                if let Some(entry) = entry
+                    && !entry.record(&record(decided)).written().await
+                {
+                    reason = Some(Reason::AuditUnavailable);
+                    audit.append(&record(reason));
+                }
+            }
+            None if self.records.lines.takes_decisions() => self.records.lines.decision(&record(decided)),
+            None => {}
+        }
+        self.count(asked, reason, course, took, now);
+        self.record_shadow(asked, outcome(reason), course, now);
+        reason
     }
 
-    fn write_asked(&self, asked: &Asked<'_>, decision: &Decision, course: &Course, took: Duration, now: Now) {
-        let (outcome, reason) = match decision {
-            Decision::Allow(_) => ("allow", None),
-            Decision::Refuse(Refusal { reason, .. }) => ("refuse", Some(*reason)),
-        };
+    fn count(&self, asked: &Asked<'_>, reason: Option<Reason>, course: &Course, took: Duration, now: Now) {
         let route = course.route.as_ref().map_or("none", |route| &*route.name);
         match (&course.route, reason) {
             (Some(route), None) => RouteMetrics::with(&self.metrics, &route.name, |metrics| {
@@ -148,62 +181,26 @@ impl Engine {
             }),
             _ => {
                 let code = reason.map(Reason::code).unwrap_or_default();
+                let outcome = reason.map_or("allow", |_| "refuse");
                 self.metrics.decisions.with_label_values(&[route, outcome, code]).inc();
                 self.metrics.decision_duration.with_label_values(&[route]).observe(took.as_secs_f64());
             }
         }
-        if let (Decision::Allow(_), Some(age)) = (decision, course.evidence_age(now)) {
+        if let (None, Some(age)) = (reason, course.evidence_age(now)) {
             self.metrics.evidence_age.observe(age.as_secs_f64());
         }
         if let (Some(refusals), Some(reason)) = (self.refusals.get(), reason) {
             refusals.note(|| told(asked, reason, route, course, now));
         }
-        self.record(outcome, asked, reason, course, took, now);
-        self.record_shadow(asked, outcome, course, now);
     }
 
-    /// The record of one decision, if records are kept.
-    pub(super) fn record(
-        &self,
-        decision: &'static str,
-        asked: &Asked<'_>,
-        reason: Option<Reason>,
-        course: &Course,
-        took: Duration,
-        now: Now,
-    ) {
-        if !self.records.is_on() {
-            return;
+    /// Records that an open stream was ended.
+    pub(super) fn record_end(&self, asked: &Asked<'_>, reason: Reason, course: &Course) {
+        let record = decision_record("end", asked, Some(reason), course, Duration::ZERO, self.clock.now());
+        match &self.records.audit {
+            Some(audit) => audit.append(&record),
+            None => self.records.lines.decision(&record),
         }
-        let principal = course.principal.as_ref();
-        let session =
-            course.found.as_ref().map(|(_, id)| id).or_else(|| principal.and_then(Principal::session_id));
-        let member = course.member();
-        let client_id = match principal {
-            Some(Principal::Machine(token)) => Some(token.client_id.as_str()),
-            Some(Principal::App(token)) => Some(token.client_id.as_str()),
-            _ => None,
-        };
-        let record = DecisionRecord {
-            at: now.wall,
-            request_id: asked.request_id.as_str(),
-            trace_id: asked.trace.trace_id(),
-            route: course.route.as_ref().map_or("none", |route| &*route.name),
-            method: asked.target.map(|(method, _, _)| method),
-            host: asked.target.map(|(_, host, _)| host),
-            path: asked.target.map(|(_, _, path)| path),
-            client_ip: asked.client_ip.map(|address| address.to_canonical()),
-            decision,
-            reason: reason.map(Reason::code),
-            organization_id: member.map(|member| member.organization_id.as_str()),
-            member_id: member.map(|member| member.member_id.as_str()),
-            client_id,
-            session: session.map(|id| DecisionRecord::session_tail(id.as_str())),
-            evidence: course.kind_of_evidence(now),
-            evidence_age: course.evidence_age(now),
-            took,
-        };
-        self.records.decision(&record);
     }
 
     /// Counts what a shadow requirement would have decided, with a line where it is something else.
@@ -211,7 +208,7 @@ impl Engine {
         let (Some(shadow), Some(route)) = (&course.shadow, &course.route) else { return };
         let reason = shadow.reason.map(Reason::code).unwrap_or_default();
         self.metrics.shadow_decisions.with_label_values(&[&*route.name, shadow.result, reason]).inc();
-        if shadow.result == "same" || !self.records.is_on() {
+        if shadow.result == "same" || !self.records.lines.takes_decisions() {
             return;
         }
         let member = course.member();
@@ -227,7 +224,46 @@ impl Engine {
             organization_id: member.map(|member| member.organization_id.as_str()),
             member_id: member.map(|member| member.member_id.as_str()),
         };
-        self.records.shadow(&record);
+        self.records.lines.shadow(&record);
+    }
+}
+
+/// The record of a decision that was come to on `course`.
+fn decision_record<'a>(
+    decision: &'static str,
+    asked: &Asked<'a>,
+    reason: Option<Reason>,
+    course: &'a Course,
+    took: Duration,
+    now: Now,
+) -> DecisionRecord<'a> {
+    let principal = course.principal.as_ref();
+    let session =
+        course.found.as_ref().map(|(_, id)| id).or_else(|| principal.and_then(Principal::session_id));
+    let member = course.member();
+    let client_id = match principal {
+        Some(Principal::Machine(token)) => Some(token.client_id.as_str()),
+        Some(Principal::App(token)) => Some(token.client_id.as_str()),
+        _ => None,
+    };
+    DecisionRecord {
+        at: now.wall,
+        request_id: asked.request_id.as_str(),
+        trace_id: asked.trace.trace_id(),
+        route: course.route.as_ref().map_or("none", |route| &*route.name),
+        method: asked.target.map(|(method, _, _)| method),
+        host: asked.target.map(|(_, host, _)| host),
+        path: asked.target.map(|(_, _, path)| path),
+        client_ip: asked.client_ip.map(|address| address.to_canonical()),
+        decision,
+        reason: reason.map(Reason::code),
+        organization_id: member.map(|member| member.organization_id.as_str()),
+        member_id: member.map(|member| member.member_id.as_str()),
+        client_id,
+        session: session.map(|id| DecisionRecord::session_tail(id.as_str())),
+        evidence: course.kind_of_evidence(now),
+        evidence_age: course.evidence_age(now),
+        took,
     }
 }
 

@@ -2,188 +2,98 @@
 //!
 //! Must not leave a character unescaped that could end a string or the line (RFC 8259 section 7).
 
-use std::io::Write as _;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::tz::Offset;
 
-/// What comes between the value before and the value of a field of this name.
-macro_rules! key {
-    ($name:literal) => {
-        concat!(",\"", $name, "\":")
-    };
-}
-pub(super) use key;
+use super::line::{Fields, Key, LineBuffer};
+use super::record::Record;
 
-/// Writes lines one after the other. Every request writes two, so none goes by way of a serializer, and no second is
-/// written out twice.
-pub(super) struct JsonLines {
-    bytes: Vec<u8>,
-    second: i64,
-    /// The second as RFC 3339 has it, up to the fraction.
-    written: [u8; 20],
-}
+/// Writes lines one after the other.
+pub(super) struct JsonLines(LineBuffer);
 
 impl JsonLines {
     pub(super) const fn new() -> Self {
-        Self { bytes: Vec::new(), second: i64::MIN, written: [b' '; 20] }
+        Self(LineBuffer::new())
     }
 
-    /// Begins a line in place of the one before. `opening` is all of it up to the time.
-    pub(super) fn begin(&mut self, opening: &'static str, at: Timestamp) -> &mut Self {
-        self.bytes.clear();
-        self.push(opening);
-        self.push_time(at);
-        self.bytes.push(b'"');
-        self
-    }
-
-    /// Whatever text it is.
-    pub(super) fn text(&mut self, key: &'static str, value: &str) -> &mut Self {
-        self.push(key);
-        self.bytes.push(b'"');
-        self.push_escaped(value);
-        self.bytes.push(b'"');
-        self
-    }
-
-    /// A word of ours, or text of a kind that has nothing to escape.
-    pub(super) fn word(&mut self, key: &'static str, value: &str) -> &mut Self {
-        debug_assert!(!must_escape(value), "{value:?}");
-        self.push(key);
-        self.bytes.push(b'"');
-        self.push(value);
-        self.bytes.push(b'"');
-        self
-    }
-
-    /// `null` for nothing.
-    pub(super) fn optional_text(&mut self, key: &'static str, value: Option<&str>) -> &mut Self {
-        match value {
-            Some(value) => self.text(key, value),
-            None => self.null(key),
-        }
-    }
-
-    /// `null` for nothing.
-    pub(super) fn optional_word(&mut self, key: &'static str, value: Option<&str>) -> &mut Self {
-        match value {
-            Some(value) => self.word(key, value),
-            None => self.null(key),
-        }
-    }
-
-    /// `null` for none.
-    pub(super) fn address(&mut self, key: &'static str, value: Option<IpAddr>) -> &mut Self {
-        let Some(value) = value else { return self.null(key) };
-        self.push(key);
-        self.bytes.push(b'"');
-        match value {
-            IpAddr::V4(address) => {
-                let [first, others @ ..] = address.octets();
-                self.push_number(first.into());
-                for octet in others {
-                    self.bytes.push(b'.');
-                    self.push_number(octet.into());
-                }
-            }
-            IpAddr::V6(address) => drop(write!(self.bytes, "{address}")),
-        }
-        self.bytes.push(b'"');
-        self
-    }
-
-    pub(super) fn number(&mut self, key: &'static str, value: u64) -> &mut Self {
-        self.push(key);
-        self.push_number(value);
-        self
-    }
-
-    /// In milliseconds, to the microsecond; `null` for nothing.
-    pub(super) fn milliseconds(&mut self, key: &'static str, value: Option<Duration>) -> &mut Self {
-        match value {
-            Some(value) => self.thousandths(key, value.saturating_add(Duration::from_nanos(500)).as_micros()),
-            None => self.null(key),
-        }
-    }
-
-    /// In microseconds, to the nanosecond.
-    pub(super) fn microseconds(&mut self, key: &'static str, value: Duration) -> &mut Self {
-        self.thousandths(key, value.as_nanos())
-    }
-
-    pub(super) fn truth(&mut self, key: &'static str, value: bool) -> &mut Self {
-        self.push(key);
-        self.push(if value { "true" } else { "false" });
-        self
+    pub(super) fn line(&mut self, record: &impl Record) -> &[u8] {
+        record.write(self);
+        self.end()
     }
 
     /// The line that was begun, whole.
-    pub(super) fn end(&mut self) -> &[u8] {
-        self.push("}\n");
-        &self.bytes
-    }
-
-    fn null(&mut self, key: &'static str) -> &mut Self {
-        self.push(key);
-        self.push("null");
-        self
-    }
-
-    fn thousandths(&mut self, key: &'static str, value: u128) -> &mut Self {
-        let value = u64::try_from(value).unwrap_or(u64::MAX);
-        self.push(key);
-        self.push_number(value / 1000);
-        self.bytes.push(b'.');
-        self.bytes.extend_from_slice(&digits::<3>(value % 1000));
-        self
-    }
-
-    fn push(&mut self, text: &str) {
-        self.bytes.extend_from_slice(text.as_bytes());
-    }
-
-    fn push_number(&mut self, value: u64) {
-        match value {
-            0..10 => self.bytes.extend_from_slice(&digits::<1>(value)),
-            10..100 => self.bytes.extend_from_slice(&digits::<2>(value)),
-            100..1000 => self.bytes.extend_from_slice(&digits::<3>(value)),
-            1000..10_000 => self.bytes.extend_from_slice(&digits::<4>(value)),
-            _ => drop(write!(self.bytes, "{value}")),
-        }
-    }
-
-    /// RFC 3339, to the microsecond.
-    fn push_time(&mut self, at: Timestamp) {
-        // Before 1970 the fraction would count backwards; no clock that runs says that.
-        let (second, fraction) = (at.as_second(), u64::try_from(at.subsec_microsecond()).unwrap_or_default());
-        if self.second != second {
-            self.second = second;
-            self.written = written(at);
-        }
-        self.bytes.extend_from_slice(&self.written);
-        self.bytes.extend_from_slice(&digits::<6>(fraction));
-        self.bytes.push(b'Z');
+    fn end(&mut self) -> &[u8] {
+        self.0.push("}\n");
+        self.0.bytes()
     }
 
     fn push_escaped(&mut self, value: &str) {
         if !must_escape(value) {
-            self.push(value);
+            self.0.push(value);
             return;
         }
         for letter in value.chars() {
             match letter {
-                '"' | '\\' => self.bytes.push(b'\\'),
+                '"' | '\\' => self.0.push_byte(b'\\'),
                 '\0'..='\u{1f}' => {
-                    drop(write!(self.bytes, "\\u{:04x}", u32::from(letter)));
+                    self.0.push_formatted(format_args!("\\u{:04x}", u32::from(letter)));
                     continue;
                 }
                 _ => {}
             }
-            self.push(letter.encode_utf8(&mut [0; 4]));
+            self.0.push(letter.encode_utf8(&mut [0; 4]));
         }
+    }
+}
+
+impl Fields for JsonLines {
+    fn buffer(&mut self) -> &mut LineBuffer {
+        &mut self.0
+    }
+
+    fn begin(&mut self, opening: Key, at: Timestamp) -> &mut Self {
+        self.0.clear();
+        self.0.push(opening.json);
+        self.0.push_time(at);
+        self.0.push_byte(b'"');
+        self
+    }
+
+    fn key(&mut self, key: Key) {
+        self.0.push(key.json);
+    }
+
+    fn text(&mut self, key: Key, value: &str) -> &mut Self {
+        self.0.push(key.json);
+        self.0.push_byte(b'"');
+        self.push_escaped(value);
+        self.0.push_byte(b'"');
+        self
+    }
+
+    fn word(&mut self, key: Key, value: &str) -> &mut Self {
+        debug_assert!(!must_escape(value), "{value:?}");
+        self.0.push(key.json);
+        self.0.push_byte(b'"');
+        self.0.push(value);
+        self.0.push_byte(b'"');
+        self
+    }
+
+    fn nothing(&mut self, key: Key) -> &mut Self {
+        self.0.push(key.json);
+        self.0.push("null");
+        self
+    }
+
+    fn address(&mut self, key: Key, value: Option<IpAddr>) -> &mut Self {
+        let Some(value) = value else { return self.nothing(key) };
+        self.0.push(key.json);
+        self.0.push_byte(b'"');
+        self.0.push_address(value);
+        self.0.push_byte(b'"');
+        self
     }
 }
 
@@ -192,31 +102,15 @@ fn must_escape(value: &str) -> bool {
     value.bytes().fold(false, |odd, byte| odd | (byte < 0x20) | (byte == b'"') | (byte == b'\\'))
 }
 
-fn digits<const DIGITS: usize>(mut value: u64) -> [u8; DIGITS] {
-    let mut digits = [b'0'; DIGITS];
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(value % 10).unwrap_or_default();
-        value /= 10;
-    }
-    digits
-}
-
-/// `2026-03-09T04:05:06.`
-fn written(at: Timestamp) -> [u8; 20] {
-    let time = Offset::UTC.to_datetime(at);
-    let part = |value: i8| digits::<2>(u64::try_from(value).unwrap_or_default());
-    let [y, e, a, r] = digits::<4>(u64::try_from(time.year()).unwrap_or_default());
-    let ([m, o], [d, ay]) = (part(time.month()), part(time.day()));
-    let ([h, hh], [n, nn], [s, ss]) = (part(time.hour()), part(time.minute()), part(time.second()));
-    [y, e, a, r, b'-', m, o, b'-', d, ay, b'T', h, hh, b':', n, nn, b':', s, ss, b'.']
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::line::{key, opening};
     use super::*;
     use serde_json::{Value, json};
 
-    const OPENING: &str = "{\"log\":\"access\",\"ts\":\"";
+    const OPENING: Key = opening!("access");
 
     #[test]
     fn a_line_is_one_line_of_json_whatever_is_in_it() {
@@ -260,7 +154,7 @@ mod tests {
             "2026-03-09T04:05:06.000000Z",
         ] {
             let line = lines.begin(OPENING, time.parse().unwrap()).end();
-            assert_eq!(line, format!("{OPENING}{time}\"}}\n").as_bytes());
+            assert_eq!(line, format!("{}{time}\"}}\n", OPENING.json).as_bytes());
         }
     }
 

@@ -11,8 +11,11 @@ use std::time::Duration;
 
 use prometheus::IntCounter;
 
+use super::combined_line::CombinedLines;
 use super::json_line::JsonLines;
-use super::record::{AccessRecord, DecisionRecord, ShadowRecord};
+use super::logfmt_line::LogfmtLines;
+use super::record::{AccessRecord, DecisionRecord, Record, ShadowRecord};
+use super::settings::LineFormat;
 
 /// What may wait to be written, in bytes: some eight thousand lines.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
@@ -23,7 +26,28 @@ const GATHER_FOR: Duration = Duration::from_millis(5);
 
 thread_local! {
     /// Lines are written here first, so that nobody holds up anybody while they are.
-    static LINES: RefCell<JsonLines> = const { RefCell::new(JsonLines::new()) };
+    static LINES: RefCell<Forms> = const { RefCell::new(Forms::new()) };
+}
+
+struct Forms {
+    json: JsonLines,
+    logfmt: LogfmtLines,
+    combined: CombinedLines,
+}
+
+impl Forms {
+    const fn new() -> Self {
+        Self { json: JsonLines::new(), logfmt: LogfmtLines::new(), combined: CombinedLines::new() }
+    }
+
+    /// The line of `record`; none in a form that has no room for it.
+    fn line(&mut self, format: LineFormat, record: &impl Record) -> &[u8] {
+        match format {
+            LineFormat::Json => self.json.line(record),
+            LineFormat::Logfmt => self.logfmt.line(record),
+            LineFormat::Combined => &[],
+        }
+    }
 }
 
 /// Where access lines and decision records go.
@@ -33,13 +57,16 @@ pub struct LineWriter {
     dropped: IntCounter,
 }
 
-/// Tells the thread, when nobody can write any more, that it is over.
-struct Open(Arc<Desk>);
+struct Open {
+    desk: Arc<Desk>,
+    format: LineFormat,
+}
 
+/// Tells the thread, when nobody can write any more, that it is over.
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.lock().over = true;
-        self.0.woken.notify_one();
+        self.desk.lock().over = true;
+        self.desk.woken.notify_one();
     }
 }
 
@@ -88,9 +115,13 @@ impl Waiting {
 
 impl LineWriter {
     /// Starts the writing thread; it ends when the last clone is dropped and everything is written.
-    pub fn start(mut sink: impl Write + Send + 'static, dropped: IntCounter) -> std::io::Result<Self> {
+    pub fn start(
+        mut sink: impl Write + Send + 'static,
+        format: LineFormat,
+        dropped: IntCounter,
+    ) -> std::io::Result<Self> {
         let desk = Arc::new(Desk::default());
-        let open = Open(Arc::clone(&desk));
+        let open = Open { desk: Arc::clone(&desk), format };
         let losses = dropped.clone();
         std::thread::Builder::new().name("log-lines".to_owned()).spawn(move || {
             let (mut written, mut lost_within) = (Vec::new(), false);
@@ -119,9 +150,19 @@ impl LineWriter {
         self.open.is_some()
     }
 
+    /// Whether there is room for decisions: the combined format has none.
+    pub fn takes_decisions(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.format != LineFormat::Combined)
+    }
+
+    /// Whether lines name the client's program, and where it came from.
+    pub fn names_agents(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.format == LineFormat::Combined)
+    }
+
     /// Waits until everything handed over was written, at most `patience`. Blocks.
     pub fn flush(&self, patience: Duration) {
-        let Some(Open(desk)) = self.open.as_deref() else { return };
+        let Some(Open { desk, .. }) = self.open.as_deref() else { return };
         let (done, written) = sync_channel(1);
         let mut waiting = desk.lock();
         waiting.flushes.push(done);
@@ -134,22 +175,24 @@ impl LineWriter {
     }
 
     pub fn access(&self, record: &AccessRecord<'_>) {
-        self.write(|lines| record.write(lines));
+        self.write(|forms, format| match format {
+            LineFormat::Combined => forms.combined.line(record),
+            _ => forms.line(format, record),
+        });
     }
 
     pub fn decision(&self, record: &DecisionRecord<'_>) {
-        self.write(|lines| record.write(lines));
+        self.write(|forms, format| forms.line(format, record));
     }
 
     pub fn shadow(&self, record: &ShadowRecord<'_>) {
-        self.write(|lines| record.write(lines));
+        self.write(|forms, format| forms.line(format, record));
     }
 
-    fn write(&self, line: impl FnOnce(&mut JsonLines)) {
-        let Some(Open(desk)) = self.open.as_deref() else { return };
-        LINES.with_borrow_mut(|lines| {
-            line(lines);
-            let line = lines.end();
+    fn write(&self, line: impl FnOnce(&mut Forms, LineFormat) -> &[u8]) {
+        let Some(Open { desk, format }) = self.open.as_deref() else { return };
+        LINES.with_borrow_mut(|forms| {
+            let line = line(forms, *format);
             let mut waiting = desk.lock();
             if waiting.bytes.len() + line.len() > MOST_BYTES {
                 drop(waiting);
@@ -236,7 +279,7 @@ mod tests {
         let (let_go, go) = channel();
         let (taken, received) = channel();
         let dropped = IntCounter::new("dropped", "dropped").unwrap();
-        let lines = LineWriter::start(Stuck { go, taken }, dropped.clone()).unwrap();
+        let lines = LineWriter::start(Stuck { go, taken }, LineFormat::Json, dropped.clone()).unwrap();
         let long = "x".repeat(4096);
         let handed_over = 2 * MOST_BYTES / long.len() + 2;
         for _ in 0..handed_over {

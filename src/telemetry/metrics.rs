@@ -71,6 +71,9 @@ pub struct AllMetrics {
     pub config_last_reload_successful: IntGauge,
     pub config_last_reload_success_timestamp: IntGauge,
     pub log_lines_dropped: IntCounter,
+    pub audit_records: IntCounter,
+    pub audit_write_failures: IntCounter,
+    pub audit_failing: IntGauge,
     pub spans: IntCounterVec,
 }
 
@@ -263,6 +266,18 @@ impl Metrics {
                     "Access and decision lines that were dropped.",
                 )),
             )?,
+            audit_records: keep(
+                &registry,
+                IntCounter::with_opts(opts("audit_records_total", "Decision records in the audit stream.")),
+            )?,
+            audit_write_failures: keep(
+                &registry,
+                IntCounter::with_opts(opts(
+                    "audit_write_failures_total",
+                    "Attempts to write to the audit stream that failed.",
+                )),
+            )?,
+            audit_failing: gauge("audit_failing", "1 while records cannot be written to the audit stream.")?,
             spans: counters("spans_total", "Spans of sampled traces, by what became of them.", &["result"])?,
             registry,
         })))

@@ -2,10 +2,14 @@
 //!
 //! Must not hold a secret, a token or a query string, nor put anything a client chose into a label.
 
+mod audit;
 mod cause;
+mod combined_line;
 mod json_line;
+mod line;
 mod lines;
 mod log;
+mod logfmt_line;
 mod metrics;
 mod otlp;
 mod record;
@@ -16,6 +20,7 @@ mod settings;
 mod span;
 mod trace;
 
+pub use audit::{AuditEntry, AuditLog, DecisionLog};
 pub use cause::{cause, caused_by};
 pub use lines::LineWriter;
 pub use log::{check_filter, init_log, log_filter, set_log_filter};
@@ -25,6 +30,6 @@ pub use record::{AccessRecord, DecisionRecord, ShadowRecord};
 pub use refusals::{RecentRefusals, RefusalRecord};
 pub use route_metrics::RouteMetrics;
 pub use sample::{Distribution, Sample};
-pub use settings::{LogSettings, TraceSettings};
+pub use settings::{AuditSettings, LineFormat, LogSettings, TraceSettings};
 pub use span::{Span, SpanKind, SpanValue, Tracer};
 pub use trace::{RequestId, TraceContext};

@@ -1,13 +1,19 @@
 //! The lines of a request: what was asked and answered, what was decided and why, and what a shadow would have.
 //!
-//! Must not hold a query, a credential or a header value; every field is listed here and nowhere else.
+//! Must not hold a query, a credential or a header value, but for the two that the combined format has room for; every
+//! field is listed here and nowhere else.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::json_line::{JsonLines, key};
+use super::line::{Fields, Key, key, opening};
+
+/// What is written field by field, in whatever form.
+pub(super) trait Record {
+    fn write(&self, lines: &mut impl Fields);
+}
 
 /// The access-log line of one request.
 #[derive(Debug)]
@@ -32,6 +38,10 @@ pub struct AccessRecord<'a> {
     pub upstream_took: Option<Duration>,
     /// Whether the response reached its end.
     pub complete: bool,
+    /// As the client sent it; only in the combined format, and there without its query.
+    pub referrer: Option<&'a [u8]>,
+    /// As the client sent it; only in the combined format.
+    pub user_agent: Option<&'a [u8]>,
 }
 
 /// The record of one decision.
@@ -79,10 +89,10 @@ pub struct ShadowRecord<'a> {
     pub member_id: Option<&'a str>,
 }
 
-impl ShadowRecord<'_> {
-    pub(super) fn write(&self, lines: &mut JsonLines) {
+impl Record for ShadowRecord<'_> {
+    fn write(&self, lines: &mut impl Fields) {
         lines
-            .begin("{\"log\":\"shadow\",\"ts\":\"", self.ts)
+            .begin(opening!("shadow"), self.ts)
             .word(key!("request_id"), self.request_id)
             .word(key!("trace_id"), self.trace_id)
             .text(key!("route"), self.route)
@@ -95,10 +105,10 @@ impl ShadowRecord<'_> {
     }
 }
 
-impl AccessRecord<'_> {
-    pub(super) fn write(&self, lines: &mut JsonLines) {
+impl Record for AccessRecord<'_> {
+    fn write(&self, lines: &mut impl Fields) {
         lines
-            .begin("{\"log\":\"access\",\"ts\":\"", self.at)
+            .begin(opening!("access"), self.at)
             .word(key!("request_id"), self.request_id)
             .word(key!("trace_id"), self.trace_id)
             .text(key!("listener"), self.listener)
@@ -119,10 +129,10 @@ impl AccessRecord<'_> {
     }
 }
 
-impl DecisionRecord<'_> {
-    pub(super) fn write(&self, lines: &mut JsonLines) {
+impl Record for DecisionRecord<'_> {
+    fn write(&self, lines: &mut impl Fields) {
         lines
-            .begin("{\"log\":\"decision\",\"ts\":\"", self.at)
+            .begin(opening!("decision"), self.at)
             .word(key!("request_id"), self.request_id)
             .word(key!("trace_id"), self.trace_id)
             .text(key!("route"), self.route)
@@ -140,7 +150,9 @@ impl DecisionRecord<'_> {
             .milliseconds(key!("evidence_age_ms"), self.evidence_age)
             .microseconds(key!("duration_us"), self.took);
     }
+}
 
+impl DecisionRecord<'_> {
     /// The part of a session id that is recorded.
     pub fn session_tail(session_id: &str) -> &str {
         session_id.get(session_id.len().saturating_sub(6)..).unwrap_or_default()

@@ -3,6 +3,7 @@
 //! Must not read anything: plain values only.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -14,8 +15,44 @@ pub struct LogSettings {
     pub filter: String,
     /// JSON for machines, plain lines for a terminal.
     pub json: bool,
-    /// Whether access lines and decision records are written to standard output.
-    pub access: bool,
+    /// The form of access lines and decision records on standard output, if any are written.
+    pub access: Option<LineFormat>,
+    /// Where decision records go that must not be lost, if anywhere: then they are in no other stream.
+    pub audit: Option<AuditSettings>,
+}
+
+/// The form of lines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LineFormat {
+    #[default]
+    Json,
+    Logfmt,
+    /// As web servers write it: access lines alone, for it has no room for decisions.
+    Combined,
+}
+
+impl FromStr for LineFormat {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        match name {
+            "json" => Ok(Self::Json),
+            "logfmt" => Ok(Self::Logfmt),
+            "combined" => Ok(Self::Combined),
+            _ => Err(()),
+        }
+    }
+}
+
+/// The stream of decision records that drops none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditSettings {
+    /// Appended to; made if it is not there, readable by its owner alone.
+    pub file: PathBuf,
+    /// Whether a record counts as written only once the disk has it.
+    pub sync: bool,
+    /// How long a request waits for its record to be written before it is refused.
+    pub deadline: Duration,
 }
 
 /// Which traces are recorded, and the collector they are sent to.

@@ -43,6 +43,7 @@ mod policy_properties;
 mod policy_tools;
 mod process;
 mod protocols;
+mod records;
 mod redis_troubles;
 mod refusals;
 mod reload;

@@ -1,99 +1,15 @@
 //! The program as a supervisor runs it: told when it is ready, reloaded, drained, replaced under an open socket.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use portcullis::emulator::{EchoOrigin, Emulator, EmulatorSettings};
-
-use crate::support::{ANY, Ask, Origin, Reply, Running, ask, free_port, install_crypto, is_here, try_ask};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_portcullis");
-
-/// What a program of its own needs, and where it is.
-struct Site {
-    emulator: Emulator,
-    echo: EchoOrigin,
-    folder: tempfile::TempDir,
-    traffic: SocketAddr,
-    ops: SocketAddr,
-}
-
-fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], port))
-}
-
-impl Site {
-    async fn new(more: &str) -> Self {
-        install_crypto();
-        let emulator = Emulator::start(EmulatorSettings { address: ANY, seed: None }).await.unwrap();
-        let echo = EchoOrigin::start(ANY).await.unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let (traffic, ops, admin) = (loopback(free_port()), loopback(free_port()), loopback(free_port()));
-        let yaml = format!(
-            "listeners: [ {{ address: {traffic} }} ]
-ops: {{ address: {ops} }}
-admin: {{ address: {admin}, token: {{ value: a-token-of-some-length }} }}
-stytch: {{ project_id: {}, secret: {{ value: {} }}, base_url: \"{}\" }}
-upstreams: {{ app: {{ url: http://{} }} }}
-log: {{ access: false }}
-routes: [ {{ name: everything, match: {{ path: /** }}, require: authenticated }} ]
-{more}",
-            emulator.project_id(),
-            emulator.secret(),
-            emulator.url(),
-            echo.address()
-        );
-        std::fs::write(folder.path().join("portcullis.yaml"), yaml).unwrap();
-        Self { emulator, echo, folder, traffic, ops }
-    }
-
-    fn file(&self) -> PathBuf {
-        self.folder.path().join("portcullis.yaml")
-    }
-
-    fn run(&self, environment: &[(&str, &str)]) -> Running {
-        let mut command = Command::new(PROGRAM);
-        command.args(["run", "-c"]).arg(self.file()).envs(environment.iter().copied());
-        Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-    }
-
-    fn command(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(PROGRAM);
-        command.args(arguments).arg("-c").arg(self.file()).output().unwrap()
-    }
-
-    async fn until_ready(&self) {
-        let began = Instant::now();
-        while try_ask(self.ops, Ask::get("/readyz")).await.is_none_or(|answer| answer.status != 200) {
-            assert!(began.elapsed() < Duration::from_secs(20), "it is not ready");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    async fn reloads(&self, result: &str) -> f64 {
-        let name = format!("portcullis_config_reloads_total{{result=\"{result}\"}}");
-        crate::support::metric(self.ops, &name).await
-    }
-
-    fn jwt(&self) -> String {
-        self.emulator.personas()[0].jwt.clone()
-    }
-}
-
-fn signal(child: &Child, name: &str) {
-    let told = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap();
-    assert!(told.success());
-}
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
+use crate::support::{
+    Ask, Origin, PROGRAM, Reply, Running, Site, ask, free_port, is_here, said, signal, try_ask,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_running_program_is_looked_at_reloaded_and_drained_from_the_command_line() {

@@ -5,6 +5,7 @@
 mod checker;
 mod identity;
 mod leaves;
+mod log;
 mod own;
 mod parts;
 mod project;

@@ -1,4 +1,4 @@
-//! Checking the sections: listeners, credentials, sessions, upstreams, limits, log.
+//! Checking the sections: listeners, credentials, sessions, upstreams, limits.
 //!
 //! Must not look from one section into another; references between them are the routes' business.
 
@@ -9,12 +9,11 @@ use http::HeaderValue;
 
 use super::checker::Checker;
 use crate::config::diagnostics::Code;
-use crate::config::raw::{RawCredential, RawHsts, RawLimits, RawListener, RawLog, RawTls};
+use crate::config::raw::{RawCredential, RawHsts, RawLimits, RawListener, RawTls};
 use crate::config::tree::Path;
 use crate::doors::{ProxySettings, RefusalSettings, SignOutSettings};
 use crate::identity::CredentialSource;
 use crate::server::{CertificateFiles, ListenerSettings, ServerLimits, TlsSettings};
-use crate::telemetry::LogSettings;
 
 pub(super) struct Limits {
     pub(super) server: ServerLimits,
@@ -251,25 +250,5 @@ impl Checker<'_> {
                 max_request_bytes: raw.max_request_bytes.unwrap_or(10 * 1024 * 1024 * 1024),
             },
         }
-    }
-
-    pub(super) fn log(&mut self, raw: Option<&RawLog>, path: &Path) -> LogSettings {
-        let default = RawLog::default();
-        let raw = raw.unwrap_or(&default);
-        let filter = raw.level.clone().unwrap_or_else(|| "info".to_owned());
-        if let Err(problem) = crate::telemetry::check_filter(&filter) {
-            let hint = "`error`, `warn`, `info`, `debug`, or a filter such as `warn,portcullis=debug`";
-            self.note(Code::InvalidValue, &path.key("level"), problem, Some(hint));
-        }
-        let json = match raw.format.as_deref() {
-            None | Some("json") => true,
-            Some("text") => false,
-            Some(other) => {
-                let message = format!("`{other}` is not a log format");
-                self.note(Code::InvalidValue, &path.key("format"), message, Some("`json` or `text`"));
-                true
-            }
-        };
-        LogSettings { filter, json, access: raw.access.unwrap_or(true) }
     }
 }

@@ -4,6 +4,7 @@
 
 mod forms;
 mod identity;
+mod log;
 mod refusals;
 mod sessions;
 mod tracing;
@@ -16,6 +17,7 @@ use serde::Deserialize;
 
 pub(super) use forms::{OneOrMany, RequirementForm};
 pub(super) use identity::{RawAssertion, RawIdentity, RawIdentityHeader, RawTrustedIdentity};
+pub(super) use log::{RawAudit, RawLog};
 pub(super) use refusals::{RawCors, RawRefusals, RawSignIn};
 pub(super) use sessions::{RawSessions, RawShared};
 pub(super) use tracing::RawTracing;
@@ -318,18 +320,6 @@ pub(super) struct RawLimits {
     pub(super) max_request_bytes: Option<u64>,
     /// Requests at once on one HTTP/2 connection. Default: `100`.
     pub(super) max_streams: Option<u64>,
-}
-
-/// Logs.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RawLog {
-    /// What the operational log on standard error holds: `error`, `warn`, `info`, `debug`, or a filter by module. Default: `info`.
-    pub(super) level: Option<String>,
-    /// `json` or `text`. Default: `json`.
-    pub(super) format: Option<String>,
-    /// Whether every request writes an access line and a decision record to standard output. Default: `true`.
-    pub(super) access: Option<bool>,
 }
 
 /// A route. Routes rank by host (exact, wildcard, none), then path: exact first, then whichever begins with the longer literal (`/v1/orgs/{org}/**` before `/v1/**`, `/admin/**` before `/*/admin/**`), a glob before a prefix of the same, then as written; methods never rank.

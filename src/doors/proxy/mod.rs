@@ -158,8 +158,9 @@ impl Site {
         // Our own pages are not counted: revocations come in by one of them, and each has a bound of its own.
         account.place = self.places.take();
         if account.place.is_none() {
-            self.engine.record_refusal(&account.request_id, &account.trace, Reason::Overloaded);
-            return self.refuse(&Reason::Overloaded.into(), account);
+            let reason = Reason::Overloaded;
+            let reason = self.engine.record_refusal(&account.request_id, &account.trace, reason).await;
+            return self.refuse(&reason.into(), account);
         }
         let asked = AccessRequest {
             method: &intake.method,
@@ -263,9 +264,12 @@ impl Site {
                 response.headers_mut().insert(REQUEST_ID, account.request_id.header());
                 self.finish(response, account)
             }
-            Err(Refused { refusal, recorded }) => {
+            Err(Refused { mut refusal, recorded }) => {
                 if !recorded {
-                    self.engine.record_refusal(&request_id, &trace, refusal.reason);
+                    let reason = self.engine.record_refusal(&request_id, &trace, refusal.reason).await;
+                    if reason != refusal.reason {
+                        refusal = reason.into();
+                    }
                 }
                 self.refuse(&refusal, account)
             }
@@ -279,7 +283,7 @@ impl Site {
         reason: Reason,
         mut account: Box<Account>,
     ) -> Response<ResponseBody> {
-        self.engine.record_refusal(&account.request_id, &account.trace, reason);
+        let reason = self.engine.record_refusal(&account.request_id, &account.trace, reason).await;
         let (head, body) = (*request).into_parts();
         discard_body(&head.headers, body, &mut account).await;
         self.refuse(&reason.into(), account)

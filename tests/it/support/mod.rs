@@ -6,6 +6,7 @@ mod origin;
 mod peers;
 mod redis;
 mod replicas;
+mod site;
 mod stream;
 
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ use portcullis::emulator::{EchoOrigin, Emulator, EmulatorSettings, Persona};
 pub(crate) use redis::{KEY, Redis, free_port};
 pub(crate) use replicas::{Replicas, YAML as REPLICAS, metric, upstream};
 use serde_json::{Value, json};
+pub(crate) use site::{PROGRAM, Site, said, signal};
 pub(crate) use stream::{End, OpenStream, WebSocket};
 
 /// What the admin API of a test takes.
