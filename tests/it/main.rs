@@ -25,6 +25,7 @@ mod configuration;
 mod corpora;
 mod decisions;
 mod directory_faults;
+mod documents;
 mod emulator;
 mod evidence;
 mod floods;
