@@ -106,6 +106,7 @@ fn run_page(page: &str) -> Option<String> {
         .args(["60", "bash", "-c", &script])
         .current_dir(folder.path())
         .env("PATH", format!("{}:{}:/usr/sbin", programs.display(), std::env::var("PATH").unwrap()))
+        .env("SOURCE", env!("CARGO_MANIFEST_DIR"))
         .env_remove("PORTCULLIS_CONFIG");
     if !script.contains("ops:") {
         command.env("PORTCULLIS_OPS__ADDRESS", port("9180")).env("PORTCULLIS_ADMIN__ADDRESS", port("9181"));
@@ -158,5 +159,26 @@ fn the_page_on_redis_does_what_it_says() {
 fn the_page_on_webhooks_does_what_it_says() {
     if usual_tools() {
         run_page("docs/how-to/webhooks.md");
+    }
+}
+
+#[test]
+fn the_page_on_prometheus_does_what_it_says() {
+    if usual_tools() && is_here("prometheus") {
+        run_page("docs/how-to/prometheus.md");
+    }
+}
+
+#[test]
+fn the_page_on_nginx_does_what_it_says() {
+    if usual_tools() && is_here_with("/usr/sbin/nginx", "-v") {
+        run_page("docs/how-to/from-nginx-auth-request.md");
+    }
+}
+
+#[test]
+fn the_page_on_oauth2_proxy_does_what_it_says() {
+    if usual_tools() {
+        run_page("docs/how-to/from-oauth2-proxy.md");
     }
 }
