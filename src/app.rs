@@ -275,7 +275,12 @@ impl Gateway {
         // Probes and metrics are answered to the end.
         self.ops_drain.finish(Duration::from_secs(1)).await;
         let running = self.running;
-        drop(tokio::task::spawn_blocking(move || running.records.flush(Duration::from_secs(2))).await);
+        let flushed = tokio::task::spawn_blocking(move || running.records.flush(Duration::from_secs(2)));
+        let recorded = flushed.await.unwrap_or(false);
+        if !recorded {
+            tracing::error!("decisions are left that could not be recorded; none of them was acted on");
+        }
+        let clean = clean && recorded;
         tracing::info!(clean, "left");
         clean
     }

@@ -19,7 +19,11 @@ pub(super) fn start_records(
         None => LineWriter::off(dropped),
     };
     let audit = settings.audit.as_ref().map(|settings| {
-        let unusable = |error| StartError::Audit { file: settings.file.display().to_string(), error };
+        let file = settings
+            .file
+            .as_ref()
+            .map_or_else(|| "/dev/stdout".to_owned(), |file| file.display().to_string());
+        let unusable = |error| StartError::Audit { file, error };
         AuditLog::start(settings, metrics.clone()).map_err(unusable)
     });
     Ok(DecisionLog { lines, audit: audit.transpose()? })

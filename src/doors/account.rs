@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Method, Request, StatusCode, Version, header};
+use http::{HeaderName, Method, Request, StatusCode, Version, header};
 use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -19,6 +19,9 @@ use crate::telemetry::{
 
 /// What nginx taught everybody to read as "the client left before the answer".
 const CLIENT_LEFT: u16 = 499;
+
+/// As much of a client's program, and of where it came from, as is written down, in bytes.
+const MOST_OF_A_NAME: usize = 512;
 
 /// The account of one request. Dropping it writes the access line and counts the request.
 pub(super) struct Account {
@@ -51,8 +54,10 @@ pub(super) struct Account {
     began: Instant,
     metrics: Metrics,
     lines: LineWriter,
-    /// Where the client came from and what it calls itself, if lines name that.
-    agent: (Option<HeaderValue>, Option<HeaderValue>),
+    /// Where the client came from, if lines name that.
+    referrer: Option<Box<[u8]>>,
+    /// What the client calls itself, likewise.
+    user_agent: Option<Box<[u8]>>,
 }
 
 impl Account {
@@ -70,6 +75,11 @@ impl Account {
             peer.is_proxy.then(|| request.headers().get(name)?.to_str().ok()).flatten()
         };
         let request_id = named("x-request-id").and_then(RequestId::parse).unwrap_or_default();
+        let named_in_lines = |name: &HeaderName| {
+            // A copy of its beginning: the value itself would keep the whole head of the request.
+            let value = lines.names_agents().then(|| request.headers().get(name)).flatten()?.as_bytes();
+            value.get(..value.len().min(MOST_OF_A_NAME)).map(Box::from)
+        };
         let joined = named("traceparent").and_then(|text| tracer.join(text));
         Box::new(Self {
             joins_trace: joined.is_some(),
@@ -95,12 +105,8 @@ impl Account {
             began: Instant::now(),
             metrics: metrics.clone(),
             lines: lines.clone(),
-            agent: if lines.names_agents() {
-                let field = |name| request.headers().get(name).cloned();
-                (field(header::REFERER), field(header::USER_AGENT))
-            } else {
-                (None, None)
-            },
+            referrer: named_in_lines(&header::REFERER),
+            user_agent: named_in_lines(&header::USER_AGENT),
         })
     }
 }
@@ -183,8 +189,8 @@ impl Drop for Account {
             took,
             upstream_took: self.upstream_took,
             complete: self.complete,
-            referrer: self.agent.0.as_ref().map(HeaderValue::as_bytes),
-            user_agent: self.agent.1.as_ref().map(HeaderValue::as_bytes),
+            referrer: self.referrer.as_deref(),
+            user_agent: self.user_agent.as_deref(),
         };
         self.lines.access(&record);
     }

@@ -219,10 +219,14 @@ impl Engine {
                 Decision::Allow(_) => None,
                 Decision::Refuse(refusal) => Some(refusal.reason),
             };
-            let stands = self.write(entry, &request.into(), decided, &course, took, decided_at).await;
-            if let Some(reason) = stands.filter(|_| stands != decided) {
-                decision = Decision::Refuse(reason.into());
-                edits = self.edits_for_nobody(request, &snapshot);
+            let asked = request.into();
+            let pending = self.write(entry, &asked, decided, &course, took, decided_at);
+            if let Some(pending) = pending {
+                let written = self.await_record(pending, &asked, &decision, &course, decided_at);
+                if let Some(reason) = Box::pin(written).await {
+                    decision = Decision::Refuse(reason.into());
+                    edits = self.edits_for_nobody(request, &snapshot);
+                }
             }
         }
         if let Some(span) = span {

@@ -13,7 +13,8 @@ use crate::identity::{Introspection, MemberRef, Now, Principal, SessionId};
 use crate::policy::{Decision, Facts, Reason, Route};
 use crate::session::{ActiveSessions, Evidence};
 use crate::telemetry::{
-    AuditEntry, DecisionRecord, RefusalRecord, RequestId, RouteMetrics, ShadowRecord, Span, TraceContext,
+    AuditEntry, AuditLog, DecisionRecord, PendingRecord, RefusalRecord, RequestId, RouteMetrics,
+    ShadowRecord, Span, TraceContext,
 };
 
 /// How a shadow requirement would have decided, against how it was decided.
@@ -80,6 +81,25 @@ impl Course {
 }
 
 impl Course {
+    /// Whether what was decided is as good now as it was then: what it rests on grew older meanwhile, and sessions end.
+    fn still_allows(&self, decision: &Decision, then: Now, now: Now) -> bool {
+        let Decision::Allow(permit) = decision else { return true };
+        let Some(caller) = permit.caller() else { return true };
+        if caller.subject.expires_at() <= now.wall {
+            return false;
+        }
+        let (Some(age_then), Some(age), Some(route)) =
+            (self.evidence_age(then), self.evidence_age(now), &self.route)
+        else {
+            return true;
+        };
+        let freshness = route.freshness;
+        // Past its time it was served because the directory fails.
+        let bridged =
+            if age_then > freshness.max_staleness { freshness.stale_if_error } else { Duration::ZERO };
+        age <= freshness.max_staleness + bridged
+    }
+
     /// Ends the span of a decision with what came of it. Who it was about is the decision record's to say.
     pub(super) fn tell(&self, mut span: Span, decision: &Decision, now: Now) {
         span.note_some("portcullis.route", self.route.as_ref().map(|route| route.name.to_string()));
@@ -116,20 +136,15 @@ impl<'a> From<&AccessRequest<'a>> for Asked<'a> {
 }
 
 impl Engine {
-    /// Counts and records a refusal of a request that was too malformed to be decided on, and gives what it is refused for.
-    pub async fn record_refusal(
-        &self,
-        request_id: &RequestId,
-        trace: &TraceContext,
-        reason: Reason,
-    ) -> Reason {
-        let (entry, reason) = match self.reserve_record().await {
-            Ok(entry) => (entry, reason),
-            Err(unavailable) => (None, unavailable),
-        };
+    /// Counts and records a refusal of a request that was too malformed to be decided on, and gives what it is refused for:
+    /// another thing where there is no place for the record. Nobody waits for that to be written.
+    pub fn record_refusal(&self, request_id: &RequestId, trace: &TraceContext, reason: Reason) -> Reason {
+        let entry = self.records.audit.as_ref().map(AuditLog::reserve_at_the_door);
+        let reason = if matches!(entry, Some(None)) { Reason::AuditUnavailable } else { reason };
         let asked = Asked { request_id, trace, target: None, client_ip: None };
         let (course, now) = (Course::default(), self.clock.now());
-        self.write(entry, &asked, Some(reason), &course, Duration::ZERO, now).await.unwrap_or(reason)
+        drop(self.write(entry.flatten(), &asked, Some(reason), &course, Duration::ZERO, now));
+        reason
     }
 
     /// A place for the record of one decision, where such records must not be lost.
@@ -140,36 +155,53 @@ impl Engine {
         }
     }
 
-    /// One decision, recorded and counted once: allowed, or refused for a reason. Gives what is to be done, which is another
-    /// thing where it could not be recorded.
-    pub(super) async fn write(
+    /// One decision, recorded and counted once: allowed, or refused for a reason. What comes back is to be waited for before
+    /// anything is done about it.
+    pub(super) fn write(
         &self,
         entry: Option<AuditEntry>,
         asked: &Asked<'_>,
-        decided: Option<Reason>,
+        reason: Option<Reason>,
         course: &Course,
         took: Duration,
         now: Now,
-    ) -> Option<Reason> {
-        let outcome = |reason: Option<Reason>| reason.map_or("allow", |_| "refuse");
-        let record = |reason| decision_record(outcome(reason), asked, reason, course, took, now);
-        let mut reason = decided;
-        match &self.records.audit {
-            Some(audit) => {
-                // Without a place it is refused for that, and there is no room to say so.
-                if let Some(entry) = entry
-                    && !entry.record(&record(decided)).written().await
-                {
-                    reason = Some(Reason::AuditUnavailable);
-                    audit.append(&record(reason));
+    ) -> Option<PendingRecord> {
+        let outcome = reason.map_or("allow", |_| "refuse");
+        let record = || decision_record(outcome, asked, reason, course, took, now);
+        let pending = match (&self.records.audit, entry) {
+            (Some(_), Some(entry)) => Some(entry.record(&record())),
+            // It is refused for want of a place, and there is none to say so.
+            (Some(_), None) => None,
+            (None, _) => {
+                if self.records.lines.takes_decisions() {
+                    self.records.lines.decision(&record());
                 }
+                None
             }
-            None if self.records.lines.takes_decisions() => self.records.lines.decision(&record(decided)),
-            None => {}
-        }
+        };
         self.count(asked, reason, course, took, now);
-        self.record_shadow(asked, outcome(reason), course, now);
-        reason
+        self.record_shadow(asked, outcome, course, now);
+        pending
+    }
+
+    /// Waits for the record of `decision`, and gives why it does not stand, if it does not: recorded and counted as well.
+    pub(super) async fn await_record(
+        &self,
+        pending: PendingRecord,
+        asked: &Asked<'_>,
+        decision: &Decision,
+        course: &Course,
+        decided_at: Now,
+    ) -> Option<Reason> {
+        if pending.written().await && course.still_allows(decision, decided_at, self.clock.now()) {
+            return None;
+        }
+        let (reason, took, now) = (Reason::AuditUnavailable, Duration::ZERO, self.clock.now());
+        if let Some(audit) = &self.records.audit {
+            audit.append(&decision_record("refuse", asked, Some(reason), course, took, now));
+        }
+        self.count(asked, Some(reason), course, took, now);
+        Some(reason)
     }
 
     fn count(&self, asked: &Asked<'_>, reason: Option<Reason>, course: &Course, took: Duration, now: Now) {

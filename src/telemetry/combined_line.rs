@@ -16,8 +16,8 @@ impl CombinedLines {
         Self(LineBuffer::new())
     }
 
-    /// `client - - [time] "method path protocol" status bytes "referrer" "user agent"`. The member is in no access line, and
-    /// the path is without its query.
+    /// `client - - [time] "method path protocol" status bytes "referrer" "user agent"`. The member is in no access line, the
+    /// path is without its query, and of the referrer there is the origin.
     pub(super) fn line(&mut self, record: &AccessRecord<'_>) -> &[u8] {
         self.0.clear();
         self.0.push(if record.client_ip.is_empty() { "-" } else { record.client_ip });
@@ -32,7 +32,7 @@ impl CombinedLines {
         self.0.push_number(record.status.into());
         self.0.push_byte(b' ');
         self.0.push_number(record.response_bytes);
-        self.quoted(record.referrer.map(without_query));
+        self.quoted(record.referrer.map(origin));
         self.quoted(record.user_agent);
         self.0.push_byte(b'\n');
         self.0.bytes()
@@ -47,19 +47,21 @@ impl CombinedLines {
     fn push_escaped(&mut self, value: &[u8]) {
         for byte in value {
             match byte {
-                b'"' | b'\\' => self.0.push_formatted(format_args!("\\x{byte:02X}")),
-                b' '..=b'~' => self.0.push_byte(*byte),
+                b' '..=b'~' if !matches!(byte, b'"' | b'\\') => self.0.push_byte(*byte),
                 _ => self.0.push_formatted(format_args!("\\x{byte:02X}")),
             }
         }
     }
 }
 
-/// A query may hold what signs somebody in, and so may a name before the host.
-fn without_query(referrer: &[u8]) -> &[u8] {
-    let end = referrer.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(referrer.len());
-    let referrer = referrer.get(..end).unwrap_or_default();
-    if referrer.contains(&b'@') { b"" } else { referrer }
+/// `https://app.example.com/`: a path may hold what signs somebody in as well as a query, and so may a name before the host.
+fn origin(referrer: &[u8]) -> &[u8] {
+    let Some(scheme) = referrer.windows(3).position(|part| part == b"://") else { return b"" };
+    let after = |end: usize| referrer.get(end..).unwrap_or_default();
+    let host = after(scheme + 3).iter().position(|byte| matches!(byte, b'/' | b'?' | b'#' | b'\\'));
+    let end = host.map_or(referrer.len(), |length| scheme + 3 + length);
+    let origin = referrer.get(..end).unwrap_or_default();
+    if origin.contains(&b'@') { b"" } else { origin }
 }
 
 #[cfg(test)]
@@ -103,7 +105,7 @@ mod tests {
             ..record()
         });
         let expected = "203.0.113.7 - - [09/Mar/2026:04:05:06 +0000] \"GET /a HTTP/1.1\" 200 512 \
-             \"https://app.example.com/start\" \"Mozilla/5.0 (X11)\"\n";
+             \"https://app.example.com\" \"Mozilla/5.0 (X11)\"\n";
         assert_eq!(std::str::from_utf8(line).unwrap(), expected);
     }
 

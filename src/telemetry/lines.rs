@@ -182,10 +182,16 @@ impl LineWriter {
     }
 
     pub fn decision(&self, record: &DecisionRecord<'_>) {
+        if !self.takes_decisions() {
+            return;
+        }
         self.write(|forms, format| forms.line(format, record));
     }
 
     pub fn shadow(&self, record: &ShadowRecord<'_>) {
+        if !self.takes_decisions() {
+            return;
+        }
         self.write(|forms, format| forms.line(format, record));
     }
 

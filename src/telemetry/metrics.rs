@@ -74,6 +74,7 @@ pub struct AllMetrics {
     pub audit_records: IntCounter,
     pub audit_write_failures: IntCounter,
     pub audit_failing: IntGauge,
+    pub audit_wait: Histogram,
     pub spans: IntCounterVec,
 }
 
@@ -277,7 +278,20 @@ impl Metrics {
                     "Attempts to write to the audit stream that failed.",
                 )),
             )?,
-            audit_failing: gauge("audit_failing", "1 while records cannot be written to the audit stream.")?,
+            audit_failing: gauge(
+                "audit_failing",
+                "1 while the audit stream cannot be written to, or its file not be opened again.",
+            )?,
+            audit_wait: keep(
+                &registry,
+                Histogram::with_opts(
+                    HistogramOpts::from(opts(
+                        "audit_wait_seconds",
+                        "From recording a decision to its record being written.",
+                    ))
+                    .buckets(DECISION_BUCKETS.to_vec()),
+                ),
+            )?,
             spans: counters("spans_total", "Spans of sampled traces, by what became of them.", &["result"])?,
             registry,
         })))

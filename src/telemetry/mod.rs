@@ -20,7 +20,7 @@ mod settings;
 mod span;
 mod trace;
 
-pub use audit::{AuditEntry, AuditLog, DecisionLog};
+pub use audit::{AuditEntry, AuditLog, DecisionLog, PendingRecord};
 pub use cause::{cause, caused_by};
 pub use lines::LineWriter;
 pub use log::{check_filter, init_log, log_filter, set_log_filter};

@@ -38,7 +38,7 @@ pub struct AccessRecord<'a> {
     pub upstream_took: Option<Duration>,
     /// Whether the response reached its end.
     pub complete: bool,
-    /// As the client sent it; only in the combined format, and there without its query.
+    /// As the client sent it; only in the combined format, and there its origin alone.
     pub referrer: Option<&'a [u8]>,
     /// As the client sent it; only in the combined format.
     pub user_agent: Option<&'a [u8]>,

@@ -47,8 +47,8 @@ impl FromStr for LineFormat {
 /// The stream of decision records that drops none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditSettings {
-    /// Appended to; made if it is not there, readable by its owner alone.
-    pub file: PathBuf,
+    /// Appended to; made if it is not there, readable by its owner alone. Standard output if there is none.
+    pub file: Option<PathBuf>,
     /// Whether a record counts as written only once the disk has it.
     pub sync: bool,
     /// How long a request waits for its record to be written before it is refused.

@@ -10,8 +10,11 @@ use crate::config::raw::{RawAudit, RawLog};
 use crate::config::tree::Path;
 use crate::telemetry::{AuditSettings, LogSettings};
 
-/// Names of the stream that access lines are written to.
+/// Names of the stream that access lines are written to, and of the one the operational log is.
 const STANDARD_OUTPUT: [&str; 3] = ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
+const STANDARD_ERROR: [&str; 3] = ["/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"];
+/// A request that has waited this long is nobody's any more, and what it was decided on grows old meanwhile.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 impl Checker<'_> {
     pub(super) fn log(&mut self, raw: Option<&RawLog>, path: &Path) -> LogSettings {
@@ -51,13 +54,27 @@ impl Checker<'_> {
             self.note(Code::Missing, path, "no file is named for the audit stream", hint);
             return None;
         };
-        if access && STANDARD_OUTPUT.contains(&file) {
-            let message =
-                format!("`{file}` is where access lines go, and two streams would cut each other's lines");
-            let hint = Some("name a file, or turn the access lines off with `log.access: false`");
-            self.note(Code::InvalidValue, &path.key("file"), message, hint);
-            return None;
+        if deadline > LONGEST_WAIT {
+            let message = format!("a request would wait {deadline:?} for its record to be written");
+            self.note(Code::InvalidValue, &path.key("deadline"), message, Some("at most `10s`"));
         }
-        Some(AuditSettings { file: self.file(file), sync: raw.sync.unwrap_or(false), deadline })
+        let (is_output, is_error) = (STANDARD_OUTPUT.contains(&file), STANDARD_ERROR.contains(&file));
+        let sync = raw.sync.unwrap_or(false);
+        if is_error || is_output && access {
+            let lines = if is_error { "the operational log" } else { "access lines" };
+            let message =
+                format!("`{file}` is where {lines} go, and two streams would cut each other's lines");
+            let hint = if is_error {
+                "name a file"
+            } else {
+                "name a file, or turn the access lines off with `log.access: false`"
+            };
+            self.note(Code::Conflict, &path.key("file"), message, Some(hint));
+        } else if is_output && sync {
+            let hint = Some("leave `sync` out, or name a file");
+            self.note(Code::Conflict, &path.key("sync"), "standard output is no file on a disk", hint);
+        }
+        let file = (!is_output).then(|| self.file(file));
+        Some(AuditSettings { file, sync, deadline })
     }
 }

@@ -27,8 +27,8 @@ pub(in crate::config) struct RawLog {
 pub(in crate::config) struct RawAudit {
     /// Appended to, and made if it is not there, readable by its owner alone. Opened by its name again on SIGHUP and `POST /admin/reload`. Or `/dev/stdout`, with `access: false`.
     pub(in crate::config) file: Option<String>,
-    /// Whether a record counts as written only once the disk has it. Default: `false`.
+    /// Whether a record counts as written only once the disk has it; for files only. Default: `false`.
     pub(in crate::config) sync: Option<bool>,
-    /// How long a request waits for its record to be written; then it is refused. Default: `2s`.
+    /// How long a request waits for its record to be written, at most `10s`; then it is refused. Default: `2s`.
     pub(in crate::config) deadline: Option<String>,
 }

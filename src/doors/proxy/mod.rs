@@ -159,7 +159,7 @@ impl Site {
         account.place = self.places.take();
         if account.place.is_none() {
             let reason = Reason::Overloaded;
-            let reason = self.engine.record_refusal(&account.request_id, &account.trace, reason).await;
+            let reason = self.engine.record_refusal(&account.request_id, &account.trace, reason);
             return self.refuse(&reason.into(), account);
         }
         let asked = AccessRequest {
@@ -266,7 +266,7 @@ impl Site {
             }
             Err(Refused { mut refusal, recorded }) => {
                 if !recorded {
-                    let reason = self.engine.record_refusal(&request_id, &trace, refusal.reason).await;
+                    let reason = self.engine.record_refusal(&request_id, &trace, refusal.reason);
                     if reason != refusal.reason {
                         refusal = reason.into();
                     }
@@ -283,7 +283,7 @@ impl Site {
         reason: Reason,
         mut account: Box<Account>,
     ) -> Response<ResponseBody> {
-        let reason = self.engine.record_refusal(&account.request_id, &account.trace, reason).await;
+        let reason = self.engine.record_refusal(&account.request_id, &account.trace, reason);
         let (head, body) = (*request).into_parts();
         discard_body(&head.headers, body, &mut account).await;
         self.refuse(&reason.into(), account)

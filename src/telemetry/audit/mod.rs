@@ -4,13 +4,14 @@
 //! Must not drop a record, nor let more of them wait than there are places; must not block whoever waits.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Write as _};
 use std::mem;
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -20,10 +21,12 @@ use super::metrics::Metrics;
 use super::record::DecisionRecord;
 use super::settings::AuditSettings;
 
-/// Decisions whose records may wait at once.
+/// Decisions whose records may wait at once. Each is a line or two, of at most what a request's head may hold.
 const PLACES: usize = 1024;
-/// How long until what could not be written is tried again.
-const AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// Refusals of what is no request to decide on, likewise: a flood of those must not keep decisions waiting.
+const PLACES_AT_THE_DOOR: usize = 256;
+/// How long until what could not be done is tried again; longer each time in a row, up to the second.
+const AGAIN_AFTER: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
 /// Where decisions are recorded.
 #[derive(Clone)]
@@ -39,20 +42,26 @@ pub struct DecisionLog {
 pub struct AuditLog {
     open: Arc<Open>,
     places: Arc<Semaphore>,
+    places_at_the_door: Arc<Semaphore>,
     deadline: Duration,
+    metrics: Metrics,
 }
 
 /// A place for the records of one decision, taken before it is made.
 pub struct AuditEntry {
     place: OwnedSemaphorePermit,
     open: Arc<Open>,
-    deadline: Duration,
+    /// What is left of the deadline.
+    left: Duration,
+    metrics: Metrics,
 }
 
 /// A record that waits to be written.
 pub struct PendingRecord {
     written: oneshot::Receiver<()>,
-    deadline: Duration,
+    left: Duration,
+    since: Instant,
+    metrics: Metrics,
 }
 
 /// Tells the thread, when nobody can record any more, that it is over.
@@ -82,6 +91,8 @@ struct Waiting {
     /// The file must be opened by its name again.
     reopen: bool,
     over: bool,
+    /// Nothing is waiting, and the thread must be woken.
+    asleep: bool,
 }
 
 impl Waiting {
@@ -95,17 +106,32 @@ impl Desk {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What waits, once something does; nothing once it is over.
-    fn take(&self) -> Option<Waiting> {
+    /// What waits, once something does, or `at_latest`; nothing once it is over.
+    fn take(&self, at_latest: Option<Duration>) -> Option<Waiting> {
         let mut waiting = self.lock();
         while waiting.is_empty() {
             if waiting.over {
                 return None;
             }
-            waiting = self.woken.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting.asleep = true;
+            let Some(at_latest) = at_latest else {
+                waiting = self.woken.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            (waiting, _) =
+                self.woken.wait_timeout(waiting, at_latest).unwrap_or_else(PoisonError::into_inner);
+            break;
         }
         let over = waiting.over;
         Some(mem::replace(&mut *waiting, Waiting { over, ..Waiting::default() }))
+    }
+
+    /// Rests until the file shall be opened again, or for so long: whether it shall, and whether it is over.
+    fn rest(&self, at_most: Duration) -> (bool, bool) {
+        let resting = |waiting: &mut Waiting| !waiting.reopen && !waiting.over;
+        let rested = self.woken.wait_timeout_while(self.lock(), at_most, resting);
+        let (mut waiting, _) = rested.unwrap_or_else(PoisonError::into_inner);
+        (mem::take(&mut waiting.reopen), waiting.over)
     }
 
     fn push(&self, record: &DecisionRecord<'_>, place: Option<(OwnedSemaphorePermit, oneshot::Sender<()>)>) {
@@ -115,8 +141,11 @@ impl Desk {
         waiting.lines.extend_from_slice(line);
         waiting.records += 1;
         waiting.places.extend(place);
+        let asleep = mem::take(&mut waiting.asleep);
         drop(waiting);
-        self.woken.notify_one();
+        if asleep {
+            self.woken.notify_one();
+        }
     }
 }
 
@@ -128,12 +157,12 @@ impl DecisionLog {
         }
     }
 
-    /// Waits until everything handed over was written, at most `patience` for each stream. Blocks.
-    pub fn flush(&self, patience: Duration) {
+    /// Waits until everything handed over was written, at most `patience` for each stream. Blocks. False if decisions are
+    /// left that were not recorded.
+    pub fn flush(&self, patience: Duration) -> bool {
+        let recorded = self.audit.as_ref().is_none_or(|audit| audit.flush(patience));
         self.lines.flush(patience);
-        if let Some(audit) = &self.audit {
-            audit.flush(patience);
-        }
+        recorded
     }
 }
 
@@ -142,30 +171,42 @@ impl AuditLog {
     pub fn start(settings: &AuditSettings, metrics: Metrics) -> io::Result<Self> {
         let desk = Arc::new(Desk::default());
         let open = Arc::new(Open(Arc::clone(&desk)));
-        let mut stream = Stream {
-            file: opened(&settings.file)?,
-            path: settings.file.clone(),
-            sync: settings.sync,
-            metrics,
-        };
+        let mut stream = Stream::open(settings, metrics.clone())?;
         std::thread::Builder::new().name("audit".to_owned()).spawn(move || {
-            while let Some(taken) = desk.take() {
+            while let Some(taken) = desk.take(stream.reopen.then_some(AGAIN_AFTER[1])) {
                 stream.keep(&desk, taken);
             }
         })?;
-        Ok(Self { open, places: Arc::new(Semaphore::new(PLACES)), deadline: settings.deadline })
+        let places = |count| Arc::new(Semaphore::new(count));
+        Ok(Self {
+            open,
+            places: places(PLACES),
+            places_at_the_door: places(PLACES_AT_THE_DOOR),
+            deadline: settings.deadline,
+            metrics,
+        })
     }
 
     /// A place for one decision, or `None` if there was none within the deadline: then nothing may be decided.
     pub async fn reserve(&self) -> Option<AuditEntry> {
-        let place = match Arc::clone(&self.places).try_acquire_owned() {
-            Ok(place) => place,
-            Err(_) => {
-                let waiting = Arc::clone(&self.places).acquire_owned();
-                tokio::time::timeout(self.deadline, waiting).await.ok()?.ok()?
-            }
-        };
-        Some(AuditEntry { place, open: Arc::clone(&self.open), deadline: self.deadline })
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return Some(self.entry(place, self.deadline));
+        }
+        // Rarely waited for: in a box, so that nobody carries it about.
+        let since = Instant::now();
+        let waiting = tokio::time::timeout(self.deadline, Arc::clone(&self.places).acquire_owned());
+        let place = Box::pin(waiting).await.ok()?.ok()?;
+        Some(self.entry(place, self.deadline.saturating_sub(since.elapsed())))
+    }
+
+    /// A place for the refusal of what is no request to decide on, if there is one now.
+    pub fn reserve_at_the_door(&self) -> Option<AuditEntry> {
+        let place = Arc::clone(&self.places_at_the_door).try_acquire_owned().ok()?;
+        Some(self.entry(place, self.deadline))
+    }
+
+    fn entry(&self, place: OwnedSemaphorePermit, left: Duration) -> AuditEntry {
+        AuditEntry { place, open: Arc::clone(&self.open), left, metrics: self.metrics.clone() }
     }
 
     /// Records without a place what follows at most once on what had one: that a decision does not stand, or that an open
@@ -179,11 +220,11 @@ impl AuditLog {
         self.open.0.woken.notify_one();
     }
 
-    fn flush(&self, patience: Duration) {
+    fn flush(&self, patience: Duration) -> bool {
         let (done, written) = sync_channel(1);
         self.open.0.lock().flushes.push(done);
         self.open.0.woken.notify_one();
-        written.recv_timeout(patience).unwrap_or_default();
+        written.recv_timeout(patience).is_ok()
     }
 }
 
@@ -192,58 +233,62 @@ impl AuditEntry {
     pub fn record(self, record: &DecisionRecord<'_>) -> PendingRecord {
         let (done, written) = oneshot::channel();
         self.open.0.push(record, Some((self.place, done)));
-        PendingRecord { written, deadline: self.deadline }
+        PendingRecord { written, left: self.left, since: Instant::now(), metrics: self.metrics }
     }
 }
 
 impl PendingRecord {
     /// Waits until the record was written: false if it was not within the deadline. It still will be.
     pub async fn written(self) -> bool {
-        matches!(tokio::time::timeout(self.deadline, self.written).await, Ok(Ok(())))
+        let written = tokio::time::timeout(self.left, self.written);
+        let written = matches!(Box::pin(written).await, Ok(Ok(())));
+        self.metrics.audit_wait.observe(self.since.elapsed().as_secs_f64());
+        written
     }
 }
 
 /// Where the lines go, as the thread knows it.
 struct Stream {
     file: File,
-    path: PathBuf,
+    /// Nothing where it is standard output.
+    path: Option<PathBuf>,
     sync: bool,
+    /// The file is to be opened by its name again, and could not be yet.
+    reopen: bool,
     metrics: Metrics,
 }
 
 impl Stream {
+    fn open(settings: &AuditSettings, metrics: Metrics) -> io::Result<Self> {
+        let file = match &settings.file {
+            Some(path) => opened(path, settings.sync)?,
+            None => File::from(io::stdout().as_fd().try_clone_to_owned()?),
+        };
+        Ok(Self { file, path: settings.file.clone(), sync: settings.sync, reopen: false, metrics })
+    }
+
     /// Writes what was taken, however long that takes; nothing else is taken meanwhile. Once nobody can record any more,
     /// what cannot be written is told of and given up.
     fn keep(&mut self, desk: &Desk, taken: Waiting) {
-        let Waiting { lines, records, places, flushes, mut reopen, .. } = taken;
-        let mut done = 0;
+        let Waiting { lines, records, places, flushes, reopen, .. } = taken;
+        self.reopen |= reopen && self.path.is_some();
+        let (mut done, mut pause) = (0, AGAIN_AFTER[0]);
         loop {
-            if mem::take(&mut reopen) {
-                match opened(&self.path) {
-                    Ok(file) => {
-                        self.file = file;
-                        // What was begun in one file is not ended in another.
-                        done = lines.get(..done).map_or(0, begun);
-                    }
-                    Err(error) => self.fail("the audit file cannot be opened again", &error),
-                }
+            if self.reopen && self.open_again() {
+                // What was begun in one file is not ended in another.
+                done = lines.get(..done).map_or(0, begun);
             }
-            match self.write(&lines, &mut done) {
-                Ok(()) => break,
-                Err(error) => {
-                    self.fail("decisions cannot be recorded, and requests are refused for it", &error);
-                }
-            }
-            let mut waiting = desk.lock();
-            if waiting.over {
+            let Err(error) = self.write(&lines, &mut done) else { break };
+            self.fail("decisions cannot be recorded, and requests are refused for it", &error);
+            let (reopen, over) = desk.rest(pause);
+            if over {
                 tracing::error!(records, "decisions were not recorded before the end");
                 return;
             }
-            reopen = mem::take(&mut waiting.reopen);
-            drop(waiting);
-            std::thread::park_timeout(AGAIN_AFTER);
+            self.reopen |= reopen && self.path.is_some();
+            pause = (pause * 2).min(AGAIN_AFTER[1]);
         }
-        if !lines.is_empty() && self.metrics.audit_failing.get() != 0 {
+        if !self.reopen && (!lines.is_empty() || reopen) && self.metrics.audit_failing.get() != 0 {
             self.metrics.audit_failing.set(0);
             tracing::info!("decisions are recorded again");
         }
@@ -255,6 +300,22 @@ impl Stream {
         }
         for flush in flushes {
             flush.try_send(()).unwrap_or_default();
+        }
+    }
+
+    /// Opens the file by its name again: true if it could be. Until then the one before is written to.
+    fn open_again(&mut self) -> bool {
+        let Some(path) = &self.path else { return false };
+        match opened(path, self.sync) {
+            Ok(file) => {
+                self.file = file;
+                self.reopen = false;
+                true
+            }
+            Err(error) => {
+                self.fail("the audit file cannot be opened again; the one before is written to", &error);
+                false
+            }
         }
     }
 
@@ -279,7 +340,8 @@ impl Stream {
         self.metrics.audit_write_failures.inc();
         if self.metrics.audit_failing.get() == 0 {
             self.metrics.audit_failing.set(1);
-            tracing::error!(error = %error, file = %self.path.display(), "{what}");
+            let file = self.path.as_deref().unwrap_or_else(|| Path::new("/dev/stdout"));
+            tracing::error!(error = %error, file = %file.display(), "{what}");
         }
     }
 }
@@ -290,27 +352,26 @@ fn begun(written: &[u8]) -> usize {
 }
 
 /// The file, to be appended to. A line that a crash cut short is ended.
-fn opened(path: &Path) -> io::Result<File> {
-    if std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) && !path.starts_with("/dev") {
-        let problem = "a named pipe would hold everything up until somebody reads it";
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+fn opened(path: &Path, sync: bool) -> io::Result<File> {
+    let refused = |problem: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, problem.to_owned()));
+    let found = std::fs::metadata(path).ok();
+    if found.as_ref().is_some_and(|found| found.file_type().is_fifo()) {
+        return refused("a named pipe would hold everything up until somebody reads it");
     }
-    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-    if file.metadata()?.is_file() && ends_within_a_line(path)? {
-        file.write_all(b"\n")?;
+    let regular = found.is_none_or(|found| found.is_file());
+    if sync && !regular {
+        return refused("`sync` is for files on a disk");
+    }
+    let mut file = OpenOptions::new().append(true).read(regular).create(true).mode(0o600).open(path)?;
+    let length = if regular { file.metadata()?.len() } else { 0 };
+    if length > 0 {
+        let mut last = [0];
+        file.read_exact_at(&mut last, length - 1)?;
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+        }
     }
     Ok(file)
-}
-
-fn ends_within_a_line(path: &Path) -> io::Result<bool> {
-    let mut file = File::open(path)?;
-    if file.seek(SeekFrom::End(0))? == 0 {
-        return Ok(false);
-    }
-    file.seek(SeekFrom::End(-1))?;
-    let mut last = [0];
-    file.read_exact(&mut last)?;
-    Ok(last != *b"\n")
 }
 
 #[cfg(test)]

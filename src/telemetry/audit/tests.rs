@@ -29,7 +29,8 @@ fn record(request_id: &str) -> DecisionRecord<'_> {
 
 fn log(file: &Path, deadline: Duration) -> (AuditLog, Metrics) {
     let metrics = Metrics::new().unwrap();
-    let settings = AuditSettings { file: file.to_owned(), sync: true, deadline };
+    let sync = !file.is_symlink();
+    let settings = AuditSettings { file: Some(file.to_owned()), sync, deadline };
     (AuditLog::start(&settings, metrics.clone()).unwrap(), metrics)
 }
 
@@ -107,4 +108,41 @@ async fn a_line_that_a_crash_cut_short_does_not_run_into_the_next() {
 #[test]
 fn a_line_begins_after_the_one_before() {
     assert_eq!([begun(b""), begun(b"a"), begun(b"a\n"), begun(b"a\nbc")], [0, 0, 2, 2]);
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_opened_again_is_tried_until_it_can() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, moved) = (directory.path().join("audit.jsonl"), directory.path().join("audit.jsonl.1"));
+    let (audit, metrics) = log(&file, Duration::from_secs(10));
+    std::fs::rename(&file, &moved).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    audit.reopen();
+    assert!(audit.reserve().await.unwrap().record(&record("meanwhile")).written().await);
+    assert_eq!(metrics.audit_failing.get(), 1, "it is not where it should be");
+    std::fs::remove_dir(&file).unwrap();
+    assert!(audit.reserve().await.unwrap().record(&record("then")).written().await);
+    assert_eq!(metrics.audit_failing.get(), 0);
+    assert_eq!((recorded(&moved), recorded(&file)), (vec!["meanwhile".to_owned()], vec!["then".to_owned()]));
+}
+
+#[test]
+fn what_is_no_file_on_a_disk_cannot_be_synced() {
+    let settings =
+        AuditSettings { file: Some("/dev/full".into()), sync: true, deadline: Duration::from_secs(1) };
+    assert!(AuditLog::start(&settings, Metrics::new().unwrap()).is_err());
+}
+
+#[tokio::test]
+async fn a_flood_at_the_door_takes_no_place_of_a_decision() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("audit.jsonl");
+    std::os::unix::fs::symlink("/dev/full", &file).unwrap();
+    let (audit, _) = log(&file, Duration::from_millis(20));
+    for _ in 0..PLACES_AT_THE_DOOR {
+        drop(audit.reserve_at_the_door().unwrap().record(&record("junk")));
+    }
+    assert!(audit.reserve_at_the_door().is_none());
+    assert!(audit.reserve().await.is_some());
+    assert!(!audit.flush(Duration::from_millis(50)), "whoever ends is told that something is left");
 }
