@@ -142,6 +142,13 @@ fn the_tutorial_does_what_it_says() {
 }
 
 #[test]
+fn the_page_on_kubernetes_does_what_can_be_done_without_a_cluster() {
+    if usual_tools() {
+        run_page("docs/how-to/sidecar.md");
+    }
+}
+
+#[test]
 fn the_page_on_the_edge_does_what_it_says() {
     if usual_tools() {
         run_page("docs/how-to/edge.md");
@@ -180,5 +187,156 @@ fn the_page_on_nginx_does_what_it_says() {
 fn the_page_on_oauth2_proxy_does_what_it_says() {
     if usual_tools() {
         run_page("docs/how-to/from-oauth2-proxy.md");
+    }
+}
+
+/// A configuration that parts of one are laid over.
+const REST: &str =
+    "stytch: { project_id: project-test-11111111-1111-4111-8111-111111111111, secret: { value: s } }
+upstreams: { app: { url: \"http://127.0.0.1:3000\" } }
+routes: [ { name: everything, match: { path: /** }, require: authenticated } ]
+";
+
+#[test]
+fn every_configuration_in_the_pages_can_be_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut checked = 0;
+    for block in pages().iter().flat_map(|page| blocks_of(page)).filter(|block| block.kind == "yaml") {
+        let has = |key: &str| block.text.lines().any(|line| line.starts_with(&format!("{key}:")));
+        let rest: String =
+            REST.lines().filter(|line| !has(line.split(':').next().unwrap())).collect::<Vec<_>>().join("\n");
+        let file = folder.path().join("portcullis.yaml");
+        std::fs::write(&file, format!("{rest}\n{}", block.text)).unwrap();
+        let told =
+            Command::new(PROGRAM).args(["check", "--without-secrets", "-c"]).arg(&file).output().unwrap();
+        assert!(told.status.success(), "{}: {}", block.place(), said(&told));
+        checked += 1;
+    }
+    assert!(checked >= 8, "{checked}");
+}
+
+/// What is no configuration says what it is, after the language.
+#[test]
+fn every_block_of_the_pages_is_of_a_kind_that_is_looked_at() {
+    let known = [
+        "",
+        "text",
+        "sh",
+        "sh host",
+        "sh cluster",
+        "yaml",
+        "yaml cases",
+        "yaml seed",
+        "yaml kubernetes",
+        "console",
+        "js",
+        "python",
+        "go",
+        "java",
+        "rust",
+        "nginx",
+        "spki",
+    ];
+    for block in pages().iter().flat_map(|page| blocks_of(page)) {
+        assert!(known.contains(&block.kind.as_str()), "{}: `{}`", block.place(), block.kind);
+    }
+}
+
+/// Commands of ours with options that are there; files of ours that are there.
+#[test]
+fn every_command_line_in_the_pages_is_one() {
+    let mut seen = 0;
+    for block in pages().iter().flat_map(|page| blocks_of(page)) {
+        if !["sh", "console"].contains(&block.language()) {
+            continue;
+        }
+        let text = block.text.replace("\\\n", " ");
+        for line in text.lines() {
+            let line = line.split("  #").next().unwrap_or_default();
+            for part in line.split(['|', ';', '&']) {
+                let words: Vec<&str> = part.split_whitespace().skip_while(|word| *word == "$").collect();
+                if let [first, command, options @ ..] = words.as_slice()
+                    && *first == "portcullis"
+                {
+                    seen += 1;
+                    assert_options(&block, command, options);
+                }
+                for word in words.iter().map(|word| word.trim_matches(['"', '\''])) {
+                    let word = word.strip_prefix("$SOURCE/").unwrap_or(word);
+                    let ours = ["deploy/", "config/", "docs/", "benches/", "tests/"]
+                        .iter()
+                        .any(|top| word.starts_with(top));
+                    assert!(
+                        !ours || word.contains('*') || Path::new(word).exists(),
+                        "{}: `{word}` is not there",
+                        block.place()
+                    );
+                }
+            }
+        }
+    }
+    assert!(seen >= 30, "{seen}");
+}
+
+fn assert_options(block: &Block, command: &str, options: &[&str]) {
+    let help = Command::new(PROGRAM).args([command, "--help"]).output().unwrap();
+    assert!(help.status.success(), "{}: `portcullis {command}` is no command", block.place());
+    let help = said(&help);
+    for option in options.iter().filter(|word| word.starts_with('-') && word.len() > 1) {
+        let option = option.split('=').next().unwrap();
+        let there = help.split([' ', ',', '\n', '[', '=']).any(|word| word == option);
+        assert!(there, "{}: `portcullis {command}` has no `{option}`", block.place());
+    }
+}
+
+#[test]
+fn every_link_in_the_pages_leads_somewhere() {
+    let anchor = |heading: &str| -> String {
+        let kept = heading.trim().to_lowercase();
+        kept.chars()
+            .filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter))
+            .map(|letter| if letter == ' ' { '-' } else { letter })
+            .collect()
+    };
+    for page in pages() {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") || link.starts_with("mailto:") {
+                continue;
+            }
+            let (file, fragment) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            assert!(target.exists(), "{}: `{link}` leads nowhere", page.display());
+            if !fragment.is_empty() {
+                let there = std::fs::read_to_string(&target).unwrap();
+                let found = there
+                    .lines()
+                    .filter_map(|line| line.strip_prefix('#'))
+                    .any(|line| anchor(line.trim_start_matches('#')) == fragment);
+                assert!(found, "{}: `{link}` has no such part", page.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_command_lines_reference_is_what_the_program_says() {
+    let told =
+        Command::new(PROGRAM).args(["man", "--markdown"]).env_remove("PORTCULLIS_CONFIG").output().unwrap();
+    let page = std::fs::read_to_string("docs/command-line.md").unwrap();
+    assert!(page == said(&told), "make it anew: portcullis man --markdown > docs/command-line.md");
+}
+
+/// Whoever begins somewhere finds the rest.
+#[test]
+fn every_page_is_in_the_index() {
+    let index = std::fs::read_to_string("docs/README.md").unwrap();
+    for page in pages() {
+        let Ok(within) = page.strip_prefix("docs") else { continue };
+        let name = within.to_str().unwrap();
+        assert!(
+            name == "README.md" || name.starts_with("decisions/") || index.contains(&format!("]({name})")),
+            "`{name}` is in no index"
+        );
     }
 }
