@@ -43,6 +43,7 @@ mod peers;
 mod policy_properties;
 mod policy_tools;
 mod process;
+mod prometheus;
 mod protocols;
 mod records;
 mod redis_troubles;
