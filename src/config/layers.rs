@@ -40,6 +40,9 @@ impl Provider for Layer {
     }
 }
 
+/// The ways to give a secret.
+const SECRET_FORMS: [&str; 3] = ["value", "env", "file"];
+
 /// The merged tree, able to tell where a value came from.
 pub(super) struct Layers {
     merged: Figment,
@@ -82,11 +85,16 @@ impl Layers {
             said("tracing.headers.").into_iter().filter_map(|path| Some(path.split('.').next()?.to_owned()));
         let otel = otel_layer(&otel, is_wanted, &in_file.chain(elsewhere).collect::<Vec<_>>());
         variables.extend(otel.variables);
+        let mut file = file;
+        let (mut environment, options) = (nest(settings.into_iter()), nest(overrides.iter().cloned()));
+        give_way(&mut file, &environment);
+        give_way(&mut file, &options);
+        give_way(&mut environment, &options);
         let merged = Figment::new()
             .merge(Layer { name: OTEL, tree: otel.tree })
             .merge(Layer { name: "file", tree: file })
-            .merge(Layer { name: ENVIRONMENT, tree: nest(settings.into_iter()) })
-            .merge(Layer { name: COMMAND_LINE, tree: nest(overrides.iter().cloned()) });
+            .merge(Layer { name: ENVIRONMENT, tree: environment })
+            .merge(Layer { name: COMMAND_LINE, tree: options });
         Self { merged, variables }
     }
 
@@ -107,6 +115,23 @@ impl Layers {
             }
             COMMAND_LINE => Some(format!("option `--set {path}`")),
             _ => None,
+        }
+    }
+}
+
+/// Takes out of a layer each secret that the one above gives in another form: two forms together would be a mistake.
+fn give_way(below: &mut serde_json::Value, above: &serde_json::Value) {
+    let (Some(below), Some(above)) = (below.as_object_mut(), above.as_object()) else { return };
+    let is_secret = |fields: &serde_json::Map<String, serde_json::Value>| {
+        fields.keys().all(|key| SECRET_FORMS.contains(&key.as_str()))
+    };
+    if is_secret(below) && is_secret(above) && !above.is_empty() {
+        below.clear();
+        return;
+    }
+    for (key, above) in above {
+        if let Some(below) = below.get_mut(key) {
+            give_way(below, above);
         }
     }
 }

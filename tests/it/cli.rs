@@ -50,6 +50,21 @@ fn check_says_yes_or_what_is_wrong() {
 }
 
 #[test]
+fn a_secret_given_from_above_takes_the_place_of_one_in_another_form() {
+    let config = file(".yaml", CONFIGURATION);
+    let path = config.path().to_str().unwrap();
+    let told = portcullis(&["check", "-c", path, "--set", "stytch.secret.value=a-secret"]);
+    assert!(told.status.success(), "{}", text(&told.stderr));
+    let both = ["--set", "stytch.secret.value=a-secret", "--set", "stytch.secret.file=b"];
+    let told = portcullis(&[&["check", "-c", path][..], &both].concat());
+    assert!(
+        text(&told.stderr).contains("exactly one way"),
+        "two from the same place are two: {}",
+        text(&told.stderr)
+    );
+}
+
+#[test]
 fn the_environment_outranks_the_file_and_is_named_in_mistakes() {
     let config = file(".yaml", CONFIGURATION);
     let check = |variable: &str, value: &str| {
