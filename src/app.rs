@@ -278,7 +278,9 @@ impl Gateway {
         let flushed = tokio::task::spawn_blocking(move || running.records.flush(Duration::from_secs(2)));
         let recorded = flushed.await.unwrap_or(false);
         if !recorded {
-            tracing::error!("decisions are left that could not be recorded; none of them was acted on");
+            tracing::error!(
+                "decisions are left that could not be recorded; no request was let through on any of them"
+            );
         }
         let clean = clean && recorded;
         tracing::info!(clean, "left");

@@ -380,7 +380,7 @@ fn findings(status: &Status, window: &Window, unready: &[&str]) -> Vec<Finding> 
         }
     }
     let unrecorded = window.rate("portcullis_decisions_total", &[("reason", "audit_unavailable")]) > 0.0;
-    if unrecorded || window.now.sum("portcullis_audit_failing", &[]) > 0.0 {
+    if unrecorded || window.now.sum("portcullis_audit_failing", &[("operation", "write")]) > 0.0 {
         let what = "decisions cannot be recorded, and requests are refused for it".to_owned();
         find(
             "critical",

@@ -2,7 +2,7 @@
 //!
 //! Must not stand on an old reading of the clock after it waited, nor refuse anybody on evidence older than they are.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::hold::{Place, open_to_all};
 use super::identify::{Identified, Unfit, VerifiedToken};
 use super::leases::Leases;
 use super::recent::RecentTokens;
-use super::record::Course;
+use super::record::{Course, Decided, Recorded};
 use super::route::find_route;
 use super::snapshot::{Rules, Snapshot, Ticket};
 use super::{AccessRequest, EngineSettings};
@@ -22,7 +22,7 @@ use crate::directory::{
     AppTokenSource, Attempts, Clock, KeySource, OrganizationSource, RbacSource, SessionDirectory,
 };
 use crate::identity::{CredentialDigest, Introspection, Now, Principal, carries_own_jwt};
-use crate::policy::{Access, Decision, Facts, Refusal, Route};
+use crate::policy::{Access, Decision, Facts, Reason, Refusal, Route};
 use crate::session::{ActiveSessions, Evidence};
 use crate::telemetry::{DecisionLog, Metrics, RecentRefusals, SpanKind, caused_by};
 
@@ -165,6 +165,27 @@ impl Engine {
         given: Option<Principal>,
         manner: Manner,
     ) -> Verdict {
+        self.decide(request, rules, given, manner, false).await
+    }
+
+    /// Once more, for what was not good any more when its record was written.
+    fn decide_again<'a>(
+        &'a self,
+        request: &'a AccessRequest<'a>,
+        rules: Rules,
+        manner: Manner,
+    ) -> Pin<Box<dyn Future<Output = Verdict> + Send + 'a>> {
+        Box::pin(self.decide(request, rules, None, manner, true))
+    }
+
+    async fn decide(
+        &self,
+        request: &AccessRequest<'_>,
+        rules: Rules,
+        given: Option<Principal>,
+        manner: Manner,
+        is_last: bool,
+    ) -> Verdict {
         // What cannot be recorded is not decided.
         let (entry, unavailable) = match manner {
             Manner::Explained => (None, None),
@@ -172,7 +193,7 @@ impl Engine {
                 self.reserve_record().await.map_or_else(|reason| (None, Some(reason)), |entry| (entry, None))
             }
         };
-        let began = self.clock.now();
+        let (began, seen) = (self.clock.now(), self.leases.ticket());
         let Rules { snapshot, ticket } = rules;
         let mut course = Course { principal: given, ..Course::default() };
         let span = request.trace.start("authorize", SpanKind::Internal);
@@ -213,24 +234,33 @@ impl Engine {
             decision = Decision::Refuse(reason.into());
             self.edits_for_nobody(request, &snapshot)
         });
+        let mut is_outdated = false;
         if manner != Manner::Explained {
-            let took = decided_at.monotonic.since(began.monotonic);
-            let decided = match &decision {
+            let reason = match &decision {
                 Decision::Allow(_) => None,
                 Decision::Refuse(refusal) => Some(refusal.reason),
             };
-            let asked = request.into();
-            let pending = self.write(entry, &asked, decided, &course, took, decided_at);
-            if let Some(pending) = pending {
-                let written = self.await_record(pending, &asked, &decision, &course, decided_at);
-                if let Some(reason) = Box::pin(written).await {
-                    decision = Decision::Refuse(reason.into());
-                    edits = self.edits_for_nobody(request, &snapshot);
+            let (asked, took) = (request.into(), decided_at.monotonic.since(began.monotonic));
+            let decided = Decided { asked: &asked, reason, course: &course, took, now: decided_at };
+            match self.write(entry, &decided) {
+                None => self.count(&decided),
+                Some(pending) => {
+                    let happened = || self.leases.ticket() != seen;
+                    let recorded = self.await_record(pending, decided, &decision, happened, is_last);
+                    let recorded = Box::pin(recorded).await;
+                    is_outdated = matches!(recorded, Recorded::Outdated);
+                    if matches!(recorded, Recorded::Overruled) {
+                        decision = Decision::Refuse(Reason::AuditUnavailable.into());
+                        edits = self.edits_for_nobody(request, &snapshot);
+                    }
                 }
             }
         }
         if let Some(span) = span {
             course.tell(span, &decision, decided_at);
+        }
+        if is_outdated {
+            return self.decide_again(request, Rules { snapshot, ticket }, manner).await;
         }
         let Course { route, principal, evidence, introspection, facts, vouched, unfit, .. } = course;
         Verdict {

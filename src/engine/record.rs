@@ -82,22 +82,19 @@ impl Course {
 
 impl Course {
     /// Whether what was decided is as good now as it was then: what it rests on grew older meanwhile, and sessions end.
-    fn still_allows(&self, decision: &Decision, then: Now, now: Now) -> bool {
+    fn still_allows(&self, decision: &Decision, now: Now) -> bool {
         let Decision::Allow(permit) = decision else { return true };
         let Some(caller) = permit.caller() else { return true };
         if caller.subject.expires_at() <= now.wall {
             return false;
         }
-        let (Some(age_then), Some(age), Some(route)) =
-            (self.evidence_age(then), self.evidence_age(now), &self.route)
-        else {
-            return true;
-        };
+        let (Some(age), Some(route)) = (self.evidence_age(now), &self.route) else { return true };
         let freshness = route.freshness;
-        // Past its time it was served because the directory fails.
-        let bridged =
-            if age_then > freshness.max_staleness { freshness.stale_if_error } else { Duration::ZERO };
-        age <= freshness.max_staleness + bridged
+        // Past its time, or by the caller's own claims, it was served because the directory fails.
+        let bridged = matches!(self.evidence, Some(Evidence::Vouched(_)))
+            || caller.evidence_age > freshness.max_staleness;
+        let more = if bridged { freshness.stale_if_error } else { Duration::ZERO };
+        age <= freshness.max_staleness.saturating_add(more)
     }
 
     /// Ends the span of a decision with what came of it. Who it was about is the decision record's to say.
@@ -143,7 +140,10 @@ impl Engine {
         let reason = if matches!(entry, Some(None)) { Reason::AuditUnavailable } else { reason };
         let asked = Asked { request_id, trace, target: None, client_ip: None };
         let (course, now) = (Course::default(), self.clock.now());
-        drop(self.write(entry.flatten(), &asked, Some(reason), &course, Duration::ZERO, now));
+        let decided =
+            Decided { asked: &asked, reason: Some(reason), course: &course, took: Duration::ZERO, now };
+        drop(self.write(entry.flatten(), &decided));
+        self.count(&decided);
         reason
     }
 
@@ -155,56 +155,58 @@ impl Engine {
         }
     }
 
-    /// One decision, recorded and counted once: allowed, or refused for a reason. What comes back is to be waited for before
-    /// anything is done about it.
-    pub(super) fn write(
-        &self,
-        entry: Option<AuditEntry>,
-        asked: &Asked<'_>,
-        reason: Option<Reason>,
-        course: &Course,
-        took: Duration,
-        now: Now,
-    ) -> Option<PendingRecord> {
-        let outcome = reason.map_or("allow", |_| "refuse");
-        let record = || decision_record(outcome, asked, reason, course, took, now);
+    /// Records a decision, allowed or refused for a reason. What comes back is to be waited for before anything is done about
+    /// it.
+    pub(super) fn write(&self, entry: Option<AuditEntry>, decided: &Decided<'_>) -> Option<PendingRecord> {
         let pending = match (&self.records.audit, entry) {
-            (Some(_), Some(entry)) => Some(entry.record(&record())),
+            (Some(_), Some(entry)) => Some(entry.record(&decided.record())),
             // It is refused for want of a place, and there is none to say so.
             (Some(_), None) => None,
             (None, _) => {
                 if self.records.lines.takes_decisions() {
-                    self.records.lines.decision(&record());
+                    self.records.lines.decision(&decided.record());
                 }
                 None
             }
         };
-        self.count(asked, reason, course, took, now);
-        self.record_shadow(asked, outcome, course, now);
+        self.record_shadow(decided);
         pending
     }
 
-    /// Waits for the record of `decision`, and gives why it does not stand, if it does not: recorded and counted as well.
+    /// Waits for the record of `decision`, and says what became of it. Counts it, also if nobody waits any more; but not what
+    /// is to be decided again.
     pub(super) async fn await_record(
         &self,
         pending: PendingRecord,
-        asked: &Asked<'_>,
+        decided: Decided<'_>,
         decision: &Decision,
-        course: &Course,
-        decided_at: Now,
-    ) -> Option<Reason> {
-        if pending.written().await && course.still_allows(decision, decided_at, self.clock.now()) {
-            return None;
+        happened: impl Fn() -> bool,
+        is_last: bool,
+    ) -> Recorded {
+        let mut counted = Counted { engine: self, decided: Some(decided) };
+        let written = pending.written().await;
+        let Some(decided) = &mut counted.decided else { return Recorded::Stands };
+        let now = self.clock.now();
+        let is_outdated =
+            decided.reason.is_none() && (happened() || !decided.course.still_allows(decision, now));
+        match (written, is_outdated) {
+            (true, false) => return Recorded::Stands,
+            (true, true) if !is_last => {
+                counted.decided = None;
+                return Recorded::Outdated;
+            }
+            _ => {}
         }
-        let (reason, took, now) = (Reason::AuditUnavailable, Duration::ZERO, self.clock.now());
+        decided.reason = Some(Reason::AuditUnavailable);
         if let Some(audit) = &self.records.audit {
-            audit.append(&decision_record("refuse", asked, Some(reason), course, took, now));
+            audit.append(&decided.record());
         }
-        self.count(asked, Some(reason), course, took, now);
-        Some(reason)
+        Recorded::Overruled
     }
 
-    fn count(&self, asked: &Asked<'_>, reason: Option<Reason>, course: &Course, took: Duration, now: Now) {
+    /// Counts a decision, once.
+    pub(super) fn count(&self, decided: &Decided<'_>) {
+        let &Decided { asked, reason, course, took, now } = decided;
         let route = course.route.as_ref().map_or("none", |route| &*route.name);
         match (&course.route, reason) {
             (Some(route), None) => RouteMetrics::with(&self.metrics, &route.name, |metrics| {
@@ -228,7 +230,9 @@ impl Engine {
 
     /// Records that an open stream was ended.
     pub(super) fn record_end(&self, asked: &Asked<'_>, reason: Reason, course: &Course) {
-        let record = decision_record("end", asked, Some(reason), course, Duration::ZERO, self.clock.now());
+        let decided =
+            Decided { asked, reason: Some(reason), course, took: Duration::ZERO, now: self.clock.now() };
+        let record = DecisionRecord { decision: "end", ..decided.record() };
         match &self.records.audit {
             Some(audit) => audit.append(&record),
             None => self.records.lines.decision(&record),
@@ -236,7 +240,9 @@ impl Engine {
     }
 
     /// Counts what a shadow requirement would have decided, with a line where it is something else.
-    fn record_shadow(&self, asked: &Asked<'_>, decision: &'static str, course: &Course, now: Now) {
+    fn record_shadow(&self, decided: &Decided<'_>) {
+        let &Decided { asked, course, now, .. } = decided;
+        let decision = decided.outcome();
         let (Some(shadow), Some(route)) = (&course.shadow, &course.route) else { return };
         let reason = shadow.reason.map(Reason::code).unwrap_or_default();
         self.metrics.shadow_decisions.with_label_values(&[&*route.name, shadow.result, reason]).inc();
@@ -260,42 +266,74 @@ impl Engine {
     }
 }
 
-/// The record of a decision that was come to on `course`.
-fn decision_record<'a>(
-    decision: &'static str,
-    asked: &Asked<'a>,
-    reason: Option<Reason>,
-    course: &'a Course,
-    took: Duration,
-    now: Now,
-) -> DecisionRecord<'a> {
-    let principal = course.principal.as_ref();
-    let session =
-        course.found.as_ref().map(|(_, id)| id).or_else(|| principal.and_then(Principal::session_id));
-    let member = course.member();
-    let client_id = match principal {
-        Some(Principal::Machine(token)) => Some(token.client_id.as_str()),
-        Some(Principal::App(token)) => Some(token.client_id.as_str()),
-        _ => None,
-    };
-    DecisionRecord {
-        at: now.wall,
-        request_id: asked.request_id.as_str(),
-        trace_id: asked.trace.trace_id(),
-        route: course.route.as_ref().map_or("none", |route| &*route.name),
-        method: asked.target.map(|(method, _, _)| method),
-        host: asked.target.map(|(_, host, _)| host),
-        path: asked.target.map(|(_, _, path)| path),
-        client_ip: asked.client_ip.map(|address| address.to_canonical()),
-        decision,
-        reason: reason.map(Reason::code),
-        organization_id: member.map(|member| member.organization_id.as_str()),
-        member_id: member.map(|member| member.member_id.as_str()),
-        client_id,
-        session: session.map(|id| DecisionRecord::session_tail(id.as_str())),
-        evidence: course.kind_of_evidence(now),
-        evidence_age: course.evidence_age(now),
-        took,
+/// A decision, with what it was about and what it was come to on.
+pub(super) struct Decided<'a> {
+    pub(super) asked: &'a Asked<'a>,
+    /// What it was refused for; nothing if it was allowed.
+    pub(super) reason: Option<Reason>,
+    pub(super) course: &'a Course,
+    pub(super) took: Duration,
+    pub(super) now: Now,
+}
+
+impl Decided<'_> {
+    fn outcome(&self) -> &'static str {
+        self.reason.map_or("allow", |_| "refuse")
+    }
+
+    fn record(&self) -> DecisionRecord<'_> {
+        let &Self { asked, reason, course, took, now } = self;
+        let principal = course.principal.as_ref();
+        let session =
+            course.found.as_ref().map(|(_, id)| id).or_else(|| principal.and_then(Principal::session_id));
+        let member = course.member();
+        let client_id = match principal {
+            Some(Principal::Machine(token)) => Some(token.client_id.as_str()),
+            Some(Principal::App(token)) => Some(token.client_id.as_str()),
+            _ => None,
+        };
+        DecisionRecord {
+            at: now.wall,
+            request_id: asked.request_id.as_str(),
+            trace_id: asked.trace.trace_id(),
+            route: course.route.as_ref().map_or("none", |route| &*route.name),
+            method: asked.target.map(|(method, _, _)| method),
+            host: asked.target.map(|(_, host, _)| host),
+            path: asked.target.map(|(_, _, path)| path),
+            client_ip: asked.client_ip.map(|address| address.to_canonical()),
+            decision: self.outcome(),
+            reason: reason.map(Reason::code),
+            organization_id: member.map(|member| member.organization_id.as_str()),
+            member_id: member.map(|member| member.member_id.as_str()),
+            client_id,
+            session: session.map(|id| DecisionRecord::session_tail(id.as_str())),
+            evidence: course.kind_of_evidence(now),
+            evidence_age: course.evidence_age(now),
+            took,
+        }
+    }
+}
+
+/// What became of a decision whose record was waited for.
+pub(super) enum Recorded {
+    Stands,
+    /// Its record was written, and what it rested on is not good any more.
+    Outdated,
+    /// It is refused instead.
+    Overruled,
+}
+
+/// Counts a decision when it is dropped: whoever waits may leave at any time.
+struct Counted<'a> {
+    engine: &'a Engine,
+    decided: Option<Decided<'a>>,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        if let Some(decided) = &self.decided {
+            self.engine.count(decided);
+        }
     }
 }
 

@@ -54,14 +54,17 @@ impl CombinedLines {
     }
 }
 
-/// `https://app.example.com/`: a path may hold what signs somebody in as well as a query, and so may a name before the host.
+/// `https://app.example.com`: a path may hold what signs somebody in as well as a query, and so may a name before the host.
 fn origin(referrer: &[u8]) -> &[u8] {
-    let Some(scheme) = referrer.windows(3).position(|part| part == b"://") else { return b"" };
-    let after = |end: usize| referrer.get(end..).unwrap_or_default();
-    let host = after(scheme + 3).iter().position(|byte| matches!(byte, b'/' | b'?' | b'#' | b'\\'));
-    let end = host.map_or(referrer.len(), |length| scheme + 3 + length);
-    let origin = referrer.get(..end).unwrap_or_default();
-    if origin.contains(&b'@') { b"" } else { origin }
+    let length = referrer.iter().position(|byte| !byte.is_ascii_alphanumeric()).unwrap_or_default();
+    let Some(host) = referrer.get(length..).and_then(|rest| rest.strip_prefix(b"://")) else { return b"" };
+    // One without an end was cut short, or is long beyond anything that is a host.
+    let end = host.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#' | b'\\'));
+    let host = host.get(..end.unwrap_or(host.len())).unwrap_or_default();
+    if host.contains(&b'@') || host.len() > 255 {
+        return b"";
+    }
+    referrer.get(..length + 3 + host.len()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -107,6 +110,21 @@ mod tests {
         let expected = "203.0.113.7 - - [09/Mar/2026:04:05:06 +0000] \"GET /a HTTP/1.1\" 200 512 \
              \"https://app.example.com\" \"Mozilla/5.0 (X11)\"\n";
         assert_eq!(std::str::from_utf8(line).unwrap(), expected);
+    }
+
+    #[test]
+    fn of_a_referrer_there_is_the_origin_and_nothing_else() {
+        let long = [b"https://".to_vec(), vec![b'a'; 500]].concat();
+        for (referrer, expected) in [
+            (&b"https://app.example.com:8443/reset/token"[..], &b"https://app.example.com:8443"[..]),
+            (b"https://app.example.com", b"https://app.example.com"),
+            (b"/reset?token=secret&next=https://x/", b""),
+            (b"https://name:password@example.com/", b""),
+            (&long, b""),
+            (b"", b""),
+        ] {
+            assert_eq!(origin(referrer), expected, "{}", referrer.escape_ascii());
+        }
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub struct AllMetrics {
     pub log_lines_dropped: IntCounter,
     pub audit_records: IntCounter,
     pub audit_write_failures: IntCounter,
-    pub audit_failing: IntGauge,
+    pub audit_failing: IntGaugeVec,
     pub audit_wait: Histogram,
     pub spans: IntCounterVec,
 }
@@ -278,9 +278,15 @@ impl Metrics {
                     "Attempts to write to the audit stream that failed.",
                 )),
             )?,
-            audit_failing: gauge(
-                "audit_failing",
-                "1 while the audit stream cannot be written to, or its file not be opened again.",
+            audit_failing: keep(
+                &registry,
+                IntGaugeVec::new(
+                    opts(
+                        "audit_failing",
+                        "1 while the audit stream cannot be written to, or its file not be opened again.",
+                    ),
+                    &["operation"],
+                ),
             )?,
             audit_wait: keep(
                 &registry,

@@ -102,6 +102,8 @@ async fn every_metric_is_documented() {
             "portcullis_connections_rejected_total",
             "portcullis_revocations_total",
             "portcullis_shadow_decisions_total",
+            // Where there is an audit stream.
+            "portcullis_audit_failing",
             // Where traces are on.
             "portcullis_spans_total",
             "portcullis_streams_closed_total",

@@ -3,28 +3,30 @@
 //!
 //! Must not drop a record, nor let more of them wait than there are places; must not block whoever waits.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::io;
 use std::mem;
-use std::os::fd::AsFd as _;
-use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use self::stream::Stream;
 use super::json_line::JsonLines;
 use super::lines::LineWriter;
 use super::metrics::Metrics;
 use super::record::DecisionRecord;
 use super::settings::AuditSettings;
 
-/// Decisions whose records may wait at once. Each is a line or two, of at most what a request's head may hold.
-const PLACES: usize = 1024;
+/// Requests that may be decided on, or whose records may wait, at once. Each is a line or two, of half a kilobyte as a rule
+/// and at most what a request's head may hold.
+const PLACES: usize = 8192;
 /// Refusals of what is no request to decide on, likewise: a flood of those must not keep decisions waiting.
-const PLACES_AT_THE_DOOR: usize = 256;
+const PLACES_AT_THE_DOOR: usize = 4096;
 /// How long until what could not be done is tried again; longer each time in a row, up to the second.
 const AGAIN_AFTER: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
@@ -91,6 +93,8 @@ struct Waiting {
     /// The file must be opened by its name again.
     reopen: bool,
     over: bool,
+    /// Somebody wants to leave: what could not be written is tried at once.
+    hurry: bool,
     /// Nothing is waiting, and the thread must be woken.
     asleep: bool,
 }
@@ -126,11 +130,12 @@ impl Desk {
         Some(mem::replace(&mut *waiting, Waiting { over, ..Waiting::default() }))
     }
 
-    /// Rests until the file shall be opened again, or for so long: whether it shall, and whether it is over.
+    /// Rests until something is asked for, or for so long: whether the file shall be opened again, and whether it is over.
     fn rest(&self, at_most: Duration) -> (bool, bool) {
-        let resting = |waiting: &mut Waiting| !waiting.reopen && !waiting.over;
+        let resting = |waiting: &mut Waiting| !waiting.reopen && !waiting.over && !waiting.hurry;
         let rested = self.woken.wait_timeout_while(self.lock(), at_most, resting);
         let (mut waiting, _) = rested.unwrap_or_else(PoisonError::into_inner);
+        waiting.hurry = false;
         (mem::take(&mut waiting.reopen), waiting.over)
     }
 
@@ -173,8 +178,10 @@ impl AuditLog {
         let open = Arc::new(Open(Arc::clone(&desk)));
         let mut stream = Stream::open(settings, metrics.clone())?;
         std::thread::Builder::new().name("audit".to_owned()).spawn(move || {
-            while let Some(taken) = desk.take(stream.reopen.then_some(AGAIN_AFTER[1])) {
-                stream.keep(&desk, taken);
+            while let Some(taken) = desk.take(stream.reopen.map(|_| AGAIN_AFTER[1])) {
+                if stream.keep(&desk, taken).is_err() {
+                    return;
+                }
             }
         })?;
         let places = |count| Arc::new(Semaphore::new(count));
@@ -222,7 +229,10 @@ impl AuditLog {
 
     fn flush(&self, patience: Duration) -> bool {
         let (done, written) = sync_channel(1);
-        self.open.0.lock().flushes.push(done);
+        let mut waiting = self.open.0.lock();
+        waiting.flushes.push(done);
+        waiting.hurry = true;
+        drop(waiting);
         self.open.0.woken.notify_one();
         written.recv_timeout(patience).is_ok()
     }
@@ -246,133 +256,3 @@ impl PendingRecord {
         written
     }
 }
-
-/// Where the lines go, as the thread knows it.
-struct Stream {
-    file: File,
-    /// Nothing where it is standard output.
-    path: Option<PathBuf>,
-    sync: bool,
-    /// The file is to be opened by its name again, and could not be yet.
-    reopen: bool,
-    metrics: Metrics,
-}
-
-impl Stream {
-    fn open(settings: &AuditSettings, metrics: Metrics) -> io::Result<Self> {
-        let file = match &settings.file {
-            Some(path) => opened(path, settings.sync)?,
-            None => File::from(io::stdout().as_fd().try_clone_to_owned()?),
-        };
-        Ok(Self { file, path: settings.file.clone(), sync: settings.sync, reopen: false, metrics })
-    }
-
-    /// Writes what was taken, however long that takes; nothing else is taken meanwhile. Once nobody can record any more,
-    /// what cannot be written is told of and given up.
-    fn keep(&mut self, desk: &Desk, taken: Waiting) {
-        let Waiting { lines, records, places, flushes, reopen, .. } = taken;
-        self.reopen |= reopen && self.path.is_some();
-        let (mut done, mut pause) = (0, AGAIN_AFTER[0]);
-        loop {
-            if self.reopen && self.open_again() {
-                // What was begun in one file is not ended in another.
-                done = lines.get(..done).map_or(0, begun);
-            }
-            let Err(error) = self.write(&lines, &mut done) else { break };
-            self.fail("decisions cannot be recorded, and requests are refused for it", &error);
-            let (reopen, over) = desk.rest(pause);
-            if over {
-                tracing::error!(records, "decisions were not recorded before the end");
-                return;
-            }
-            self.reopen |= reopen && self.path.is_some();
-            pause = (pause * 2).min(AGAIN_AFTER[1]);
-        }
-        if !self.reopen && (!lines.is_empty() || reopen) && self.metrics.audit_failing.get() != 0 {
-            self.metrics.audit_failing.set(0);
-            tracing::info!("decisions are recorded again");
-        }
-        self.metrics.audit_records.inc_by(records);
-        for (place, told) in places {
-            drop(place);
-            // Nobody listens where the client left.
-            told.send(()).unwrap_or_default();
-        }
-        for flush in flushes {
-            flush.try_send(()).unwrap_or_default();
-        }
-    }
-
-    /// Opens the file by its name again: true if it could be. Until then the one before is written to.
-    fn open_again(&mut self) -> bool {
-        let Some(path) = &self.path else { return false };
-        match opened(path, self.sync) {
-            Ok(file) => {
-                self.file = file;
-                self.reopen = false;
-                true
-            }
-            Err(error) => {
-                self.fail("the audit file cannot be opened again; the one before is written to", &error);
-                false
-            }
-        }
-    }
-
-    /// Writes the lines past `done`, which it keeps.
-    fn write(&mut self, lines: &[u8], done: &mut usize) -> io::Result<()> {
-        while let Some(rest) = lines.get(*done..).filter(|rest| !rest.is_empty()) {
-            match self.file.write(rest) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => *done += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if self.sync && !lines.is_empty() {
-            // What the disk refused once it may have forgotten: all of it is written again.
-            self.file.sync_data().inspect_err(|_| *done = 0)?;
-        }
-        Ok(())
-    }
-
-    fn fail(&mut self, what: &'static str, error: &io::Error) {
-        self.metrics.audit_write_failures.inc();
-        if self.metrics.audit_failing.get() == 0 {
-            self.metrics.audit_failing.set(1);
-            let file = self.path.as_deref().unwrap_or_else(|| Path::new("/dev/stdout"));
-            tracing::error!(error = %error, file = %file.display(), "{what}");
-        }
-    }
-}
-
-/// Where the line begins that these bytes end in.
-fn begun(written: &[u8]) -> usize {
-    written.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)
-}
-
-/// The file, to be appended to. A line that a crash cut short is ended.
-fn opened(path: &Path, sync: bool) -> io::Result<File> {
-    let refused = |problem: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, problem.to_owned()));
-    let found = std::fs::metadata(path).ok();
-    if found.as_ref().is_some_and(|found| found.file_type().is_fifo()) {
-        return refused("a named pipe would hold everything up until somebody reads it");
-    }
-    let regular = found.is_none_or(|found| found.is_file());
-    if sync && !regular {
-        return refused("`sync` is for files on a disk");
-    }
-    let mut file = OpenOptions::new().append(true).read(regular).create(true).mode(0o600).open(path)?;
-    let length = if regular { file.metadata()?.len() } else { 0 };
-    if length > 0 {
-        let mut last = [0];
-        file.read_exact_at(&mut last, length - 1)?;
-        if last != *b"\n" {
-            file.write_all(b"\n")?;
-        }
-    }
-    Ok(file)
-}
-
-#[cfg(test)]
-mod tests;

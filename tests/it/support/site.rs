@@ -18,6 +18,7 @@ pub(crate) struct Site {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) traffic: SocketAddr,
     pub(crate) ops: SocketAddr,
+    pub(crate) admin: SocketAddr,
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -46,7 +47,7 @@ routes: [ {{ name: everything, match: {{ path: /** }}, require: authenticated }}
             echo.address()
         );
         std::fs::write(folder.path().join("portcullis.yaml"), yaml).unwrap();
-        Self { emulator, echo, folder, traffic, ops }
+        Self { emulator, echo, folder, traffic, ops, admin }
     }
 
     pub(crate) fn file(&self) -> PathBuf {
