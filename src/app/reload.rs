@@ -182,7 +182,6 @@ fn fixed(before: &Config, after: &Config) -> Vec<String> {
     };
     hold(shared(before) == shared(after), "sessions.shared");
     let (one, other) = (&before.memory, &after.memory);
-    hold(one.max_refreshes == other.max_refreshes, "sessions.max_refreshes");
     hold(one.negative_for == other.negative_for, "sessions.negative_for");
     hold(one.token_binding_for == other.token_binding_for, "sessions.token_binding_for");
     hold(before.guard == after.guard, "sessions.deadline, sessions.max_in_flight or sessions.max_waiting");

@@ -73,7 +73,9 @@ pub(super) fn run(args: &CheckArgs) -> Outcome {
                 complain(&loaded.render(wants_colour()));
                 complain(&format!("\n{count} {}", if count == 1 { "warning" } else { "warnings" }));
             }
-            say(&format!("{}: {} routes, no mistakes", args.config.config.display(), config.routes.len()));
+            let count = config.routes.len();
+            let routes = if count == 1 { "route" } else { "routes" };
+            say(&format!("{}: {count} {routes}, no mistakes", args.config.config.display()));
         }
         Format::Json => say(&render_json(&loaded.warnings)),
     }

@@ -44,7 +44,9 @@ pub(super) fn run(args: DemoArgs) -> Outcome {
     runtime()?.block_on(async {
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let settings = EmulatorSettings { address: loopback(args.emulator_port), seed: None };
-        let emulator = Emulator::start(settings).await.map_err(fail)?;
+        let taken =
+            |error| fail(format!("the stand-in cannot listen on port {}: {error}", args.emulator_port));
+        let emulator = Emulator::start(settings).await.map_err(taken)?;
         let echo = EchoOrigin::start(loopback(0)).await.map_err(fail)?;
         let admin_token = format!("{}{}", RequestId::new().as_str(), RequestId::new().as_str());
         let config = configuration(&args, &emulator, &echo, &admin_token)?;

@@ -29,8 +29,9 @@ pub(super) fn run(args: &EmulateArgs) -> Outcome {
         None => None,
     };
     runtime()?.block_on(async {
-        let emulator =
-            Emulator::start(EmulatorSettings { address: args.address, seed }).await.map_err(fail)?;
+        let emulator = Emulator::start(EmulatorSettings { address: args.address, seed })
+            .await
+            .map_err(|error| fail(format!("`{}` cannot be listened on: {error}", args.address)))?;
         say(&format!("a stand-in of the Stytch B2B API answers on {}", emulator.url()));
         say(&format!("  project id  {}", emulator.project_id()));
         say(&format!("  secret      {}", emulator.secret()));

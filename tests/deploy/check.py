@@ -64,6 +64,12 @@ def render(kubectl: str, helm: str) -> dict[str, str]:
     monitoring = ["--set", "monitoring.podMonitor.enabled=true", "--set", "monitoring.rules.enabled=true"]
     sidecar = ["--set", "shape=sidecar", "--set", "application.probe=/healthz"]
     edge = ["--set", "tlsSecretName=tls", "--set", "autoscaling.enabled=false"]
+    page = (DEPLOY / "README.md").read_text()
+    (values,) = re.findall(r"^```yaml values\n(.*?)^```", page, re.S | re.M)
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(values)
+        file.flush()
+        as_shown = succeed(run(helm, "template", "r", chart, "-f", file.name), "helm template with the page's values")
     refused = run(helm, "template", "r", chart, "--set", "shape=neither")
     expect(refused.returncode != 0, "the chart takes a shape that is none")
     return {
@@ -71,6 +77,7 @@ def render(kubectl: str, helm: str) -> dict[str, str]:
         "kustomize-edge": succeed(run(kubectl, "kustomize", DEPLOY / "kubernetes/edge"), "kustomize"),
         "helm-default": succeed(run(helm, "template", "r", chart), "helm template"),
         "helm-sidecar": succeed(run(helm, "template", "r", chart, *sidecar, *monitoring), "helm template"),
+        "helm-page": as_shown,
         "helm-edge": succeed(run(helm, "template", "r", chart, *edge, *monitoring), "helm template"),
     }
 
@@ -168,7 +175,7 @@ def check_monitoring() -> None:
 def check_units(portcullis: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        for unit in (DEPLOY / "systemd").iterdir():
+        for unit in (DEPLOY / "systemd").glob("portcullis.s*"):
             # The program need not be installed here.
             (folder / unit.name).write_text(unit.read_text().replace("/usr/local/bin/portcullis", portcullis))
         units = sorted(folder.iterdir())

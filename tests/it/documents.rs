@@ -228,6 +228,7 @@ fn every_block_of_the_pages_is_of_a_kind_that_is_looked_at() {
         "yaml cases",
         "yaml seed",
         "yaml kubernetes",
+        "yaml values",
         "console",
         "js",
         "python",
