@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 
-use crate::support::{PROGRAM, free_port, is_here, is_here_with, said};
+use crate::support::{PROGRAM, Site, free_port, is_here, is_here_with, said};
 
 /// Ports that pages name; each becomes a free one.
 const PORTS: [&str; 14] = [
@@ -88,7 +89,7 @@ fn run_page(page: &str) -> Option<String> {
         .filter(|code| is_status(code))
         .collect();
     let mut script = format!("set -e -m\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{script}");
-    let free: Vec<String> = PORTS.iter().map(|_| free_port().to_string()).collect();
+    let free: Vec<String> = PORTS.iter().map(|_| lasting_port().to_string()).collect();
     for (usual, free) in PORTS.iter().zip(&free) {
         script = script.replace(usual, free);
     }
@@ -123,6 +124,18 @@ fn run_page(page: &str) -> Option<String> {
     assert_eq!(seen, expected, "{page}: {output}\n{}", logs());
     assert!(!expected.is_empty(), "{page} shows nothing");
     Some(output)
+}
+
+/// A port that nobody is given by chance before the page comes to it: outside of what the system hands out.
+fn lasting_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(port < 32_000, "no port is free");
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn is_status(text: &str) -> bool {
@@ -213,6 +226,67 @@ fn every_configuration_in_the_pages_can_be_used() {
         checked += 1;
     }
     assert!(checked >= 8, "{checked}");
+}
+
+#[test]
+fn the_cases_in_the_pages_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let portal = Path::new("tests/it/cases/portal");
+    std::fs::copy(portal.join("rbac.json"), folder.path().join("rbac.json")).unwrap();
+    let all: Vec<Block> = pages().iter().flat_map(|page| blocks_of(page)).collect();
+    let cases: Vec<&Block> = all.iter().filter(|block| block.kind == "yaml cases").collect();
+    assert!(!cases.is_empty());
+    for block in cases {
+        let file = folder.path().join("cases.yaml");
+        std::fs::write(&file, &block.text).unwrap();
+        let mut command = Command::new(PROGRAM);
+        let told = command.args(["test", "-c"]).arg(portal.join("portal.yaml")).arg(&file).output().unwrap();
+        assert!(told.status.success(), "{}: {}", block.place(), said(&told));
+    }
+}
+
+#[test]
+fn the_seeds_in_the_pages_are_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let all: Vec<Block> = pages().iter().flat_map(|page| blocks_of(page)).collect();
+    let seeds: Vec<&Block> = all.iter().filter(|block| block.kind == "yaml seed").collect();
+    assert!(!seeds.is_empty());
+    for block in seeds {
+        let file = folder.path().join("seed.yaml");
+        std::fs::write(&file, &block.text).unwrap();
+        let address = format!("127.0.0.1:{}", free_port());
+        let mut command = Command::new("timeout");
+        // It runs until it is told to end.
+        command.args(["--signal=TERM", "2", PROGRAM, "emulate", "--address", &address, "--seed"]).arg(&file);
+        let told = command.output().unwrap();
+        assert!(said(&told).contains("project-test-1"), "{}: {}", block.place(), said(&told));
+    }
+}
+
+/// Calls of a running gateway that pages show by themselves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_call_in_the_pages_is_answered() {
+    if !is_here("curl") {
+        return;
+    }
+    let site = Site::new("").await;
+    let _running = site.run(&[]);
+    site.until_ready().await;
+    let session = site.emulator.personas()[0].session_id.clone();
+    let mut called = 0;
+    for page in ["docs/operating.md", "docs/revocation.md", "docs/policy.md"] {
+        for block in blocks_of(Path::new(page)).iter().filter(|block| block.text.contains("curl ")) {
+            let text = block.text.replace("$ curl", "curl").replace("curl ", "curl --fail-with-body ");
+            let text =
+                text.replace("127.0.0.1:9181", &site.admin.to_string()).replace("session-live-…", &session);
+            let mut command = Command::new("bash");
+            command.args(["-ec", &text]).env("PORTCULLIS_ADMIN_TOKEN", "a-token-of-some-length");
+            let told = command.env("ADMIN_TOKEN", "a-token-of-some-length").output().unwrap();
+            assert!(told.status.success(), "{}: {}", block.place(), said(&told));
+            called += 1;
+        }
+    }
+    assert!(called >= 3, "{called}");
 }
 
 /// What is no configuration says what it is, after the language.

@@ -51,7 +51,7 @@ identity: {{ assertion: {{ secret: {{ value: {assertion} }} }} }}
 sessions: {{ shared: {{ redis: \"redis://127.0.0.1:1\", username: me, password: {{ value: {password} }}, key: {{ value: {key} }}, previous_key: {{ value: {previous} }} }} }}
 tracing: {{ endpoint: \"http://127.0.0.1:1\", timeout: 100ms }}
 upstreams: {{ app: {{ url: \"http://{}\" }} }}
-log: {{ level: trace }}
+log: {{ level: trace, audit: {{ file: audit.jsonl }} }}
 routes:
   - {{ name: admin, match: {{ path: /admin/** }}, require: {{ role: stytch_admin }} }}
   - {{ name: everything, match: {{ path: /** }}, require: authenticated }}
@@ -145,8 +145,13 @@ routes:
         Command::new("kill").arg(running.0.id().to_string()).stderr(Stdio::null()).status().unwrap();
     assert!(stopped.success() && running.0.wait().unwrap().success());
     let (lines, log) = (std::fs::read_to_string(&out).unwrap(), std::fs::read_to_string(&err).unwrap());
-    assert!(lines.lines().count() >= 18 && log.contains("TRACE"), "there is something to look through");
-    said.extend([lines, log]);
+    let audit = std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
+    let count = |text: &str| text.lines().count();
+    assert!(
+        count(&lines) >= 9 && count(&audit) >= 9 && log.contains("TRACE"),
+        "there is something to look through"
+    );
+    said.extend([lines, log, audit]);
 
     for secret in secrets {
         for text in &said {
