@@ -3,6 +3,7 @@
 mod client;
 mod judged;
 mod origin;
+mod pages;
 mod peers;
 mod redis;
 mod replicas;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 pub(crate) use client::{Answer, Ask, ask, raw, raw_patiently, try_ask};
 pub(crate) use judged::{Showing, at, member, now};
 pub(crate) use origin::{Origin, Reply};
+pub(crate) use pages::{Block, blocks_of, pages, run_page};
 pub(crate) use peers::{Running, ask_script, is_here, is_here_with, node, python};
 use portcullis::app::Gateway;
 use portcullis::config::{Config, LoadOptions, SecretPolicy, load};
