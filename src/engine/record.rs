@@ -158,7 +158,7 @@ impl Engine {
     /// Records a decision, allowed or refused for a reason. What comes back is to be waited for before anything is done about
     /// it.
     pub(super) fn write(&self, entry: Option<AuditEntry>, decided: &Decided<'_>) -> Option<PendingRecord> {
-        let pending = match (&self.records.audit, entry) {
+        match (&self.records.audit, entry) {
             (Some(_), Some(entry)) => Some(entry.record(&decided.record())),
             // It is refused for want of a place, and there is none to say so.
             (Some(_), None) => None,
@@ -168,9 +168,7 @@ impl Engine {
                 }
                 None
             }
-        };
-        self.record_shadow(decided);
-        pending
+        }
     }
 
     /// Waits for the record of `decision`, and says what became of it. Counts it, also if nobody waits any more; but not what
@@ -207,6 +205,10 @@ impl Engine {
     /// Counts a decision, once.
     pub(super) fn count(&self, decided: &Decided<'_>) {
         let &Decided { asked, reason, course, took, now } = decided;
+        // A decision that could not be recorded is compared with nothing.
+        if reason != Some(Reason::AuditUnavailable) {
+            self.record_shadow(decided);
+        }
         let route = course.route.as_ref().map_or("none", |route| &*route.name);
         match (&course.route, reason) {
             (Some(route), None) => RouteMetrics::with(&self.metrics, &route.name, |metrics| {
