@@ -52,7 +52,7 @@ pub(super) struct Layers {
 
 impl Layers {
     pub(super) fn new(
-        file: serde_json::Value,
+        mut file: serde_json::Value,
         environment: impl Iterator<Item = (String, String)>,
         overrides: &[(String, String)],
     ) -> Self {
@@ -85,7 +85,6 @@ impl Layers {
             said("tracing.headers.").into_iter().filter_map(|path| Some(path.split('.').next()?.to_owned()));
         let otel = otel_layer(&otel, is_wanted, &in_file.chain(elsewhere).collect::<Vec<_>>());
         variables.extend(otel.variables);
-        let mut file = file;
         let (mut environment, options) = (nest(settings.into_iter()), nest(overrides.iter().cloned()));
         give_way(&mut file, &environment);
         give_way(&mut file, &options);

@@ -185,8 +185,10 @@ impl Engine {
         let written = pending.written().await;
         let Some(decided) = &mut counted.decided else { return Recorded::Stands };
         let now = self.clock.now();
-        let is_outdated =
-            decided.reason.is_none() && (happened() || !decided.course.still_allows(decision, now));
+        // The second time an event alone overrules nothing: where events come without a pause nobody would get in. The
+        // lease, which is older than both, finds it as it does where no record is waited for.
+        let is_outdated = decided.reason.is_none()
+            && (!is_last && happened() || !decided.course.still_allows(decision, now));
         match (written, is_outdated) {
             (true, false) => return Recorded::Stands,
             (true, true) if !is_last => {
