@@ -96,7 +96,7 @@ const FOREIGN: [(&str, &str); 9] = [
     ("/root/", ".cargo"),
 ];
 
-const MAX_LINES: usize = 400;
+const MAX_LINES: usize = 600;
 /// Longer files and why.
 const LONGER: [(&str, &str); 0] = [];
 
