@@ -29,9 +29,9 @@ use portcullis::identity::{
     SessionId, SocketPeer, VerificationKey, verify_jwt,
 };
 use portcullis::policy::{
-    Access, CanonicalPath, Decision, Environment, FactorRequirement, Facts, Freshness, Grants, HostName,
-    HostPattern, OrganizationNames, OrganizationRoles, PathPattern, Permission, Presented, RbacPolicy,
-    Requirement, Route, RouteMatch, RouteTable, decide,
+    Access, CanonicalPath, Decision, Environment, Fact, FactorRequirement, Facts, Freshness, Grants,
+    HostName, HostPattern, OrganizationNames, OrganizationRoles, PathPattern, Permission, Presented,
+    RbacPolicy, Requirement, Route, RouteMatch, RouteTable, decide,
 };
 use portcullis::session::{
     ActiveSessions, Claim, DeliveryMethod, Evidence, Factor, FactorKind, MemberSession, Revocation,
@@ -356,17 +356,14 @@ fn policy(criterion: &mut Criterion) {
     };
     let grants =
         Grants::new((0..50).map(|number| (Arc::from(format!("role-{number}")), vec![permission.clone()])));
+    let policy = Arc::new(RbacPolicy { roles: grants, ..RbacPolicy::default() });
+    let roles = Arc::new(OrganizationRoles(Grants::new([(Arc::from("admin"), vec![permission])])));
+    let names = Arc::new(OrganizationNames { slug: Some(Arc::from("acme")), external_id: None });
     let facts = Facts {
-        policy: Some(Arc::new(RbacPolicy { roles: grants, ..RbacPolicy::default() })),
-        organization_roles: Some(Arc::new(OrganizationRoles(Grants::new([(
-            Arc::from("admin"),
-            vec![permission],
-        )])))),
-        organization_names: Some(Arc::new(OrganizationNames {
-            slug: Some(Arc::from("acme")),
-            external_id: None,
-        })),
-        owners: vec![("acme".to_owned(), Some(member.organization_id.clone()))],
+        policy: Some(Fact::written(policy, now)),
+        organization_roles: Some(Fact::written(roles, now)),
+        organization_names: Some(Fact::written(names, now)),
+        owners: vec![("acme".to_owned(), Fact::written(Some(member.organization_id.clone()), now))],
     };
     for (place, host, path) in [
         ("an early route", "app-0.example.com", "/service-0/orgs/acme"),

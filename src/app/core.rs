@@ -133,7 +133,8 @@ pub async fn ask_for_policy(config: &Config) -> Result<Result<Arc<RbacPolicy>, D
         metrics.clone(),
     );
     let facts = ProjectFacts::new(&client, &config.stytch.rbac, &metrics);
-    Ok(facts.policy(clock.now()).wait().await)
+    let fact = facts.policy(config.freshness, clock.now()).wait().await;
+    Ok(fact.map(|fact| fact.value))
 }
 
 /// Builds the decision point with its directory.
@@ -188,7 +189,8 @@ fn app_tokens(
         let (client, apps, token) = (client.clone(), Arc::clone(&secrets.load()), Arc::clone(token));
         Box::pin(async move { client.introspect(&token, &apps).await }) as _
     };
-    AppTokens::new(config.memory.horizon, config.guard.deadline, clock, metrics, ask)
+    let (horizon, fresh_for) = (config.memory.horizon, config.freshness.fresh_for);
+    AppTokens::new(horizon, fresh_for, config.guard.deadline, clock, metrics, ask)
 }
 
 /// Builds the decision point over any directory.

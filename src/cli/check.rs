@@ -4,14 +4,18 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
 use super::{ConfigArgs, Failed, Outcome, complain, fail, runtime, say, wants_colour};
 use crate::app::{ask_for_policy, check_files};
 use crate::config::{Config, SecretPolicy, load_with_warnings, render_json};
-use crate::policy::RbacPolicy;
+use crate::policy::{RbacPolicy, Requirement, Route, Span};
 use crate::stytch::read_policy;
+
+/// The default `sessions.fresh_for` and `stale_while_revalidate` together.
+const USUAL_STALENESS: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
 pub(super) struct CheckArgs {
@@ -76,6 +80,7 @@ pub(super) fn run(args: &CheckArgs) -> Outcome {
             let count = config.routes.len();
             let routes = if count == 1 { "route" } else { "routes" };
             say(&format!("{}: {count} {routes}, no mistakes", args.config.config.display()));
+            config.routes.iter().filter_map(|route| cost(route, config)).for_each(|line| say(&line));
         }
         Format::Json => say(&render_json(&loaded.warnings)),
     }
@@ -96,4 +101,41 @@ fn policy(args: &CheckArgs, config: &Config) -> Result<Option<Arc<RbacPolicy>>, 
     }
     let asked = runtime()?.block_on(ask_for_policy(config)).map_err(fail)?;
     asked.map(Some).map_err(|error| fail(format!("the RBAC policy cannot be asked for: {error}")))
+}
+
+/// The most lookups that a route with a shorter `max_staleness` than usual costs, in calls a minute.
+fn cost(route: &Route, config: &Config) -> Option<String> {
+    let requirement = route.access.requirement()?;
+    let ages = route.freshness;
+    if ages.max_staleness >= USUAL_STALENESS {
+        return None;
+    }
+    let per_minute = |every: Duration| format!("{:.3}", 60.0 / every.as_secs_f64().max(0.001));
+    let per_minute = |every| per_minute(every).trim_end_matches('0').trim_end_matches('.').to_owned();
+    let of_list = per_minute(ages.fresh_for.min(ages.max_staleness));
+    let of_fact = per_minute(config.stytch.rbac.ages().within(ages).fresh_for);
+    let mut organization = Vec::new();
+    let mut project = String::new();
+    if requirement.any_part(&Requirement::is_permission) {
+        organization.push(format!("{of_fact} for its policy"));
+        project = format!("; {of_fact} for the project's policy");
+    }
+    if requirement.any_part(&Requirement::is_organization) {
+        organization.push(format!("{of_fact} for its names"));
+        let either = |part: &Requirement| matches!(part, Requirement::OrganizationFrom(from) if from.by.slug && from.by.external_id);
+        if requirement.any_part(&either) {
+            organization.push(format!("{of_fact} for each name it is called by"));
+        }
+    }
+    let organization = if organization.is_empty() {
+        String::new()
+    } else {
+        format!("; per organization {}", organization.join(" and "))
+    };
+    Some(format!(
+        "cost: route `{}` (evidence at most {} old) makes at most these calls a minute: per member {of_list} for the \
+         session list{organization}{project}",
+        route.name,
+        Span(ages.max_staleness),
+    ))
 }

@@ -57,7 +57,13 @@ fn told(report: &Report, say: Say<'_>) {
         say(&format!("caller    {who}"));
     }
     if let Some(age) = report.evidence_age_ms {
-        say(&format!("evidence  {}.{:03}s old", age / 1000, age % 1000));
+        say(&format!("evidence  {} old", seconds(age)));
+        // One lookup alone is what the line above is about.
+        if report.facts.len() > 1 {
+            for fact in &report.facts {
+                say(&format!("          {} {} old", fact.fact, seconds(fact.age_ms)));
+            }
+        }
     }
     if report.route.as_ref().is_some_and(|route| route.public) {
         say("requires  nothing: the route is public");
@@ -91,6 +97,10 @@ fn told(report: &Report, say: Say<'_>) {
     for (name, value) in &report.headers {
         say(&format!("injects   {name}: {value}"));
     }
+}
+
+fn seconds(millis: u64) -> String {
+    format!("{}.{:03}s", millis / 1000, millis % 1000)
 }
 
 fn refused(refusal: &ReportedRefusal, say: Say<'_>) {

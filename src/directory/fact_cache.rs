@@ -16,7 +16,7 @@ use super::flight::Flights;
 use super::floors::Floors;
 use super::{Answer, Breaker, CallOutcome, Clock, DirectoryError};
 use crate::identity::{Monotonic, Now};
-use crate::policy::Freshness;
+use crate::policy::{Fact, Freshness};
 use crate::telemetry::Metrics;
 
 /// How long a failed lookup answers for its key: many who ask at once must not each ask again.
@@ -32,9 +32,15 @@ type FloorOf<I> = Box<dyn Fn(&I) -> Option<Monotonic> + Send + Sync>;
 
 /// A value and when its lookup was sent.
 #[derive(Debug, Clone)]
-pub struct Fact<V> {
-    pub value: V,
-    pub sent: Now,
+struct Answered<V> {
+    value: V,
+    sent: Now,
+}
+
+impl<V> Answered<V> {
+    fn usable_for(self, span: Duration) -> Fact<V> {
+        Fact { value: self.value, good_until: self.sent.monotonic.plus(span), sent: self.sent }
+    }
 }
 
 /// Facts of one kind, by key; what is asked about is told apart from the key it is kept by. Cheap to clone.
@@ -47,7 +53,7 @@ impl<K, I, V> Clone for FactCache<K, I, V> {
 }
 
 struct Inner<K, I, V> {
-    kept: Cache<K, Fact<V>>,
+    kept: Cache<K, Answered<V>>,
     failed: Cache<K, (Monotonic, DirectoryError)>,
     /// What was sent at or before this about a key does not count any more.
     floors: Floors<K>,
@@ -55,18 +61,21 @@ struct Inner<K, I, V> {
     soft: Floors<K>,
     /// A floor that is kept elsewhere.
     floor_of: FloorOf<I>,
-    flights: Flights<K, Fact<V>>,
+    flights: Flights<K, Answered<V>>,
     ask: Ask<I, V>,
     places: Semaphore,
     waiting: Semaphore,
     deadline: Duration,
     breaker: Breaker,
     clock: Arc<dyn Clock>,
+    own: Freshness,
 }
 
 /// The bounds of one cache.
 #[derive(Debug, Clone, Copy)]
 pub struct FactBounds {
+    /// The ages of such facts where a route allows more.
+    pub own: Freshness,
     pub max_entries: u64,
     /// Nothing older could be served by any question.
     pub keep_for: Duration,
@@ -115,23 +124,26 @@ where
             deadline: bounds.deadline,
             breaker: Breaker::new(operation, state),
             clock,
+            own: bounds.own,
         }))
     }
 
-    /// The fact about `input`, kept by `key`, as old as `freshness` allows.
-    pub fn get(&self, key: &K, input: &I, freshness: Freshness, now: Now) -> Answer<Fact<V>> {
+    /// The fact about `input`, kept by `key`, as old as its own ages and those of the route allow.
+    pub fn get(&self, key: &K, input: &I, route: Freshness, now: Now) -> Answer<Fact<V>> {
+        let freshness = self.0.own.within(route);
         let kept = self.kept(key, input);
         let age = kept.as_ref().map(|kept| now.monotonic.since(kept.sent.monotonic));
-        let is_soft = |kept: &Fact<V>| self.0.soft.of(key).is_some_and(|soft| kept.sent.monotonic <= soft);
+        let is_soft =
+            |kept: &Answered<V>| self.0.soft.of(key).is_some_and(|soft| kept.sent.monotonic <= soft);
         match (kept.filter(|kept| !is_soft(kept)), age) {
-            (Some(kept), Some(age)) if age <= freshness.fresh_for.min(freshness.max_staleness) => {
-                Answer::Ready(Ok(kept))
+            (Some(kept), Some(age)) if age <= freshness.fresh_for => {
+                Answer::Ready(Ok(kept.usable_for(freshness.max_staleness)))
             }
             (Some(kept), Some(age)) if age <= freshness.max_staleness => {
                 if self.failure(key, now).is_none() {
                     drop(self.join(key, input));
                 }
-                Answer::Ready(Ok(kept))
+                Answer::Ready(Ok(kept.usable_for(freshness.max_staleness)))
             }
             _ => {
                 if let Some(error) = self.failure(key, now) {
@@ -169,7 +181,7 @@ where
                     let age = self.0.clock.now().monotonic.since(fact.sent.monotonic);
                     // With a bound shorter than the far end takes there is no answer that is new enough.
                     return if age <= freshness.max_staleness {
-                        Ok(fact)
+                        Ok(fact.usable_for(freshness.max_staleness))
                     } else {
                         Err(DirectoryError::Timeout)
                     };
@@ -183,11 +195,11 @@ where
     }
 
     /// What is kept and nothing outranks.
-    fn kept(&self, key: &K, input: &I) -> Option<Fact<V>> {
+    fn kept(&self, key: &K, input: &I) -> Option<Answered<V>> {
         self.0.kept.get(key).filter(|kept| self.counts(key, input, kept))
     }
 
-    fn counts(&self, key: &K, input: &I, fact: &Fact<V>) -> bool {
+    fn counts(&self, key: &K, input: &I, fact: &Answered<V>) -> bool {
         let floor = self.0.floors.of(key).max((self.0.floor_of)(input));
         floor.is_none_or(|floor| fact.sent.monotonic > floor)
     }
@@ -202,12 +214,14 @@ where
     ) -> Result<Fact<V>, DirectoryError> {
         let longest = freshness.max_staleness + freshness.stale_if_error;
         let now = self.0.clock.now().monotonic;
-        let age = |kept: &Fact<V>| now.since(kept.sent.monotonic);
+        let age = |kept: &Answered<V>| now.since(kept.sent.monotonic);
         match self.kept(key, input) {
-            Some(kept) if error.is_outage() && age(&kept) <= longest => Ok(kept),
+            Some(kept) if error.is_outage() && age(&kept) <= longest => Ok(kept.usable_for(longest)),
             // It was asked for again because something may have changed, and our own crowd was in the way: not a reason to
             // refuse what is young enough.
-            Some(kept) if error == DirectoryError::Busy && age(&kept) <= freshness.max_staleness => Ok(kept),
+            Some(kept) if error == DirectoryError::Busy && age(&kept) <= freshness.max_staleness => {
+                Ok(kept.usable_for(freshness.max_staleness))
+            }
             _ => Err(error),
         }
     }
@@ -222,7 +236,7 @@ where
         &self,
         key: &K,
         input: &I,
-    ) -> impl Future<Output = Result<Fact<V>, DirectoryError>> + Send + use<K, I, V> {
+    ) -> impl Future<Output = Result<Answered<V>, DirectoryError>> + Send + use<K, I, V> {
         let start = || {
             let (cache, key, input) = (self.clone(), key.clone(), input.clone());
             async move { cache.lookup(key, input).await }
@@ -231,7 +245,7 @@ where
         flight
     }
 
-    async fn lookup(self, key: K, input: I) -> Result<Fact<V>, DirectoryError> {
+    async fn lookup(self, key: K, input: I) -> Result<Answered<V>, DirectoryError> {
         let inner = &self.0;
         match self.call(&input).await {
             Ok(fact) => {
@@ -245,7 +259,7 @@ where
         }
     }
 
-    async fn call(&self, input: &I) -> Result<Fact<V>, DirectoryError> {
+    async fn call(&self, input: &I) -> Result<Answered<V>, DirectoryError> {
         let inner = &self.0;
         let until = tokio::time::Instant::now() + inner.deadline;
         let Ok(_waiting) = inner.waiting.try_acquire() else { return Err(DirectoryError::Busy) };
@@ -262,7 +276,7 @@ where
         if let Some(outcome) = CallOutcome::of(&result) {
             admission.settle(outcome, inner.clock.now().monotonic);
         }
-        result.map(|value| Fact { value, sent })
+        result.map(|value| Answered { value, sent })
     }
 }
 

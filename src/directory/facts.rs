@@ -6,24 +6,29 @@ use std::sync::Arc;
 
 use super::{Answer, DirectoryError};
 use crate::identity::{AppToken, Introspection, Now, OrganizationId};
-use crate::policy::{Freshness, OrganizationNames, OrganizationRoles, RbacPolicy};
+use crate::policy::{Fact, Freshness, OrganizationNames, OrganizationRoles, RbacPolicy};
 use crate::session::Revocation;
 
-/// Where RBAC policies come from.
+/// Where RBAC policies come from. No answer is older than the ages of the `route` allow.
 pub trait RbacSource: Send + Sync + 'static {
     /// The project's policy.
-    fn policy(&self, now: Now) -> Answer<Arc<RbacPolicy>>;
+    fn policy(&self, route: Freshness, now: Now) -> Answer<Fact<Arc<RbacPolicy>>>;
 
     /// The roles an organization adds to it.
-    fn organization_roles(&self, id: &OrganizationId, now: Now) -> Answer<Arc<OrganizationRoles>>;
+    fn organization_roles(
+        &self,
+        id: &OrganizationId,
+        route: Freshness,
+        now: Now,
+    ) -> Answer<Fact<Arc<OrganizationRoles>>>;
 }
 
-/// Where the names of organizations come from.
+/// Where the names of organizations come from. No answer is older than the ages of the `route` allow.
 pub trait OrganizationSource: Send + Sync + 'static {
-    fn names(&self, id: &OrganizationId, now: Now) -> Answer<Arc<OrganizationNames>>;
+    fn names(&self, id: &OrganizationId, route: Freshness, now: Now) -> Answer<Fact<Arc<OrganizationNames>>>;
 
     /// Which organization goes by `name`, as the API itself resolves it: by id, slug or external id.
-    fn resolve(&self, name: &str, now: Now) -> Answer<Option<OrganizationId>>;
+    fn resolve(&self, name: &str, route: Freshness, now: Now) -> Answer<Fact<Option<OrganizationId>>>;
 
     /// Drops what is known about an organization that `revocation` names, in every source of facts.
     fn forget(&self, revocation: &Revocation);
@@ -48,21 +53,31 @@ pub trait AppTokenSource: Send + Sync + 'static {
 pub struct NoFacts;
 
 impl RbacSource for NoFacts {
-    fn policy(&self, _now: Now) -> Answer<Arc<RbacPolicy>> {
+    fn policy(&self, _route: Freshness, _now: Now) -> Answer<Fact<Arc<RbacPolicy>>> {
         Answer::Ready(Err(DirectoryError::Unreachable))
     }
 
-    fn organization_roles(&self, _id: &OrganizationId, _now: Now) -> Answer<Arc<OrganizationRoles>> {
+    fn organization_roles(
+        &self,
+        _id: &OrganizationId,
+        _route: Freshness,
+        _now: Now,
+    ) -> Answer<Fact<Arc<OrganizationRoles>>> {
         Answer::Ready(Err(DirectoryError::Unreachable))
     }
 }
 
 impl OrganizationSource for NoFacts {
-    fn names(&self, _id: &OrganizationId, _now: Now) -> Answer<Arc<OrganizationNames>> {
+    fn names(
+        &self,
+        _id: &OrganizationId,
+        _route: Freshness,
+        _now: Now,
+    ) -> Answer<Fact<Arc<OrganizationNames>>> {
         Answer::Ready(Err(DirectoryError::Unreachable))
     }
 
-    fn resolve(&self, _name: &str, _now: Now) -> Answer<Option<OrganizationId>> {
+    fn resolve(&self, _name: &str, _route: Freshness, _now: Now) -> Answer<Fact<Option<OrganizationId>>> {
         Answer::Ready(Err(DirectoryError::Unreachable))
     }
 

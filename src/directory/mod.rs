@@ -37,7 +37,7 @@ pub use app_tokens::{AppTokens, Standing};
 pub use attempts::Attempts;
 pub use breaker::{Breaker, CallOutcome};
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use fact_cache::{Fact, FactBounds, FactCache};
+pub use fact_cache::{FactBounds, FactCache};
 pub use facts::{AppTokenSource, NoFacts, OrganizationSource, RbacSource};
 pub use guard::Guard;
 pub use memory::Memory;

@@ -3,6 +3,7 @@
 //! Must not decide: it asks the same `Engine` in the same way, and tells what came of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 use serde::Serialize;
@@ -14,6 +15,7 @@ use crate::policy::{
     Access, Decision, Environment, Explanation, Reason, Refusal, Requirement, Route, Span, Standing, Subject,
     explain,
 };
+use crate::session::Evidence;
 
 /// What there is to say about one decision.
 #[derive(Debug, Serialize)]
@@ -31,8 +33,12 @@ pub struct Report {
     pub considered: Vec<Considered>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub caller: Option<ReportedCaller>,
+    /// Age of the oldest evidence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence_age_ms: Option<u64>,
+    /// Every lookup that the requirement rests on, with its age.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub facts: Vec<ReportedFact>,
     /// The requirement held against each session that could answer, or against the token.
     pub held: Vec<Held>,
     /// What is asked, where there was nobody to hold it against.
@@ -64,12 +70,23 @@ impl Report {
             considered: Vec::new(),
             caller: None,
             evidence_age_ms: None,
+            facts: Vec::new(),
             held: Vec::new(),
             asked: None,
             headers: Vec::new(),
             detail,
         }
     }
+}
+
+/// One lookup that a decision rests on.
+#[derive(Debug, Serialize)]
+pub struct ReportedFact {
+    /// `session list`, `token's own claims`, `introspection`, `project policy`, `organization policy`, `organization names` or
+    /// `organization by name`.
+    pub fact: &'static str,
+    /// Since the lookup was sent.
+    pub age_ms: u64,
 }
 
 /// Why it was refused, and what helps.
@@ -148,10 +165,7 @@ impl Engine {
 
 fn report(request: &AccessRequest<'_>, verdict: &Verdict) -> Report {
     let route = verdict.route.as_ref();
-    let requirement = route.and_then(|route| match &route.access {
-        Access::Public => None,
-        Access::Require(requirement) => Some(requirement),
-    });
+    let requirement = route.and_then(|route| route.access.requirement());
     let held = match (route, requirement) {
         (Some(route), Some(requirement)) => held(request, verdict, route, requirement),
         _ => Vec::new(),
@@ -161,7 +175,10 @@ fn report(request: &AccessRequest<'_>, verdict: &Verdict) -> Report {
         Decision::Allow(permit) => permit.caller().map(|caller| caller.evidence_age),
         Decision::Refuse(_) => None,
     };
-    let age = age.or_else(|| verdict.evidence.as_ref().map(|evidence| evidence.age(now.monotonic)));
+    let age = age.or_else(|| {
+        let of_facts = requirement.and_then(|asked| verdict.facts.oldest_age(asked, now.monotonic));
+        verdict.evidence.as_ref().map(|evidence| evidence.age(now.monotonic)).max(of_facts)
+    });
     Report {
         method: request.method.to_string(),
         host: request.host.to_string(),
@@ -180,7 +197,8 @@ fn report(request: &AccessRequest<'_>, verdict: &Verdict) -> Report {
         }),
         considered: considered(request, verdict),
         caller: verdict.principal.as_ref().map(ReportedCaller::of),
-        evidence_age_ms: age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+        evidence_age_ms: age.map(millis),
+        facts: facts(verdict, requirement),
         asked: requirement.filter(|_| held.is_empty()).map(Asked::of),
         held,
         headers: match &verdict.decision {
@@ -189,6 +207,24 @@ fn report(request: &AccessRequest<'_>, verdict: &Verdict) -> Report {
         },
         detail: why_unfit(verdict),
     }
+}
+
+fn facts(verdict: &Verdict, requirement: Option<&Requirement>) -> Vec<ReportedFact> {
+    let now = verdict.decided_at.monotonic;
+    let listed = verdict.evidence.as_ref().map(|evidence| {
+        let is_claims = matches!(evidence, Evidence::Vouched(_));
+        (if is_claims { "token's own claims" } else { "session list" }, evidence.age(now))
+    });
+    let introspected = verdict.introspection.as_ref();
+    let introspected = introspected.map(|asked| ("introspection", now.since(asked.fetched_at.monotonic)));
+    let looked_up = requirement.into_iter().flat_map(|requirement| verdict.facts.used_by(requirement));
+    let looked_up = looked_up.map(|(fact, found)| (fact, found.age(now)));
+    let all = listed.into_iter().chain(introspected).chain(looked_up);
+    all.map(|(fact, age)| ReportedFact { fact, age_ms: millis(age) }).collect()
+}
+
+fn millis(age: Duration) -> u64 {
+    u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Why what was shown is no credential, where that is what it was refused for.

@@ -180,7 +180,8 @@ impl Engine {
             Access::Public => false,
             Access::Require(requirement) => requirement.takes_apps(),
         };
-        let unasked = Introspection { active: false, scopes: None, fetched_at: now };
+        let unasked =
+            Introspection { active: false, scopes: None, fetched_at: now, good_until: now.monotonic };
         if !takes && !route.shadow.as_ref().is_some_and(Requirement::takes_apps) {
             return Ok(self.settle(route, Presented::App(token, &unasked), place, course, now));
         }
@@ -220,7 +221,12 @@ impl Engine {
             narrowed = introspection.narrow(token);
         }
         let presented = Presented::App(&narrowed, &introspection);
-        let decision = self.settle(route, presented, place, course, self.clock.now());
+        let now = self.clock.now();
+        if introspection.good_until < now.monotonic {
+            // It grew too old while facts were waited for.
+            return Err(refused(DirectoryError::Timeout));
+        }
+        let decision = self.settle(route, presented, place, course, now);
         course.introspection = Some(introspection);
         Ok(decision)
     }
@@ -234,6 +240,7 @@ impl Engine {
         course: &mut Course,
         now: Now,
     ) -> Decision {
+        course.facts.expire(now.monotonic);
         let environment = place.environment(route, &course.facts);
         let decision = decide(route, presented, environment, now);
         course.found = match &decision {
@@ -272,16 +279,18 @@ impl Engine {
     ) -> bool {
         let Access::Require(requirement) = &route.access else { return false };
         let requirements = || std::iter::once(requirement).chain(&route.shadow);
-        let permission = asks(route, is_permission);
-        let organization = asks(route, is_organization);
+        let permission = asks(route, Requirement::is_permission);
+        let organization = asks(route, Requirement::is_organization);
         if !permission && !organization {
             return false;
         }
         let Some(member) = member_of(presented) else { return false };
         let (id, now, mut waited) = (&member.organization_id, self.clock.now(), false);
+        course.facts.expire(now.monotonic);
+        let ages = route.freshness;
         if permission {
-            let policy = self.sources.rbac.policy(now);
-            let roles = self.sources.rbac.organization_roles(id, now);
+            let policy = self.sources.rbac.policy(ages, now);
+            let roles = self.sources.rbac.organization_roles(id, ages, now);
             waited |= policy.is_pending() || roles.is_pending();
             // Together: neither needs the other.
             let (policy, roles) = tokio::join!(policy.wait(), roles.wait());
@@ -296,13 +305,13 @@ impl Engine {
                 needs.fold(NamesNeeded::default(), NamesNeeded::and)
             };
             if needs(&course.facts).own {
-                let names = self.sources.organizations.names(id, now);
+                let names = self.sources.organizations.names(id, ages, now);
                 waited |= names.is_pending();
                 course.facts.organization_names = known("organization", names.wait().await);
             }
             // Only a name that is the caller's own is asked about: nobody makes us look up what they made up.
             for name in needs(&course.facts).owners_of {
-                let owner = self.sources.organizations.resolve(&name, now);
+                let owner = self.sources.organizations.resolve(&name, ages, now);
                 waited |= owner.is_pending();
                 if let Some(owner) = known("organization by name", owner.wait().await) {
                     course.facts.owners.retain(|(known, _)| *known != name);
@@ -333,20 +342,12 @@ fn should_confirm(
 
 /// Whether the route asks about anything besides the session.
 fn asks_facts(route: &Route) -> bool {
-    asks(route, |part| is_permission(part) || is_organization(part))
+    asks(route, |part| part.is_permission() || part.is_organization())
 }
 
 fn asks(route: &Route, test: fn(&Requirement) -> bool) -> bool {
     let Access::Require(requirement) = &route.access else { return false };
     std::iter::once(requirement).chain(&route.shadow).any(|requirement| requirement.any_part(&test))
-}
-
-fn is_permission(part: &Requirement) -> bool {
-    matches!(part, Requirement::Permission(_))
-}
-
-fn is_organization(part: &Requirement) -> bool {
-    matches!(part, Requirement::Organization(_) | Requirement::OrganizationFrom(_))
 }
 
 /// Whose organization is asked about, in the directory's own spelling.

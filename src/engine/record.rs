@@ -58,11 +58,14 @@ impl Course {
         found.or_else(|| self.principal.as_ref().and_then(Principal::member))
     }
 
-    /// How old what the decision rested on was.
+    /// The age of the oldest lookup that the decision rested on.
     fn evidence_age(&self, now: Now) -> Option<Duration> {
         let introspected = self.introspection.as_ref();
         let introspected = introspected.map(|asked| now.monotonic.since(asked.fetched_at.monotonic));
-        self.evidence.as_ref().map(|evidence| evidence.age(now.monotonic)).or(introspected)
+        let own = self.evidence.as_ref().map(|evidence| evidence.age(now.monotonic)).or(introspected);
+        let requirement = self.route.as_ref().and_then(|route| route.access.requirement());
+        let of_facts = requirement.and_then(|asked| self.facts.oldest_age(asked, now.monotonic));
+        own.max(of_facts)
     }
 
     /// What the decision rested on, by how old it was for its route.

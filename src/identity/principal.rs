@@ -68,6 +68,8 @@ pub struct Introspection {
     pub scopes: Option<Scopes>,
     /// When it was asked, by both clocks.
     pub fetched_at: Now,
+    /// How long the answer may be used on the route it was asked for.
+    pub good_until: Monotonic,
 }
 
 impl Introspection {

@@ -31,7 +31,7 @@ pub struct Permit {
 #[derive(Debug, Clone)]
 pub struct Caller {
     pub subject: Subject,
-    /// Age of the evidence at the decision.
+    /// Age of the oldest evidence at the decision, facts about the organization and the project included.
     pub evidence_age: Duration,
 }
 
@@ -129,7 +129,8 @@ pub fn judge(
             // A wall clock set back since the lookup must not bring an expired session or a stale factor back to life.
             let now = now.no_earlier_than(list.fetched_at);
             let subject = judge_sessions(requirement, &principal.bound, list, environment, now)?;
-            Ok(Caller { subject, evidence_age: list.age(now.monotonic) })
+            let age = with_facts(list.age(now.monotonic), requirement, environment, now);
+            Ok(Caller { subject, evidence_age: age })
         }
         Presented::Machine(token) => {
             let subject = Subject::Machine(Arc::clone(token));
@@ -149,10 +150,16 @@ pub fn judge(
                 return Err(Reason::TokenInactive.into());
             }
             let now = now.no_earlier_than(introspection.fetched_at);
-            let evidence_age = now.monotonic.since(introspection.fetched_at.monotonic);
+            let age = now.monotonic.since(introspection.fetched_at.monotonic);
+            let evidence_age = with_facts(age, requirement, environment, now);
             Ok(Caller { subject: judge_token(requirement, subject, environment, now)?, evidence_age })
         }
     }
+}
+
+/// The age of the oldest evidence: the caller's own, or a fact that `requirement` rests on (invariant 7).
+fn with_facts(own: Duration, requirement: &Requirement, environment: Environment<'_>, now: Now) -> Duration {
+    environment.facts.oldest_age(requirement, now.monotonic).map_or(own, |age| age.max(own))
 }
 
 /// Judges a machine or an app, which pass only where the requirement asks for their kind and that part is met: whatever

@@ -118,16 +118,16 @@ fn is_permitted(wanted: &PermissionRequirement, case: Case<'_>) -> Truth {
         Subject::Member(session) => {
             let Some(roles) = &session.roles else { return Truth::Unknown };
             let roles = || roles.iter().map(|role| &**role);
-            if policy.roles.allow(roles(), &wanted.resource, &wanted.action) {
+            if policy.value.roles.allow(roles(), &wanted.resource, &wanted.action) {
                 return Truth::True;
             }
             match &facts.organization_roles {
-                Some(own) => own.0.allow(roles(), &wanted.resource, &wanted.action).into(),
+                Some(own) => own.value.0.allow(roles(), &wanted.resource, &wanted.action).into(),
                 None => Truth::Unknown,
             }
         }
         Subject::App(token) => {
-            policy.scopes.allow(token.scopes.iter(), &wanted.resource, &wanted.action).into()
+            policy.value.scopes.allow(token.scopes.iter(), &wanted.resource, &wanted.action).into()
         }
         Subject::Machine(_) => Truth::False,
     }

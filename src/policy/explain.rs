@@ -135,7 +135,7 @@ fn organization(case: Case<'_>) -> String {
     let Some(member) = case.subject.member() else {
         return "a machine, which has no organization".to_owned();
     };
-    let names = case.environment.facts.organization_names.as_deref();
+    let names = case.environment.facts.organization_names.as_ref().map(|names| &names.value);
     let slug = case.subject.session().and_then(|session| session.organization_slug.as_deref());
     let slug = slug.or_else(|| names?.slug.as_deref());
     let slug = slug.map_or_else(|| "slug not told".to_owned(), |slug| format!("slug `{slug}`"));

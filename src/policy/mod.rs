@@ -37,6 +37,6 @@ pub use requirement::{
     PermissionRequirement, Requirement, Span,
 };
 pub use route::{Access, Freshness, Route, RouteMatch};
-pub use subject::{Environment, Facts, Subject};
+pub use subject::{Environment, Fact, Facts, Subject};
 pub use table::{RouteMiss, RouteTable, Standing};
 pub use truth::Truth;

@@ -41,7 +41,7 @@ pub(super) fn is_organization_of(from: &OrganizationFrom, case: Case<'_>) -> Tru
 /// The slug as the session tells it, or as it was looked up.
 fn slug_of<'a>(subject: &'a Subject, environment: &Environment<'a>) -> Option<&'a str> {
     let told = subject.session().and_then(|session| session.organization_slug.as_deref());
-    told.or_else(|| environment.facts.organization_names.as_ref()?.slug.as_deref())
+    told.or_else(|| environment.facts.organization_names.as_ref()?.value.slug.as_deref())
 }
 
 fn looks_like_an_id(name: &str) -> bool {
@@ -137,7 +137,7 @@ impl NamedOrganization<'_> {
         let by_external_id = match &environment.facts.organization_names {
             _ if !from.by.external_id => Truth::False,
             // By letter, in hosts too: two external ids may differ in case alone.
-            Some(names) => (names.external_id.as_deref() == Some(self.name)).into(),
+            Some(names) => (names.value.external_id.as_deref() == Some(self.name)).into(),
             None => Truth::Unknown,
         };
         let is_own = by_slug.or(by_external_id);
@@ -146,7 +146,7 @@ impl NamedOrganization<'_> {
             return is_own;
         }
         match environment.facts.owners.iter().find(|(name, _)| name == self.name) {
-            Some((_, owner)) => (owner.as_ref() == Some(id)).into(),
+            Some((_, owner)) => (owner.value.as_ref() == Some(id)).into(),
             None => Truth::Unknown,
         }
     }
@@ -202,7 +202,7 @@ fn needed_to_compare(
         return NamesNeeded::default();
     }
     let is_slug = from.by.slug && slug_of(subject, environment).is_some_and(|slug| named.same(slug));
-    let names = environment.facts.organization_names.as_deref();
+    let names = environment.facts.organization_names.as_ref().map(|names| &names.value);
     let is_external =
         from.by.external_id && names.is_some_and(|names| names.external_id.as_deref() == Some(named.name));
     NamesNeeded {

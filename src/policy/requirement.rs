@@ -124,6 +124,14 @@ impl Requirement {
         test(self) || self.parts().iter().any(|part| part.any_part(test))
     }
 
+    pub fn is_permission(&self) -> bool {
+        matches!(self, Self::Permission(_))
+    }
+
+    pub fn is_organization(&self) -> bool {
+        matches!(self, Self::Organization(_) | Self::OrganizationFrom(_))
+    }
+
     /// Whether it asks for a connected app anywhere but under `not`.
     pub fn takes_apps(&self) -> bool {
         match self {

@@ -45,6 +45,15 @@ pub enum Access {
     Require(Requirement),
 }
 
+impl Access {
+    pub fn requirement(&self) -> Option<&Requirement> {
+        match self {
+            Self::Public => None,
+            Self::Require(requirement) => Some(requirement),
+        }
+    }
+}
+
 /// How old the evidence of a decision may be on this route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Freshness {
@@ -56,9 +65,50 @@ pub struct Freshness {
     pub stale_if_error: Duration,
 }
 
+impl Freshness {
+    /// How old a fact with these ages of its own may be on a route with the ages `route` (section 4.3 of the design).
+    ///
+    /// Both bounds are the smaller of the two. `fresh_for` becomes the age from which a fact is served while it is looked up
+    /// again: its own, or four fifths of the bound, so that a request seldom waits for a fact.
+    #[must_use]
+    pub fn within(self, route: Self) -> Self {
+        let max_staleness = self.max_staleness.min(route.max_staleness);
+        Self {
+            fresh_for: self.fresh_for.min(max_staleness / 5 * 4),
+            max_staleness,
+            stale_if_error: self.stale_if_error.min(route.stale_if_error),
+        }
+    }
+}
+
 impl RouteMatch {
     pub(super) fn takes(&self, method: &Method) -> bool {
         let follows_get = *method == Method::HEAD && self.methods.contains(&Method::GET);
         self.methods.is_empty() || self.methods.contains(method) || follows_get
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fact_is_held_to_the_stricter_of_its_own_ages_and_the_routes() {
+        let ages = |fresh_for, max_staleness, stale_if_error| Freshness {
+            fresh_for: Duration::from_millis(fresh_for),
+            max_staleness: Duration::from_millis(max_staleness),
+            stale_if_error: Duration::from_millis(stale_if_error),
+        };
+        let own = ages(300_000, 600_000, 86_400_000);
+        for (route, expected) in [
+            // A route with the usual ages: a call each 24 s at most.
+            (ages(10_000, 30_000, 300_000), ages(24_000, 30_000, 300_000)),
+            (ages(10_000, 5_000, 0), ages(4_000, 5_000, 0)),
+            (ages(10_000, 1_000, 0), ages(800, 1_000, 0)),
+            (ages(0, 3_600_000, 172_800_000), ages(300_000, 600_000, 86_400_000)),
+            (ages(10_000, 600_000, 0), ages(300_000, 600_000, 0)),
+        ] {
+            assert_eq!(own.within(route), expected);
+        }
     }
 }

@@ -4,11 +4,14 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{CanonicalPath, HostName, OrganizationNames, OrganizationRoles, PathPattern, RbacPolicy};
-use crate::identity::{AppToken, MachineToken, MemberRef, OrganizationId};
+use super::{
+    CanonicalPath, HostName, OrganizationNames, OrganizationRoles, PathPattern, RbacPolicy, Requirement,
+};
+use crate::identity::{AppToken, MachineToken, MemberRef, Monotonic, Now, OrganizationId};
 use crate::session::MemberSession;
 
 /// The one caller a requirement is held against.
@@ -55,14 +58,92 @@ impl Subject {
     }
 }
 
+/// A value that was looked up, with its age and how long it may be used on the route it was looked up for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fact<V> {
+    pub value: V,
+    /// When the lookup was sent.
+    pub sent: Now,
+    pub good_until: Monotonic,
+}
+
+impl<V> Fact<V> {
+    /// A fact that was written down, as if it was looked up just now; it never grows too old.
+    pub fn written(value: V, now: Now) -> Self {
+        Self { value, sent: now, good_until: Monotonic::at(Duration::MAX) }
+    }
+
+    pub fn age(&self, now: Monotonic) -> Duration {
+        now.since(self.sent.monotonic)
+    }
+
+    pub fn map<U>(self, change: impl FnOnce(V) -> U) -> Fact<U> {
+        Fact { value: change(self.value), sent: self.sent, good_until: self.good_until }
+    }
+}
+
 /// What was looked up about the caller's organization and the project, as far as it was needed and could be had.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    pub policy: Option<Arc<RbacPolicy>>,
-    pub organization_roles: Option<Arc<OrganizationRoles>>,
-    pub organization_names: Option<Arc<OrganizationNames>>,
+    pub policy: Option<Fact<Arc<RbacPolicy>>>,
+    pub organization_roles: Option<Fact<Arc<OrganizationRoles>>>,
+    pub organization_names: Option<Fact<Arc<OrganizationNames>>>,
     /// Names, and which organization the directory says each is of.
-    pub owners: Vec<(String, Option<OrganizationId>)>,
+    pub owners: Vec<(String, Fact<Option<OrganizationId>>)>,
+}
+
+impl Facts {
+    /// Drops facts that grew too old for the route while something else was waited for: they are unknown again.
+    pub fn expire(&mut self, now: Monotonic) {
+        fn keep<V>(fact: &mut Option<Fact<V>>, now: Monotonic) {
+            if fact.as_ref().is_some_and(|fact| fact.good_until < now) {
+                *fact = None;
+            }
+        }
+        keep(&mut self.policy, now);
+        keep(&mut self.organization_roles, now);
+        keep(&mut self.organization_names, now);
+        self.owners.retain(|(_, owner)| owner.good_until >= now);
+    }
+
+    /// The lookups that `requirement` rests on, each with a name: its policies where it asks for a permission, the names of
+    /// organizations where it asks for one.
+    pub fn used_by<'a>(
+        &'a self,
+        requirement: &Requirement,
+    ) -> impl Iterator<Item = (&'static str, Fact<()>)> + use<'a> {
+        let permission = requirement.any_part(&Requirement::is_permission);
+        let organization = requirement.any_part(&Requirement::is_organization);
+        fn dated<V>(fact: &Option<Fact<V>>) -> Option<Fact<()>> {
+            fact.as_ref().map(|fact| Fact { value: (), sent: fact.sent, good_until: fact.good_until })
+        }
+        let policies = [
+            ("project policy", dated(&self.policy)),
+            ("organization policy", dated(&self.organization_roles)),
+        ];
+        let names = [("organization names", dated(&self.organization_names))];
+        let owners = self.owners.iter().map(|(_, owner)| {
+            ("organization by name", Some(Fact { value: (), sent: owner.sent, good_until: owner.good_until }))
+        });
+        let policies = policies.into_iter().filter(move |_| permission);
+        let names = names.into_iter().chain(owners).filter(move |_| organization);
+        policies.chain(names).filter_map(|(name, fact)| Some((name, fact?)))
+    }
+
+    /// The age of the oldest lookup that `requirement` rests on; nothing if it rests on none.
+    pub fn oldest_age(&self, requirement: &Requirement, now: Monotonic) -> Option<Duration> {
+        if self.is_empty() {
+            return None;
+        }
+        self.used_by(requirement).map(|(_, fact)| fact.age(now)).max()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.policy.is_none()
+            && self.organization_roles.is_none()
+            && self.organization_names.is_none()
+            && self.owners.is_empty()
+    }
 }
 
 /// What a requirement may look at besides the caller.

@@ -14,7 +14,7 @@ use crate::directory::{
     Answer, Clock, DirectoryError, FactBounds, FactCache, OrganizationSource, RbacSource, Standing,
 };
 use crate::identity::{AppToken, Now, OrganizationId};
-use crate::policy::{Freshness, OrganizationNames, OrganizationRoles, RbacPolicy};
+use crate::policy::{Fact, Freshness, OrganizationNames, OrganizationRoles, RbacPolicy};
 use crate::session::{Revocation, RevocationTarget};
 use crate::telemetry::Metrics;
 use bytes::Bytes;
@@ -32,9 +32,7 @@ pub struct ProjectFacts {
     names: FactCache<OrganizationId, OrganizationId, Arc<OrganizationNames>>,
     /// Which organization a name is of, as the API resolves it.
     owners: FactCache<Arc<str>, Arc<str>, Option<OrganizationId>>,
-    freshness: Freshness,
-    /// Names decide whose data is shown: they are bridged for no longer than sessions usually are.
-    names_freshness: Freshness,
+    refresh_every: Duration,
     clock: Arc<dyn Clock>,
     /// Whether anybody ever asked for the policy: one that nobody needs is not fetched.
     wanted: Arc<AtomicBool>,
@@ -42,12 +40,11 @@ pub struct ProjectFacts {
 
 impl ProjectFacts {
     pub fn new(client: &StytchClient, settings: &RbacSettings, metrics: &Metrics) -> Self {
-        let freshness = Freshness {
-            fresh_for: settings.refresh_every,
-            max_staleness: settings.refresh_every * 2,
-            stale_if_error: settings.keep_for,
-        };
-        let bounds = |max_entries| FactBounds {
+        let freshness = settings.ages();
+        // Names decide whose data is shown: they are bridged for no longer than sessions usually are.
+        let names_freshness = Freshness { stale_if_error: settings.keep_for.min(NAMES_BRIDGED), ..freshness };
+        let bounds = |max_entries, own| FactBounds {
+            own,
             max_entries,
             keep_for: freshness.max_staleness + freshness.stale_if_error,
             deadline: settings.deadline,
@@ -55,7 +52,7 @@ impl ProjectFacts {
         };
         let clock = || Arc::clone(client.clock());
         let asking = client.clone();
-        let policy = FactCache::new("policy", bounds(1), clock(), metrics, move |&()| {
+        let policy = FactCache::new("policy", bounds(1, freshness), clock(), metrics, move |&()| {
             let client = asking.clone();
             Box::pin(async move {
                 let answer = client.fetch(Operation::Policy, "/v1/b2b/rbac/policy").await?;
@@ -95,14 +92,14 @@ impl ProjectFacts {
                 body.map(|body| read_organization(&body).map(|(id, _)| id)).transpose()
             }) as _
         };
-        let names_freshness = Freshness { stale_if_error: settings.keep_for.min(NAMES_BRIDGED), ..freshness };
+        let of_roles = bounds(MAX_ORGANIZATIONS, freshness);
+        let of_names = bounds(MAX_ORGANIZATIONS, names_freshness);
         Self {
             policy,
-            roles: FactCache::new("organization_policy", bounds(MAX_ORGANIZATIONS), clock(), metrics, roles),
-            names: FactCache::new("organization", bounds(MAX_ORGANIZATIONS), clock(), metrics, names),
-            owners: FactCache::new("organization", bounds(MAX_ORGANIZATIONS), clock(), metrics, owners),
-            freshness,
-            names_freshness,
+            roles: FactCache::new("organization_policy", of_roles, clock(), metrics, roles),
+            names: FactCache::new("organization", of_names, clock(), metrics, names),
+            owners: FactCache::new("organization", of_names, clock(), metrics, owners),
+            refresh_every: settings.refresh_every,
             clock: clock(),
             wanted: Arc::default(),
         }
@@ -116,31 +113,36 @@ impl ProjectFacts {
                 && self.policy.refresh(&(), &()).await.inspect_err(|error| {
                     tracing::warn!(%error, "the RBAC policy could not be fetched; the last good one is kept");
                 }).is_err();
-            let pause = if failed { Duration::from_secs(5) } else { self.freshness.fresh_for };
+            let pause = if failed { Duration::from_secs(5) } else { self.refresh_every };
             tokio::time::sleep(pause.mul_f64(0.8 + fastrand::f64() * 0.15)).await;
         }
     }
 }
 
 impl RbacSource for ProjectFacts {
-    fn policy(&self, now: Now) -> Answer<Arc<RbacPolicy>> {
+    fn policy(&self, route: Freshness, now: Now) -> Answer<Fact<Arc<RbacPolicy>>> {
         self.wanted.store(true, Ordering::Relaxed);
-        self.policy.get(&(), &(), self.freshness, now).map(|fact| fact.value)
+        self.policy.get(&(), &(), route, now)
     }
 
-    fn organization_roles(&self, id: &OrganizationId, now: Now) -> Answer<Arc<OrganizationRoles>> {
-        self.roles.get(id, id, self.freshness, now).map(|fact| fact.value)
+    fn organization_roles(
+        &self,
+        id: &OrganizationId,
+        route: Freshness,
+        now: Now,
+    ) -> Answer<Fact<Arc<OrganizationRoles>>> {
+        self.roles.get(id, id, route, now)
     }
 }
 
 impl OrganizationSource for ProjectFacts {
-    fn names(&self, id: &OrganizationId, now: Now) -> Answer<Arc<OrganizationNames>> {
-        self.names.get(id, id, self.names_freshness, now).map(|fact| fact.value)
+    fn names(&self, id: &OrganizationId, route: Freshness, now: Now) -> Answer<Fact<Arc<OrganizationNames>>> {
+        self.names.get(id, id, route, now)
     }
 
-    fn resolve(&self, name: &str, now: Now) -> Answer<Option<OrganizationId>> {
+    fn resolve(&self, name: &str, route: Freshness, now: Now) -> Answer<Fact<Option<OrganizationId>>> {
         let name = Arc::from(name);
-        self.owners.get(&name, &name, self.names_freshness, now).map(|fact| fact.value)
+        self.owners.get(&name, &name, route, now)
     }
 
     fn forget(&self, revocation: &Revocation) {

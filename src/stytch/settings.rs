@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::Uri;
 
 use crate::identity::{ClientId, ProjectId, Secret};
+use crate::policy::Freshness;
 
 /// The largest answer read, in bytes.
 pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
@@ -42,6 +43,17 @@ pub struct RbacSettings {
     pub keep_for: Duration,
     /// For one lookup.
     pub deadline: Duration,
+}
+
+impl RbacSettings {
+    /// The ages of a policy where a route allows more.
+    pub fn ages(&self) -> Freshness {
+        Freshness {
+            fresh_for: self.refresh_every,
+            max_staleness: self.refresh_every * 2,
+            stale_if_error: self.keep_for,
+        }
+    }
 }
 
 /// A connected app and its secret.

@@ -3,6 +3,7 @@
 //! Must not be wired into a gateway that serves: what was written down has no age.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -11,8 +12,8 @@ use crate::directory::{
     Answer, AppTokenSource, Clock, DirectoryError, ManualClock, OrganizationSource, RbacSource,
     SessionDirectory, SessionQuery, Spelling, TokenOwner, TokenQuery,
 };
-use crate::identity::{AppToken, Introspection, Now, OrganizationId};
-use crate::policy::{Freshness, OrganizationNames, OrganizationRoles, RbacPolicy};
+use crate::identity::{AppToken, Introspection, Monotonic, Now, OrganizationId};
+use crate::policy::{Fact, Freshness, OrganizationNames, OrganizationRoles, RbacPolicy};
 use crate::session::{Evidence, Revocation};
 
 /// Answers every question for a list with the same one; tokens are resolved by the directory below.
@@ -63,28 +64,42 @@ pub struct WrittenFacts {
     pub revoked: bool,
 }
 
+fn written_if_any<V: Clone>(value: &Option<V>, now: Now) -> Answer<Fact<V>> {
+    Answer::Ready(value.clone().map(|value| Fact::written(value, now)).ok_or(DirectoryError::Unreachable))
+}
+
 impl RbacSource for WrittenFacts {
-    fn policy(&self, _now: Now) -> Answer<Arc<RbacPolicy>> {
-        Answer::Ready(self.policy.clone().ok_or(DirectoryError::Unreachable))
+    fn policy(&self, _route: Freshness, now: Now) -> Answer<Fact<Arc<RbacPolicy>>> {
+        written_if_any(&self.policy, now)
     }
 
-    fn organization_roles(&self, _id: &OrganizationId, _now: Now) -> Answer<Arc<OrganizationRoles>> {
-        Answer::Ready(self.organization_roles.clone().ok_or(DirectoryError::Unreachable))
+    fn organization_roles(
+        &self,
+        _id: &OrganizationId,
+        _route: Freshness,
+        now: Now,
+    ) -> Answer<Fact<Arc<OrganizationRoles>>> {
+        written_if_any(&self.organization_roles, now)
     }
 }
 
 impl OrganizationSource for WrittenFacts {
-    fn names(&self, _id: &OrganizationId, _now: Now) -> Answer<Arc<OrganizationNames>> {
-        Answer::Ready(self.organization_names.clone().ok_or(DirectoryError::Unreachable))
+    fn names(
+        &self,
+        _id: &OrganizationId,
+        _route: Freshness,
+        now: Now,
+    ) -> Answer<Fact<Arc<OrganizationNames>>> {
+        written_if_any(&self.organization_names, now)
     }
 
     /// What is written is about one organization: its names are its own.
-    fn resolve(&self, name: &str, _now: Now) -> Answer<Option<OrganizationId>> {
+    fn resolve(&self, name: &str, _route: Freshness, now: Now) -> Answer<Fact<Option<OrganizationId>>> {
         let names = self.organization_names.as_deref();
         let is_own = names.is_some_and(|names| {
             [&names.slug, &names.external_id].into_iter().flatten().any(|known| &**known == name)
         });
-        Answer::Ready(Ok(self.organization.clone().filter(|_| is_own)))
+        Answer::Ready(Ok(Fact::written(self.organization.clone().filter(|_| is_own), now)))
     }
 
     fn forget(&self, _revocation: &Revocation) {}
@@ -94,7 +109,13 @@ impl OrganizationSource for WrittenFacts {
 
 impl AppTokenSource for WrittenFacts {
     fn introspect(&self, _token: &Arc<AppToken>, _freshness: Freshness, now: Now) -> Answer<Introspection> {
-        Answer::Ready(Ok(Introspection { active: !self.revoked, scopes: None, fetched_at: now }))
+        let active = !self.revoked;
+        Answer::Ready(Ok(Introspection {
+            active,
+            scopes: None,
+            fetched_at: now,
+            good_until: Monotonic::at(Duration::MAX),
+        }))
     }
 
     fn forget(&self, _revocation: &Revocation) {}
@@ -115,12 +136,17 @@ impl WrittenPolicy {
 }
 
 impl RbacSource for WrittenPolicy {
-    fn policy(&self, _now: Now) -> Answer<Arc<RbacPolicy>> {
-        Answer::Ready(Ok(Arc::clone(&self.policy)))
+    fn policy(&self, _route: Freshness, now: Now) -> Answer<Fact<Arc<RbacPolicy>>> {
+        Answer::Ready(Ok(Fact::written(Arc::clone(&self.policy), now)))
     }
 
-    fn organization_roles(&self, id: &OrganizationId, now: Now) -> Answer<Arc<OrganizationRoles>> {
-        self.below.organization_roles(id, now)
+    fn organization_roles(
+        &self,
+        id: &OrganizationId,
+        route: Freshness,
+        now: Now,
+    ) -> Answer<Fact<Arc<OrganizationRoles>>> {
+        self.below.organization_roles(id, route, now)
     }
 }
 
@@ -173,22 +199,27 @@ impl SessionDirectory for WrittenCase {
 }
 
 impl RbacSource for WrittenCase {
-    fn policy(&self, now: Now) -> Answer<Arc<RbacPolicy>> {
-        self.lock().1.policy(now)
+    fn policy(&self, route: Freshness, now: Now) -> Answer<Fact<Arc<RbacPolicy>>> {
+        self.lock().1.policy(route, now)
     }
 
-    fn organization_roles(&self, id: &OrganizationId, now: Now) -> Answer<Arc<OrganizationRoles>> {
-        self.lock().1.organization_roles(id, now)
+    fn organization_roles(
+        &self,
+        id: &OrganizationId,
+        route: Freshness,
+        now: Now,
+    ) -> Answer<Fact<Arc<OrganizationRoles>>> {
+        self.lock().1.organization_roles(id, route, now)
     }
 }
 
 impl OrganizationSource for WrittenCase {
-    fn names(&self, id: &OrganizationId, now: Now) -> Answer<Arc<OrganizationNames>> {
-        self.lock().1.names(id, now)
+    fn names(&self, id: &OrganizationId, route: Freshness, now: Now) -> Answer<Fact<Arc<OrganizationNames>>> {
+        self.lock().1.names(id, route, now)
     }
 
-    fn resolve(&self, name: &str, now: Now) -> Answer<Option<OrganizationId>> {
-        self.lock().1.resolve(name, now)
+    fn resolve(&self, name: &str, route: Freshness, now: Now) -> Answer<Fact<Option<OrganizationId>>> {
+        self.lock().1.resolve(name, route, now)
     }
 
     fn forget(&self, _revocation: &Revocation) {}

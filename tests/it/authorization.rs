@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use portcullis::identity::SessionId;
 use portcullis::policy::{
-    CanonicalPath, Environment, Facts, HostName, PermissionRequirement, Reason, Requirement,
+    CanonicalPath, Environment, Fact, Facts, HostName, PermissionRequirement, Reason, Requirement,
 };
 use portcullis::session::MemberSession;
 use portcullis::stytch::{read_organization_roles, read_policy};
 use serde_json::{Value, json};
 
-use crate::support::{Showing, ask_script, at, member, python};
+use crate::support::{Showing, ask_script, at, member, now, python};
 
 /// Small, so that names meet: near misses, wildcards in every place, and names that look like others.
 const ROLES: [&str; 5] = ["stytch_admin", "editor", "Editor", "*", ""];
@@ -69,14 +69,18 @@ fn texts(case: &Value, name: &str) -> Vec<Arc<str>> {
     case[name].as_array().unwrap().iter().map(|value| Arc::from(value.as_str().unwrap())).collect()
 }
 
+fn known<V>(value: V) -> Fact<Arc<V>> {
+    Fact::written(Arc::new(value), now())
+}
+
 /// What the gateway makes of it: the policies read off the wire, the requirement judged as on a route.
 fn ours(case: &Value) -> &'static str {
     let held = texts(case, "held");
     let policy = json!({ "status_code": 200, "request_id": "r", "policy": case["policy"] });
     let own = json!({ "status_code": 200, "request_id": "r", "org_policy": case["organization_policy"] });
     let facts = Facts {
-        policy: Some(Arc::new(read_policy(policy.to_string().as_bytes()).unwrap())),
-        organization_roles: Some(Arc::new(read_organization_roles(own.to_string().as_bytes()).unwrap())),
+        policy: Some(known(read_policy(policy.to_string().as_bytes()).unwrap())),
+        organization_roles: Some(known(read_organization_roles(own.to_string().as_bytes()).unwrap())),
         ..Facts::default()
     };
     let (host, path) = (HostName::parse("h").unwrap(), CanonicalPath::parse("/").unwrap());

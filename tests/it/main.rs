@@ -28,6 +28,7 @@ mod directory_faults;
 mod documents;
 mod emulator;
 mod evidence;
+mod fact_ages;
 mod floods;
 mod forwarding;
 mod grpc;

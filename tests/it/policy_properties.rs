@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use portcullis::identity::{OrganizationId, SessionId};
 use portcullis::policy::{
-    CanonicalPath, ClaimRequirement, ClaimTest, Environment, FactorRequirement, Facts, Grants, HostName,
-    OrganizationFrom, OrganizationNames, OrganizationNaming, OrganizationPlace, OrganizationRoles,
+    CanonicalPath, ClaimRequirement, ClaimTest, Environment, Fact, FactorRequirement, Facts, Grants,
+    HostName, OrganizationFrom, OrganizationNames, OrganizationNaming, OrganizationPlace, OrganizationRoles,
     PathPattern, Permission, PermissionRequirement, RbacPolicy, Reason, Refusal, Remedy, Requirement,
 };
 use portcullis::session::{Claim, DeliveryMethod, Factor, FactorCategory, FactorKind, MemberSession};
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::support::{Showing, at, member};
+use crate::support::{Showing, at, member, now};
 
 fn name(text: &str) -> Arc<str> {
     Arc::from(text)
@@ -203,10 +203,10 @@ fn any_facts() -> impl Strategy<Value = Facts> {
         proptest::collection::vec(owner, 0..2),
     )
         .prop_map(|(policy, organization_roles, organization_names, owners)| Facts {
-            policy,
-            organization_roles,
-            organization_names,
-            owners,
+            policy: policy.map(|policy| Fact::written(policy, now())),
+            organization_roles: organization_roles.map(|roles| Fact::written(roles, now())),
+            organization_names: organization_names.map(|names| Fact::written(names, now())),
+            owners: owners.into_iter().map(|(name, id)| (name, Fact::written(id, now()))).collect(),
         })
 }
 

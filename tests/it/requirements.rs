@@ -6,7 +6,7 @@ use std::sync::Arc;
 use portcullis::config::{LoadOptions, SecretPolicy, load};
 use portcullis::identity::{OrganizationId, SessionId};
 use portcullis::policy::{
-    Access, CanonicalPath, Environment, Facts, Grants, HostName, OrganizationNames, OrganizationRoles,
+    Access, CanonicalPath, Environment, Fact, Facts, Grants, HostName, OrganizationNames, OrganizationRoles,
     PathPattern, Permission, RbacPolicy, Requirement, Truth, explain,
 };
 use portcullis::session::{Claim, DeliveryMethod, Factor, FactorKind, MemberSession};
@@ -129,18 +129,20 @@ impl Shown {
         };
         let named = |name: &str| self.looked_up.as_ref()?.get(name).map(|name| Arc::from(name.as_str()));
         Facts {
-            policy: self.policy.then(|| Arc::new(policy)),
-            organization_roles: self
-                .own_roles
-                .then(|| Arc::new(OrganizationRoles(grants(&[("writer", &["write"])])))),
+            policy: self.policy.then(|| Fact::written(Arc::new(policy), now())),
+            organization_roles: self.own_roles.then(|| {
+                Fact::written(Arc::new(OrganizationRoles(grants(&[("writer", &["write"])]))), now())
+            }),
             organization_names: self.looked_up.as_ref().map(|_| {
-                Arc::new(OrganizationNames { slug: named("slug"), external_id: named("external_id") })
+                let names = OrganizationNames { slug: named("slug"), external_id: named("external_id") };
+                Fact::written(Arc::new(names), now())
             }),
             owners: self
                 .owners
                 .clone()
                 .into_iter()
                 .map(|(name, owner)| (name, owner.map(|id| OrganizationId::parse(&id).unwrap())))
+                .map(|(name, owner)| (name, Fact::written(owner, now())))
                 .collect(),
         }
     }

@@ -109,3 +109,27 @@ routes:
     let told = "sign_in: { url: 'https://login.example.com/', scheme: https }";
     assert!(!warnings(&config(told, "")).iter().any(|warning| warning.starts_with("W110")));
 }
+
+#[test]
+fn check_tells_what_a_short_max_staleness_costs() {
+    let yaml = r#"
+stytch: { project_id: project-test-11111111-1111-4111-8111-111111111111, secret: { value: s } }
+upstreams: { app: { url: http://127.0.0.1:3000 } }
+routes:
+  - { name: read, match: { path: /read }, require: { permission: { resource: a, action: b } }, max_staleness: 5s }
+  - { name: page, match: { path: /page }, require: authenticated, max_staleness: 1s }
+  - { name: rest, match: { path: /** }, require: { permission: { resource: a, action: b } } }
+"#;
+    let told = portcullis(&["check", "-c", path(&file(".yaml", yaml))]);
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    let costs: Vec<&str> = told.lines().filter(|line| line.starts_with("cost: ")).collect();
+    let [read, page] = costs[..] else { panic!("{told}") };
+    assert!(read.contains("`read` (evidence at most 5s old)"), "{read}");
+    assert!(
+        read.ends_with(
+            "per member 12 for the session list; per organization 15 for its policy; 15 for the project's policy"
+        ),
+        "{read}"
+    );
+    assert!(page.ends_with("per member 60 for the session list"), "{page}");
+}

@@ -252,9 +252,9 @@ pub(super) struct RawStytch {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawRbac {
-    /// How often they are fetched anew; twice that they are served without. Default: `5m`.
+    /// How often they are fetched again; for twice that they are served without. A route's `max_staleness` is also their bound: it asks more often where that is shorter. Default: `5m`.
     pub(super) refresh_every: Option<String>,
-    /// How much longer the last good ones are kept while the API fails. Default: `24h`.
+    /// How much longer the last good ones are kept while the API fails. On a route no longer than its `stale_if_error`. Default: `24h`.
     pub(super) keep_for: Option<String>,
 }
 

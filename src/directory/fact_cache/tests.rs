@@ -44,6 +44,7 @@ fn far_end() -> FarEnd {
         }
     };
     let bounds = FactBounds {
+        own: BOUNDS,
         max_entries: 100,
         keep_for: Duration::from_secs(3_600),
         deadline: Duration::from_secs(5),
@@ -165,4 +166,49 @@ async fn what_was_softened_stands_in_while_there_is_no_place_to_ask() {
     assert_eq!(far.get().await, Ok(1));
     far.pass(30);
     assert_eq!(far.get().await, Err(DirectoryError::Busy), "too old to stand in for anything but an outage");
+}
+
+#[tokio::test]
+async fn a_stricter_route_holds_a_fact_to_its_own_ages() {
+    let far = far_end();
+    let strict = Freshness {
+        fresh_for: Duration::from_secs(10),
+        max_staleness: Duration::from_secs(5),
+        stale_if_error: Duration::ZERO,
+    };
+    let get = async || {
+        let answer = far.cache.get(&"k", &"k", strict, far.clock.now());
+        let waited = answer.is_pending();
+        answer.wait().await.map(|fact| (fact.value, fact.good_until.since(fact.sent.monotonic), waited))
+    };
+    let good_for = Duration::from_secs(5);
+    assert_eq!(get().await, Ok((1, good_for, true)));
+    far.says(Ok(2));
+    far.pass(4);
+    assert_eq!(get().await, Ok((1, good_for, false)), "four fifths of the bound are not past");
+    assert_eq!(far.calls(), 1);
+    far.clock.advance(Duration::from_millis(1));
+    assert_eq!(get().await, Ok((1, good_for, false)), "served while it is looked up again");
+    tokio::task::yield_now().await;
+    assert_eq!(get().await, Ok((2, good_for, false)));
+    assert_eq!(far.calls(), 2);
+    // Past the bound nothing but an answer will do, and a failing far end is bridged for no longer than the route says.
+    far.says(Err(DirectoryError::Unreachable));
+    far.clock.advance(Duration::from_millis(5_001));
+    assert_eq!(get().await, Err(DirectoryError::Unreachable));
+    assert_eq!(far.get().await, Ok(2), "a route with longer ages still has it");
+}
+
+#[tokio::test]
+async fn however_many_ask_a_fact_is_looked_up_once_in_four_fifths_of_its_bound() {
+    let far = far_end();
+    let strict = Freshness { max_staleness: Duration::from_secs(5), ..BOUNDS };
+    for step in 0..600 {
+        for _ in 0..10 {
+            far.cache.get(&"k", &"k", strict, far.clock.now()).wait().await.unwrap();
+        }
+        tokio::task::yield_now().await;
+        far.clock.advance(Duration::from_millis(100));
+        assert!(far.calls() <= 1 + step / 40, "{} calls in {step} tenths of a second", far.calls());
+    }
 }

@@ -4,7 +4,10 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::identity::{ClientId, MemberId, MemberRef, Monotonic, OrganizationId, Scopes, SessionId};
-use crate::policy::{CanonicalPath, Facts, Freshness, HostName, RouteMatch};
+use crate::policy::{
+    CanonicalPath, Fact, Facts, Freshness, Grants, HostName, OrganizationNames, OrganizationRoles,
+    Permission, PermissionRequirement, RbacPolicy, RouteMatch,
+};
 
 const NOW: i64 = 1_800_000_000;
 
@@ -172,4 +175,60 @@ fn a_machine_passes_only_where_a_part_that_asks_for_machines_is_met() {
 fn a_machines_token_ends_when_it_says() {
     assert_eq!(machine_on(machine(&[]), "", 1), Ok(()));
     assert_eq!(machine_on(machine(&[]), "", 0), Err(Reason::CredentialExpired));
+}
+
+/// A fact that was looked up so many seconds ago and is good for as many more.
+fn fact<V>(value: V, ago: u64, good_for: u64) -> Fact<V> {
+    let sent = now().minus(Duration::from_secs(ago));
+    Fact { value, sent, good_until: sent.monotonic.plus(Duration::from_secs(good_for)) }
+}
+
+fn facts(policy_ago: u64, roles_ago: u64) -> Facts {
+    let permission = Permission { resource_id: Arc::from("reports"), actions: vec![Arc::from("read")] };
+    let policy =
+        RbacPolicy { roles: Grants::new([(Arc::from("viewer"), vec![permission])]), ..RbacPolicy::default() };
+    Facts {
+        policy: Some(fact(Arc::new(policy), policy_ago, 30)),
+        organization_roles: Some(fact(Arc::new(OrganizationRoles::default()), roles_ago, 30)),
+        organization_names: Some(fact(Arc::new(OrganizationNames::default()), 80, 90)),
+        owners: Vec::new(),
+    }
+}
+
+fn permission() -> Requirement {
+    Requirement::Permission(PermissionRequirement {
+        resource: Arc::from("reports"),
+        action: Arc::from("read"),
+        organization: None,
+    })
+}
+
+#[test]
+fn the_age_of_an_allow_is_that_of_its_oldest_fact() {
+    let list = evidence(vec![session("s", "viewer", 60)]);
+    let principal = principal(Bound::Session(SessionId::parse("s").unwrap()));
+    let age = |requirement, facts: &Facts| {
+        let (host, path) = (HostName::parse("a").unwrap(), CanonicalPath::parse("/").unwrap());
+        let environment = Environment {
+            client_ip: None,
+            certificate_names: &[],
+            host: &host,
+            path: &path,
+            patterns: &[],
+            facts,
+        };
+        judge(&requirement, Presented::Member(&principal, &list), environment, now())
+            .map(|caller| caller.evidence_age.as_secs())
+            .map_err(|refusal| refusal.reason)
+    };
+    // The list itself is 7 s old.
+    assert_eq!(age(permission(), &facts(20, 3)), Ok(20));
+    assert_eq!(age(permission(), &facts(2, 12)), Ok(12));
+    assert_eq!(age(permission(), &facts(2, 3)), Ok(7));
+    // A fact that the requirement does not ask about makes nothing older.
+    assert_eq!(age(Requirement::Authenticated, &facts(20, 20)), Ok(7));
+    assert_eq!(age(Requirement::All(vec![permission()]), &facts(20, 3)), Ok(20));
+    let mut grown = facts(31, 3);
+    grown.expire(now().monotonic);
+    assert_eq!(age(permission(), &grown), Err(Reason::PolicyUnavailable));
 }

@@ -84,7 +84,12 @@ impl Showing {
             }
             Self::Machine(token) => judge(requirement, Presented::Machine(token), environment, now()),
             Self::App { token, active } => {
-                let introspection = Introspection { active: *active, scopes: None, fetched_at: now() };
+                let introspection = Introspection {
+                    active: *active,
+                    scopes: None,
+                    fetched_at: now(),
+                    good_until: now().monotonic,
+                };
                 judge(requirement, Presented::App(token, &introspection), environment, now())
             }
         };
