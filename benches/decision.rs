@@ -30,8 +30,8 @@ use portcullis::identity::{
 };
 use portcullis::policy::{
     Access, CanonicalPath, Decision, Environment, Fact, FactorRequirement, Facts, Freshness, Grants,
-    HostName, HostPattern, OrganizationNames, OrganizationRoles, PathPattern, Permission, Presented,
-    RbacPolicy, Requirement, Route, RouteMatch, RouteTable, decide,
+    HostName, HostPattern, LetterCase, OrganizationNames, OrganizationRoles, PathPattern, Permission,
+    Presented, RbacPolicy, Requirement, Route, RouteMatch, RouteTable, decide,
 };
 use portcullis::session::{
     ActiveSessions, Claim, DeliveryMethod, Evidence, Factor, FactorKind, MemberSession, Revocation,
@@ -190,7 +190,7 @@ fn route(freshness: Freshness) -> Route {
         ])),
         freshness,
         upstream: Arc::from("app"),
-        case_insensitive: false,
+        letter_case: LetterCase::Refuse,
         keep_encoded_slash: false,
         keep_path_parameters: false,
         websocket: false,
@@ -371,7 +371,7 @@ fn policy(criterion: &mut Criterion) {
         ("the wildcard host", "portal.apps.example.com", "/v1/service-194/acme/reports/2026/11"),
     ] {
         let (host, path) = (HostName::parse(host).unwrap(), CanonicalPath::parse(path).unwrap());
-        let find = || table.find(black_box(&host), black_box(&path), &Method::GET);
+        let find = || table.find(black_box(&host), black_box(path.text()), &Method::GET);
         let decision = || {
             let route = find().unwrap();
             let environment = Environment {

@@ -18,7 +18,7 @@ use crate::directory::{
 };
 use crate::engine::{Assertions, Engine, EngineSettings, KeyFailure, ManagedNames, Snapshot, Sources};
 use crate::identity::AppToken;
-use crate::policy::{Access, RbacPolicy, Requirement, Route, RouteMatch, RouteTable};
+use crate::policy::{Access, LetterCase, RbacPolicy, Requirement, Route, RouteMatch, RouteTable};
 use crate::stytch::{
     AppCredentials, Keys, ProjectFacts, StytchClient, WrittenCase, WrittenFacts, WrittenList, WrittenPolicy,
 };
@@ -254,7 +254,7 @@ fn own_route(config: &Config) -> Route {
         audience: None,
         freshness: config.freshness,
         upstream: Arc::from(""),
-        case_insensitive: false,
+        letter_case: LetterCase::Refuse,
         keep_encoded_slash: false,
         keep_path_parameters: false,
         websocket: false,

@@ -31,6 +31,9 @@ pub(super) enum Code {
     Unused,
     ClearSignIn,
     ClearReturn,
+    WeakerBelow,
+    OtherMethods,
+    CaseTwins,
 }
 
 impl Code {
@@ -39,7 +42,7 @@ impl Code {
         self.text().starts_with('W')
     }
 
-    fn text(self) -> &'static str {
+    pub(super) fn text(self) -> &'static str {
         match self {
             Self::Syntax => "C001",
             Self::UnknownKey => "C002",
@@ -58,6 +61,9 @@ impl Code {
             Self::Unused => "W108",
             Self::ClearSignIn => "W109",
             Self::ClearReturn => "W110",
+            Self::WeakerBelow => "W111",
+            Self::OtherMethods => "W112",
+            Self::CaseTwins => "W113",
         }
     }
 }

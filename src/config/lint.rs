@@ -10,7 +10,7 @@ use super::checked::Config;
 use super::diagnostics::{Code, Problem};
 use super::tree::Path;
 use crate::policy::{
-    Access, HostPattern, PathPattern, RbacPolicy, Requirement, Route, RouteTable, contradiction,
+    Access, HostPattern, LetterCase, PathPattern, RbacPolicy, Requirement, Route, RouteTable, contradiction,
 };
 
 /// Words in names and paths of routes that lead to something worth a fresh factor.
@@ -29,6 +29,9 @@ pub(super) fn lint(config: &Config) -> Vec<Problem> {
         let path = Path::default().key("routes").index(index);
         found.extend(public_shadow(route, &places, &path));
         found.extend(unreachable(route, &places, &path));
+        found.extend(weaker_below(route, &places, &path));
+        found.extend(other_methods(route, &places, &path));
+        found.extend(case_twins(route, &places, &path));
         if let Access::Require(requirement) = &route.access {
             // Its parts stand elsewhere than they were written if a shadow was among them.
             let as_written = route.shadow.is_none();
@@ -149,6 +152,106 @@ fn public_shadow(route: &Route, places: &[Place<'_>], path: &Path) -> Option<Pro
     None
 }
 
+/// An exact path that asks for more than the route that takes what lies below it, or that opens an administrator's path.
+fn weaker_below(route: &Route, places: &[Place<'_>], path: &Path) -> Option<Problem> {
+    places.iter().filter(|place| place.route.name == route.name).find_map(|place| {
+        // `/report.csv` has nothing below it.
+        let is_file = place.path.as_str().rsplit('/').next().is_some_and(|last| last.contains('.'));
+        let exact = place.path.exact().filter(|text| *text != "/" && !is_file)?;
+        let bare = exact.strip_suffix('/').unwrap_or(exact);
+        let below = PathPattern::parse(&format!("{bare}/**")).ok()?;
+        let around = places.iter().find(|other| {
+            other.host.overlaps(place.host) && other.path.covers(&below) && methods_meet(other.route, route)
+        })?;
+        let (message, hint) = match (route.access.requirement(), around.route.access.requirement()) {
+            (Some(here), there) if asks_more(here, there) => {
+                let by = if there.is_none() { "public" } else { "weaker" };
+                let message = format!(
+                    "`{exact}/…` is not covered by route `{}` ({exact}): the {by} route `{}` ({}) takes it",
+                    route.name, around.route.name, around.path
+                );
+                (message, format!("did you mean `{bare}/**`?"))
+            }
+            (None, Some(_)) if sounds_administrative(route) => {
+                let message = format!(
+                    "`{exact}` is public, and what lies below it asks for more: route `{}` ({}) takes it",
+                    around.route.name, around.path
+                );
+                (message, format!("say that it is meant: `# allow {}: why`", Code::WeakerBelow.text()))
+            }
+            _ => return None,
+        };
+        Some(warn(Code::WeakerBelow, path.key("match").key("path"), message, &hint))
+    })
+}
+
+/// Whether `one` asks for all that `other` does and for something besides; nothing is asked on a public route.
+fn asks_more(one: &Requirement, other: Option<&Requirement>) -> bool {
+    fn parts(requirement: &Requirement) -> Vec<&Requirement> {
+        match requirement {
+            Requirement::All(all) => all.iter().flat_map(parts).collect(),
+            Requirement::Named { requirement, .. } => parts(requirement),
+            // Whatever is asked, the caller is somebody.
+            Requirement::Authenticated => Vec::new(),
+            part => vec![part],
+        }
+    }
+    let Some(other) = other else { return true };
+    let (one, other) = (parts(one), parts(other));
+    one.len() > other.len() && other.iter().all(|part| one.contains(part))
+}
+
+/// A public route for some methods whose path a wider route would take for the others: those are refused with 405.
+fn other_methods(route: &Route, places: &[Place<'_>], path: &Path) -> Option<Problem> {
+    if !matches!(route.access, Access::Public) || route.matches.methods.is_empty() {
+        return None;
+    }
+    let own = |place: &&Place<'_>| place.route.name == route.name;
+    places.iter().filter(own).find_map(|place| {
+        let siblings = places.iter().filter(|other| other.host == place.host && other.path == place.path);
+        if siblings.clone().any(|other| other.route.name != route.name) {
+            return None;
+        }
+        let wider = places.iter().find(|other| {
+            other.route.name != route.name
+                && other.host.overlaps(place.host)
+                && other.path.covers(place.path)
+                && !route.matches.takes_methods_of(&other.route.matches)
+        })?;
+        let methods: Vec<&str> = route.matches.methods.iter().map(http::Method::as_str).collect();
+        let message = format!(
+            "other methods than {} of `{}` are refused with 405, although route `{}` ({}) would take them",
+            methods.join(", "),
+            place.path,
+            wider.route.name,
+            wider.path
+        );
+        let hint = "methods never rank: add a route of the same path for the other methods";
+        Some(warn(Code::OtherMethods, path.key("match").key("methods"), message, hint))
+    })
+}
+
+/// Two patterns that differ in letter case alone: where the origin's way with case is not known, both are refused.
+fn case_twins(route: &Route, places: &[Place<'_>], path: &Path) -> Option<Problem> {
+    let own: Vec<&Place<'_>> = places.iter().filter(|place| place.route.name == route.name).collect();
+    let twin = own.iter().find_map(|place| {
+        let twin = places.iter().find(|other| {
+            other.route.name != route.name
+                && other.host == place.host
+                && other.path != place.path
+                && other.path.is_same_ignoring_case(place.path)
+        });
+        twin.map(|twin| (place.path, twin))
+    });
+    let (pattern, twin) = twin.filter(|_| route.letter_case != LetterCase::Sensitive)?;
+    let message = format!(
+        "`{pattern}` and `{}` of route `{}` differ in letter case alone: requests for them are refused",
+        twin.path, twin.route.name
+    );
+    let hint = "if the application tells cases apart, give its upstream `letter_case: sensitive`";
+    Some(warn(Code::CaseTwins, path.key("match").key("path"), message, hint))
+}
+
 fn methods_meet(one: &Route, other: &Route) -> bool {
     let (one, other) = (&one.matches.methods, &other.matches.methods);
     one.is_empty() || other.is_empty() || one.iter().any(|method| other.contains(method))
@@ -229,16 +332,7 @@ fn taken_by(place: &Place<'_>, earlier: &[Place<'_>], all: &[Place<'_>]) -> Opti
 
 /// A factor of whatever age where one would want a fresh one.
 fn ageless_factor(route: &Route, requirement: &Requirement, path: &Path) -> Option<Problem> {
-    let mut texts = route.matches.paths.iter().map(PathPattern::as_str).chain([&*route.name]);
-    let sounds = |text: &str| {
-        let mut words = text.split(|letter: char| !letter.is_ascii_alphanumeric());
-        words.any(|word| {
-            let word = word.to_ascii_lowercase();
-            // `admins` and `administration` too.
-            word.starts_with("admin") || ADMIN_WORDS.contains(&word.as_str())
-        })
-    };
-    if !texts.any(sounds) {
+    if !sounds_administrative(route) {
         return None;
     }
     let (ageless, at) = leaves(requirement, path).into_iter().find(|(leaf, _)| match leaf {
@@ -248,6 +342,18 @@ fn ageless_factor(route: &Route, requirement: &Requirement, path: &Path) -> Opti
     })?;
     let message = format!("route `{}` takes {ageless} however long ago it was proven", route.name);
     Some(warn(Code::AgelessFactor, at, message, "add `max_age`, such as `max_age: 15m`"))
+}
+
+fn sounds_administrative(route: &Route) -> bool {
+    let mut texts = route.matches.paths.iter().map(PathPattern::as_str).chain([&*route.name]);
+    texts.any(|text| {
+        let mut words = text.split(|letter: char| !letter.is_ascii_alphanumeric());
+        words.any(|word| {
+            let word = word.to_ascii_lowercase();
+            // `admins` and `administration` too.
+            word.starts_with("admin") || ADMIN_WORDS.contains(&word.as_str())
+        })
+    })
 }
 
 fn wide_network(requirement: &Requirement, path: &Path) -> Option<Problem> {

@@ -279,7 +279,8 @@ fn shape(tree: &mut Value, layers: &Layers, problems: &mut Vec<Problem>) -> RawC
             if path.last_key() != Some(key.as_str()) || path.remove_from(&mut tree.clone()).is_none() {
                 path = path.key(&key);
             }
-            let hint = did_you_mean(&key, known.iter().map(String::as_str))
+            let hint = replaced(&key)
+                .or_else(|| did_you_mean(&key, known.iter().map(String::as_str)))
                 .or_else(|| Some(format!("known here: {}", known.join(", "))));
             let message = format!("unknown key `{key}`");
             problems.push(Problem {
@@ -375,6 +376,15 @@ fn plain(message: &str) -> String {
         .replace("sequence", "list")
         .replace("u64", "a whole number")
         .replace("f64", "a number")
+}
+
+/// What took the place of a key that there was once.
+fn replaced(key: &str) -> Option<String> {
+    let hint = match key {
+        "case_insensitive" => "it is `letter_case: insensitive` now; `false` is `sensitive`",
+        _ => return None,
+    };
+    Some(hint.to_owned())
 }
 
 /// A close name, as a hint.

@@ -42,6 +42,8 @@ pub struct ProxySettings {
     /// Requests under way at once, their responses included; further ones are refused at once.
     pub max_requests: usize,
     pub max_request_bytes: u64,
+    /// The path of a request as it is sent, without its query.
+    pub max_path_bytes: usize,
     pub sign_out: SignOutSettings,
     pub refusals: RefusalSettings,
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::Method;
 
 use super::snapshot::Snapshot;
-use crate::policy::{CanonicalPath, HostName, Reason, Refusal, Route, RouteMiss};
+use crate::policy::{CanonicalPath, HostName, LetterCase, PathReading, Reason, Refusal, Route, RouteMiss};
 
 /// No route takes the request; one that would have taken another reading of its path is told.
 pub(super) struct Missed {
@@ -28,17 +28,24 @@ pub(super) fn find_route<'a>(
     path: &CanonicalPath,
     method: &Method,
 ) -> Result<&'a Arc<Route>, Missed> {
-    let route = snapshot
-        .routes
-        .find(host, path, method)
+    let routes = &snapshot.routes;
+    let route = routes
+        .find(host, path.text(), method)
         .map_err(|miss| Missed { route: None, refusal: missed(miss) })?;
     let ambiguous =
         || Missed { route: Some(Arc::clone(route)), refusal: Refusal::from(Reason::PathAmbiguous) };
     path.check_allowed(route.keep_encoded_slash, route.keep_path_parameters).map_err(|_| ambiguous())?;
-    // An origin may decode before it routes: if that reading belongs to another route, the path is ambiguous.
-    for other in path.other_readings().map_err(|_| ambiguous())? {
-        let same = snapshot.routes.find(host, &other, method);
-        if !same.is_ok_and(|same| Arc::ptr_eq(same, route)) {
+    let readings = path.other_readings().map_err(|_| ambiguous())?;
+    let same = |reading: &PathReading| {
+        routes.find(host, reading.text(), method).is_ok_and(|same| Arc::ptr_eq(same, route))
+    };
+    if !readings.iter().all(same) {
+        return Err(ambiguous());
+    }
+    // An origin that ignores letter case would serve another route's page: it must be this route's in any case.
+    if route.letter_case != LetterCase::Sensitive && routes.minds_case_of(path) {
+        let mut texts = std::iter::once(path.text()).chain(readings.iter().map(PathReading::text));
+        if !texts.all(|text| routes.answers_ignoring_case(route, host, text, method)) {
             return Err(ambiguous());
         }
     }

@@ -28,7 +28,7 @@ pub use decision::{Caller, Challenge, Decision, Permit, Presented, Refusal, deci
 pub use explain::{Explanation, explain};
 pub use host::{HostName, HostPattern, InvalidHost};
 pub use organization::NamesNeeded;
-pub use path::{CanonicalPath, PathError, Segments};
+pub use path::{CanonicalPath, PathError, PathReading, PathText, Segments};
 pub use pattern::{InvalidPattern, PathPattern};
 pub use rbac::{Grants, OrganizationNames, OrganizationRoles, Permission, RbacPolicy};
 pub use reason::{Reason, Remedy};
@@ -36,7 +36,7 @@ pub use requirement::{
     ClaimRequirement, ClaimTest, FactorRequirement, OrganizationFrom, OrganizationNaming, OrganizationPlace,
     PermissionRequirement, Requirement, Span,
 };
-pub use route::{Access, Freshness, Route, RouteMatch};
+pub use route::{Access, Freshness, LetterCase, Route, RouteMatch};
 pub use subject::{Environment, Fact, Facts, Subject};
 pub use table::{RouteMiss, RouteTable, Standing};
 pub use truth::Truth;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::evaluate::Case;
 use super::requirement::{OrganizationFrom, OrganizationPlace};
-use super::{CanonicalPath, Environment, HostName, Requirement, Subject, Truth};
+use super::{Environment, HostName, PathPattern, PathText, Requirement, Subject, Truth};
 use crate::identity::OrganizationId;
 
 /// Whether the caller's organization goes by one of `names`, by id or slug.
@@ -75,21 +75,18 @@ impl OrganizationFrom {
             }
             OrganizationPlace::PathParameter(parameter) => {
                 // Whether the origin ignores case is of no account here: what is captured is compared by letter.
-                let capture = |path: &'a CanonicalPath| {
-                    environment
-                        .patterns
-                        .iter()
-                        .filter_map(move |pattern| pattern.capture(path, parameter, true))
-                };
-                let mut found = capture(environment.path);
+                fn captured<'a>(
+                    path: PathText<'a>,
+                    parameter: &str,
+                    patterns: &[PathPattern],
+                ) -> impl Iterator<Item = &'a str> {
+                    patterns.iter().filter_map(move |pattern| pattern.capture(path, parameter))
+                }
+                let capture = |path| captured(path, parameter, environment.patterns);
+                let mut found = capture(environment.path.text());
                 let Some(name) = found.next() else { return Naming::None };
-                let other_readings = environment.path.other_readings().unwrap_or_default();
-                let same_elsewhere = other_readings.iter().all(|reading| {
-                    environment
-                        .patterns
-                        .iter()
-                        .filter_map(|pattern| pattern.capture(reading, parameter, true))
-                        .all(|other| other == name)
+                let same_elsewhere = environment.path.other_readings().is_ok_and(|readings| {
+                    readings.iter().all(|reading| capture(reading.text()).all(|other| other == name))
                 });
                 if found.all(|other| other == name) && same_elsewhere {
                     Naming::One(NamedOrganization { name, ignore_case: false })

@@ -9,8 +9,32 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CanonicalPath {
     text: Arc<str>,
+    /// Nothing for the plain paths that have one reading.
+    odd: Option<Arc<Odd>>,
+    /// The text with letter case folded, where that makes a difference.
+    folded: Option<Arc<str>>,
+}
+
+/// How a path could be read in another way.
+#[derive(Debug, PartialEq, Eq)]
+struct Odd {
     encoded_slash: bool,
     parameters: bool,
+    readings: Result<Box<[PathReading]>, PathError>,
+}
+
+/// A path as some origin might read it. It is looked up in the route table, and never forwarded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathReading {
+    text: String,
+    folded: Option<String>,
+}
+
+/// A path's text in two forms: as it is, and with letter case folded.
+#[derive(Debug, Clone, Copy)]
+pub struct PathText<'a> {
+    pub(super) exact: &'a str,
+    pub(super) folded: &'a str,
 }
 
 /// Why a path is refused.
@@ -36,7 +60,7 @@ pub enum PathError {
     BrokenEncoding,
     #[error("the path is encoded twice")]
     EncodedTwice,
-    #[error("the path has a dot segment with a parameter or an encoded slash")]
+    #[error("the path has a segment that some reader takes for dots")]
     DisguisedDots,
     #[error("the path has an encoded slash")]
     EncodedSlash,
@@ -55,13 +79,14 @@ impl CanonicalPath {
             return Err(PathError::NoLeadingSlash);
         }
         if is_plain(bytes) {
-            return Ok(Self { text: raw.into(), encoded_slash: false, parameters: false });
+            return Ok(Self { text: raw.into(), odd: None, folded: fold(raw).map(Arc::from) });
         }
-        let mut decoding =
-            Decoding { text: String::with_capacity(raw.len()), encoded_slash: false, parameters: false };
-        decoding.decode(bytes)?;
-        let Decoding { text, encoded_slash, parameters } = decoding;
-        Ok(Self { text: resolve_dots(&text)?.into(), encoded_slash, parameters })
+        let (text, Marks { encoded_slash, parameters }) = canonical(raw)?;
+        let folded = fold(&text).map(Arc::from);
+        let readings = readings_of(&text);
+        let is_odd = encoded_slash || parameters || readings != Ok(Box::default());
+        let odd = is_odd.then(|| Arc::new(Odd { encoded_slash, parameters, readings }));
+        Ok(Self { text: text.into(), odd, folded })
     }
 
     pub fn as_str(&self) -> &str {
@@ -70,44 +95,73 @@ impl CanonicalPath {
 
     /// Holds the noted ambiguities against what the route allows.
     pub fn check_allowed(&self, keep_encoded_slash: bool, keep_parameters: bool) -> Result<(), PathError> {
-        if self.encoded_slash && !keep_encoded_slash {
+        let Some(odd) = &self.odd else { return Ok(()) };
+        if odd.encoded_slash && !keep_encoded_slash {
             return Err(PathError::EncodedSlash);
         }
-        if self.parameters && !keep_parameters {
+        if odd.parameters && !keep_parameters {
             return Err(PathError::Parameter);
         }
         Ok(())
     }
 
-    /// The path as origins might read it: that decode before they split, that drop parameters, or both in either
-    /// order. A route must answer every reading alike, or the path is refused.
-    pub fn other_readings(&self) -> Result<Vec<Self>, PathError> {
-        if !self.text.contains(['%', ';']) {
-            return Ok(Vec::new());
+    /// The path as origins might read it: that decode before they split, drop parameters, end it at an encoded `#` or `?`,
+    /// trim dots and blanks from the end of a segment, or do several of these. A route must answer every reading alike, or
+    /// the path is refused (decisions/002). They were found once, when the path was parsed.
+    pub fn other_readings(&self) -> Result<&[PathReading], PathError> {
+        match &self.odd {
+            None => Ok(&[]),
+            Some(odd) => odd.readings.as_deref().map_err(|error| *error),
         }
-        let decoded = decode_reserved(&self.text)?;
-        let bare = drop_parameters(&self.text);
-        let mut readings = [drop_parameters(&decoded), decode_reserved(&bare)?, decoded, bare].to_vec();
-        readings.sort_unstable();
-        readings.dedup();
-        readings
-            .iter()
-            .filter(|reading| ***reading != *self.text)
-            .map(|reading| Self::parse(reading))
-            .collect()
+    }
+
+    pub fn text(&self) -> PathText<'_> {
+        PathText { exact: &self.text, folded: self.folded.as_deref().unwrap_or(&self.text) }
+    }
+
+    /// Whether ignoring letter case makes the path another.
+    pub fn has_case(&self) -> bool {
+        self.folded.is_some()
     }
 
     /// The segments after the leading slash; a trailing slash gives a last empty one.
     pub fn segments(&self) -> Segments<'_> {
-        Segments(self.text.get(1..))
+        Segments::of(&self.text)
     }
+}
+
+impl PathReading {
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    pub fn text(&self) -> PathText<'_> {
+        PathText { exact: &self.text, folded: self.folded.as_deref().unwrap_or(&self.text) }
+    }
+
+    pub fn has_case(&self) -> bool {
+        self.folded.is_some()
+    }
+}
+
+/// What was seen in a path that only some routes take.
+struct Marks {
+    encoded_slash: bool,
+    parameters: bool,
+}
+
+/// The canonical text of a path.
+fn canonical(raw: &str) -> Result<(String, Marks), PathError> {
+    let marks = Marks { encoded_slash: false, parameters: false };
+    let mut decoding = Decoding { text: String::with_capacity(raw.len()), marks };
+    decoding.decode(raw.as_bytes())?;
+    Ok((resolve_dots(&decoding.text)?, decoding.marks))
 }
 
 /// A path while its encoding is brought into form.
 struct Decoding {
     text: String,
-    encoded_slash: bool,
-    parameters: bool,
+    marks: Marks,
 }
 
 impl Decoding {
@@ -131,7 +185,7 @@ impl Decoding {
                     self.push_encoded(byte)?;
                 }
                 _ => {
-                    self.parameters |= byte == b';';
+                    self.marks.parameters |= byte == b';';
                     decoded.push(byte);
                     self.text.push(char::from(byte));
                 }
@@ -155,14 +209,11 @@ impl Decoding {
                 self.text.push(char::from(value));
                 return Ok(());
             }
-            b'/' => self.encoded_slash = true,
-            b';' => self.parameters = true,
+            b'/' => self.marks.encoded_slash = true,
+            b';' => self.marks.parameters = true,
             _ => {}
         }
-        const HEX: [char; 16] =
-            ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
-        let digit = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or('0');
-        self.text.extend(['%', digit(value >> 4), digit(value & 0xf)]);
+        push_encoded(value, &mut self.text);
         Ok(())
     }
 }
@@ -194,6 +245,13 @@ fn resolve_dots(text: &str) -> Result<String, PathError> {
 #[derive(Debug, Clone, Copy)]
 pub struct Segments<'a>(Option<&'a str>);
 
+impl<'a> Segments<'a> {
+    /// Those of a path that begins with a slash.
+    pub(super) fn of(path: &'a str) -> Self {
+        Self(path.get(1..))
+    }
+}
+
 impl<'a> Iterator for Segments<'a> {
     type Item = &'a str;
 
@@ -217,16 +275,193 @@ impl fmt::Display for CanonicalPath {
     }
 }
 
-/// Whether the path is canonical as it stands: the common case, copied without a second look.
+/// Whether the path is canonical as it stands and has one reading: the common case, copied without a second look.
 fn is_plain(bytes: &[u8]) -> bool {
     let mut previous = 0;
-    bytes.iter().all(|&byte| {
+    let plain = bytes.iter().all(|&byte| {
         let doubtful = (previous == b'/' && matches!(byte, b'/' | b'.'))
+            || (previous == b'.' && byte == b'/')
             || !matches!(byte, b'/' | b'-' | b'.' | b'_' | b'~' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z'
                 | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=' | b':' | b'@');
         previous = byte;
         !doubtful
-    })
+    });
+    plain && previous != b'.'
+}
+
+/// A segment that is nothing but dots and blanks once it is decoded, such as `...`, `.%20` or `%E3%80%80`; also one that is
+/// so up to a parameter or an encoded slash (`..;x`, `..%2Fx`). Some reader takes it for `.` or `..`, or for no segment.
+fn has_disguised_dots(segment: &str) -> bool {
+    if !segment.contains(['.', '%']) {
+        return false;
+    }
+    let mut letters = Letters(segment);
+    // Whether the piece that is being read has anything in it, and anything but dots and blanks.
+    let (mut is_empty, mut is_named) = (true, false);
+    loop {
+        match letters.next() {
+            Some('/' | ';') if !is_empty && !is_named => return true,
+            Some('/' | ';') => (is_empty, is_named) = (true, false),
+            Some(letter) => {
+                is_empty = false;
+                is_named |= !is_dot(letter) && !is_blank(letter);
+            }
+            None => return !is_empty && !is_named,
+        }
+    }
+}
+
+/// The letters of a canonical text with every percent-encoding decoded.
+struct Letters<'a>(&'a str);
+
+impl Iterator for Letters<'_> {
+    type Item = char;
+
+    fn next(&mut self) -> Option<char> {
+        let mut taken = self.0.chars();
+        let letter = taken.next()?;
+        if letter != '%' {
+            self.0 = taken.as_str();
+            return Some(letter);
+        }
+        // The text is valid UTF-8 once decoded: the letter is whole with the first bytes that are.
+        let (mut bytes, mut length, mut rest) = ([0; 4], 0, self.0);
+        let mut letter = None;
+        while let (None, Some((byte, after)), Some(place)) =
+            (letter, encoded_byte(rest), bytes.get_mut(length))
+        {
+            *place = byte;
+            (length, rest) = (length + 1, after);
+            let whole = bytes.get(..length).and_then(|bytes| std::str::from_utf8(bytes).ok());
+            letter = whole.and_then(|text| text.chars().next());
+        }
+        self.0 = if letter.is_some() { rest } else { taken.as_str() };
+        Some(letter.unwrap_or(char::REPLACEMENT_CHARACTER))
+    }
+}
+
+/// The byte that a percent-encoding at the beginning of `text` stands for, and what follows it.
+fn encoded_byte(text: &str) -> Option<(u8, &str)> {
+    let digits = text.strip_prefix('%')?.as_bytes();
+    let byte = hex(digits.first().copied()).ok()? << 4 | hex(digits.get(1).copied()).ok()?;
+    Some((byte, text.get(3..)?))
+}
+
+/// A full stop, and what compatibility normalization makes one of (Unicode NFKC).
+fn is_dot(letter: char) -> bool {
+    matches!(letter, '.' | '\u{2024}' | '\u{2025}' | '\u{2026}' | '\u{fe52}' | '\u{ff0e}')
+}
+
+/// White space, and what is shown as nothing (Unicode `White_Space` and `Default_Ignorable_Code_Point`).
+fn is_blank(letter: char) -> bool {
+    letter.is_whitespace()
+        || matches!(letter,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}')
+}
+
+/// The text as a reader has it that ignores letter case, or nothing if that is the text itself. Only for comparing.
+pub(super) fn fold(text: &str) -> Option<String> {
+    if !text.bytes().any(|byte| byte.is_ascii_uppercase() || byte == b'%') {
+        return None;
+    }
+    if !text.contains('%') {
+        return Some(text.to_ascii_lowercase());
+    }
+    // Letters outside ASCII have case too, behind origins that fold it in all of Unicode.
+    let mut folded = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(letter) = rest.chars().next() {
+        match encoded_byte(rest) {
+            Some((0x80.., _)) => {
+                let mut letters = Letters(rest);
+                let one_case =
+                    letters.next().into_iter().flat_map(char::to_uppercase).flat_map(char::to_lowercase);
+                one_case.for_each(|letter| push_letter(letter, &mut folded));
+                rest = letters.0;
+            }
+            Some((_, after)) => {
+                folded.push_str(rest.get(..3).unwrap_or_default());
+                rest = after;
+            }
+            None => {
+                folded.push(letter.to_ascii_lowercase());
+                rest = rest.get(letter.len_utf8()..).unwrap_or_default();
+            }
+        }
+    }
+    (folded != text).then_some(folded)
+}
+
+/// A letter as a canonical text has it.
+fn push_letter(letter: char, text: &mut String) {
+    if letter.is_ascii() {
+        text.push(letter);
+        return;
+    }
+    let mut bytes = [0; 4];
+    for byte in letter.encode_utf8(&mut bytes).bytes() {
+        push_encoded(byte, text);
+    }
+}
+
+fn push_encoded(byte: u8, text: &mut String) {
+    const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+    let digit = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or('0');
+    text.extend(['%', digit(byte >> 4), digit(byte & 0xf)]);
+}
+
+/// Every further reading of a canonical text, in canonical form. Each step is linear, and their number is bounded.
+fn readings_of(text: &str) -> Result<Box<[PathReading]>, PathError> {
+    let mut found: Vec<String> = vec![text.to_owned()];
+    let (decoded, bare) = (decode_reserved(text)?, drop_parameters(text));
+    found.extend([drop_parameters(&decoded), decode_reserved(&bare)?, decoded, bare]);
+    // An encoded `#` or `?` may stand in a parameter, so the cut comes before and after.
+    let start = cut(text).to_owned();
+    found.extend([decode_reserved(&start)?, drop_parameters(&start), start]);
+    distinct(&mut found);
+    found.extend(found.iter().map(|reading| cut(reading).to_owned()).collect::<Vec<_>>());
+    distinct(&mut found);
+    found.extend(found.iter().map(|reading| trim_segments(reading)).collect::<Vec<_>>());
+    distinct(&mut found);
+    let readings = found.iter().filter(|reading| *reading != text).map(|reading| {
+        let (text, _) = canonical(reading)?;
+        Ok(PathReading { folded: fold(&text), text })
+    });
+    readings.collect()
+}
+
+fn distinct(readings: &mut Vec<String>) {
+    readings.sort_unstable();
+    readings.dedup();
+}
+
+/// Up to the first encoded `#` or `?`, where a proxy behind us that decodes would end the path.
+fn cut(text: &str) -> &str {
+    let at = text.find("%23").into_iter().chain(text.find("%3F")).min();
+    // What is left of a first segment is still a path.
+    at.and_then(|at| text.get(..at)).unwrap_or(text)
+}
+
+/// Every segment without the dots and blanks at its end, as file systems that ignore those have it.
+fn trim_segments(text: &str) -> String {
+    if !text.contains(['.', '%']) {
+        return text.to_owned();
+    }
+    let trimmed: Vec<&str> = text.split('/').map(trim_segment).collect();
+    trimmed.join("/")
+}
+
+fn trim_segment(segment: &str) -> &str {
+    let mut letters = Letters(segment);
+    let mut end = 0;
+    while let Some(letter) = letters.next() {
+        if !is_dot(letter) && !is_blank(letter) {
+            end = segment.len() - letters.0.len();
+        }
+    }
+    segment.get(..end).unwrap_or(segment)
 }
 
 /// Decodes what is reserved in a path but means itself to an origin that decodes first (RFC 3986 section 2.2).
@@ -253,16 +488,6 @@ fn drop_parameters(text: &str) -> String {
     let bare: Vec<&str> =
         text.split('/').map(|segment| segment.split(';').next().unwrap_or_default()).collect();
     bare.join("/")
-}
-
-/// `..;x` and, where an encoded slash is kept, `..%2Fx`: dots to one reader, a name to another.
-fn has_disguised_dots(segment: &str) -> bool {
-    (segment.contains(';') || segment.contains("%2F") || segment.contains("%3B"))
-        && segment
-            .split("%2F")
-            .flat_map(|piece| piece.split("%3B"))
-            .flat_map(|piece| piece.split(';'))
-            .any(|piece| matches!(piece, "." | ".."))
 }
 
 fn hex(digit: Option<u8>) -> Result<u8, PathError> {

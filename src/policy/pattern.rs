@@ -5,7 +5,8 @@
 use std::cmp::Reverse;
 use std::fmt;
 
-use super::{CanonicalPath, PathError};
+use super::path::fold;
+use super::{CanonicalPath, PathError, PathText, Segments};
 
 /// The pattern cannot match any canonical path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +30,8 @@ pub enum InvalidPattern {
 pub struct PathPattern {
     text: String,
     shape: Shape,
+    /// The shape with letter case folded, where that is another.
+    folded: Option<Shape>,
     literal_bytes: usize,
 }
 
@@ -71,26 +74,42 @@ impl PathPattern {
             _ if !plain.contains('*') => Shape::Exact(plain.clone()),
             _ => Shape::Glob(text.split('/').skip(1).map(Segment::parse).collect::<Result<_, _>>()?),
         };
-        if canonical.other_readings() != Ok(Vec::new()) {
+        if canonical.other_readings() != Ok(&[]) {
             return Err(InvalidPattern::Encoded);
         }
+        let folded = shape.folded();
         let literal_bytes = plain.bytes().filter(|byte| *byte != b'*').count();
-        Ok(Self { text: text.to_owned(), shape, literal_bytes })
+        Ok(Self { text: text.to_owned(), shape, folded, literal_bytes })
     }
 
-    /// Whether `path` is covered; letters compare without case if the origin ignores it.
-    pub fn matches(&self, path: &CanonicalPath, ignore_case: bool) -> bool {
-        let path_text = path.as_str();
-        match &self.shape {
-            Shape::Exact(exact) => same(exact, path_text, ignore_case),
-            Shape::Prefix(prefix) => match path_text.split_at_checked(prefix.len()) {
-                Some((head, rest)) => {
-                    same(prefix, head, ignore_case) && (rest.is_empty() || rest.starts_with('/'))
-                }
-                None => false,
-            },
-            Shape::Glob(segments) => glob(segments, path, ignore_case),
+    /// Whether `path` is covered, with or without regard to letter case.
+    pub fn matches(&self, path: PathText<'_>, ignore_case: bool) -> bool {
+        match (&self.folded, ignore_case) {
+            (Some(folded), true) => folded.matches(path.folded),
+            (None, true) => self.shape.matches(path.folded),
+            (_, false) => self.shape.matches(path.exact),
         }
+    }
+
+    /// Whether it has letters that are others with case folded.
+    pub(super) fn has_case(&self) -> bool {
+        self.folded.is_some()
+    }
+
+    /// Whether it is the same pattern as `other` once letter case is ignored.
+    pub fn is_same_ignoring_case(&self, other: &Self) -> bool {
+        let folded = |pattern: &Self| pattern.folded.clone().unwrap_or_else(|| pattern.shape.clone());
+        self.shape == other.shape || (self.has_case() || other.has_case()) && folded(self) == folded(other)
+    }
+
+    /// The pattern of the same paths with one last slash added or removed. A prefix takes both by itself.
+    pub(super) fn with_other_slash(&self) -> Option<Self> {
+        let shape = self.shape.with_other_slash()?;
+        let text = match self.text.strip_suffix('/') {
+            Some(bare) => bare.to_owned(),
+            None => format!("{}/", self.text),
+        };
+        Some(Self { text, folded: shape.folded(), shape, literal_bytes: self.literal_bytes })
     }
 
     pub fn as_str(&self) -> &str {
@@ -99,31 +118,38 @@ impl PathPattern {
 
     /// The segment of `path` that the parameter `name` stands for, if the pattern has it and covers the path.
     ///
-    /// A parameter after `**` could stand for any of several segments, so `**` comes last where there is one.
-    pub fn capture<'a>(&self, path: &'a CanonicalPath, name: &str, ignore_case: bool) -> Option<&'a str> {
+    /// Letter case is ignored in what is matched and kept in what is captured: one name is compared with another by whoever
+    /// asks. A parameter after `**` could stand for any of several segments, so `**` comes last where there is one.
+    pub fn capture<'a>(&self, path: PathText<'a>, name: &str) -> Option<&'a str> {
         let Shape::Glob(segments) = &self.shape else { return None };
         let at = segments
             .iter()
             .position(|segment| matches!(segment, Segment::Parameter(known) if known == name))?;
-        if !self.matches(path, ignore_case) {
-            return None;
-        }
-        path.segments().nth(at)
+        let matches = self.matches(path, true)
+            || self.with_other_slash().is_some_and(|pattern| pattern.matches(path, true));
+        matches.then(|| Segments::of(path.exact).nth(at)).flatten()
     }
 
     /// The segment that every path it covers begins with, if that is always the same.
     pub(super) fn first_segment(&self) -> Option<&str> {
-        match &self.shape {
-            Shape::Exact(text) | Shape::Prefix(text) => text.split('/').nth(1),
-            Shape::Glob(segments) => match segments.first() {
-                Some(Segment::Literal(text)) => Some(text),
-                _ => None,
-            },
-        }
+        self.shape.first_segment()
+    }
+
+    /// The same with letter case folded.
+    pub(super) fn first_folded_segment(&self) -> Option<&str> {
+        self.folded.as_ref().unwrap_or(&self.shape).first_segment()
     }
 
     pub(super) fn shape(&self) -> &Shape {
         &self.shape
+    }
+
+    /// The one path it names, if it names one.
+    pub fn exact(&self) -> Option<&str> {
+        match &self.shape {
+            Shape::Exact(text) => Some(text),
+            Shape::Prefix(_) | Shape::Glob(_) => None,
+        }
     }
 
     /// The parameters, in their order.
@@ -182,19 +208,72 @@ impl Segment {
 
     /// Whether it takes the segment `text`, letter by letter.
     pub(super) fn takes(&self, text: &str) -> bool {
-        self.matches(text, false)
+        self.matches(text)
     }
 
-    fn matches(&self, text: &str, ignore_case: bool) -> bool {
+    fn matches(&self, text: &str) -> bool {
         match self {
-            Self::Literal(literal) => same(literal, text, ignore_case),
-            Self::Wild(pieces) if ignore_case => {
-                let pieces: Vec<String> = pieces.iter().map(|piece| piece.to_ascii_lowercase()).collect();
-                !text.is_empty() && wild(&pieces, &text.to_ascii_lowercase())
-            }
+            Self::Literal(literal) => literal == text,
             Self::Wild(pieces) => !text.is_empty() && wild(pieces, text),
             Self::Parameter(_) => !text.is_empty(),
             Self::Deep => true,
+        }
+    }
+}
+
+impl Shape {
+    fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(exact) => exact == path,
+            Self::Prefix(prefix) => path
+                .strip_prefix(prefix.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+            Self::Glob(segments) => glob(segments, path),
+        }
+    }
+
+    fn first_segment(&self) -> Option<&str> {
+        match self {
+            Self::Exact(text) | Self::Prefix(text) => text.split('/').nth(1),
+            Self::Glob(segments) => match segments.first() {
+                Some(Segment::Literal(text)) => Some(text),
+                _ => None,
+            },
+        }
+    }
+
+    /// Nothing where letter case makes no difference.
+    fn folded(&self) -> Option<Self> {
+        let fold_text = |text: &String| fold(text).unwrap_or_else(|| text.clone());
+        let folded = match self {
+            Self::Exact(text) => Self::Exact(fold_text(text)),
+            Self::Prefix(text) => Self::Prefix(fold_text(text)),
+            Self::Glob(segments) => {
+                let segments = segments.iter().map(|segment| match segment {
+                    Segment::Literal(text) => Segment::Literal(fold_text(text)),
+                    Segment::Wild(pieces) => Segment::Wild(pieces.iter().map(fold_text).collect()),
+                    // Known by its name, which matches nothing.
+                    Segment::Parameter(_) | Segment::Deep => segment.clone(),
+                });
+                Self::Glob(segments.collect())
+            }
+        };
+        (folded != *self).then_some(folded)
+    }
+
+    fn with_other_slash(&self) -> Option<Self> {
+        match self {
+            Self::Prefix(_) => None,
+            Self::Exact(text) if text == "/" => None,
+            Self::Exact(text) => {
+                let bare = text.strip_suffix('/').map(str::to_owned);
+                Some(Self::Exact(bare.unwrap_or_else(|| format!("{text}/"))))
+            }
+            Self::Glob(segments) => match segments.as_slice() {
+                [.., Segment::Deep] => None,
+                [before @ .., Segment::Literal(last)] if last.is_empty() => Some(Self::Glob(before.to_vec())),
+                whole => Some(Self::Glob([whole, &[Segment::Literal(String::new())]].concat())),
+            },
         }
     }
 }
@@ -218,10 +297,6 @@ fn parameters(text: &str) -> Result<Vec<String>, InvalidPattern> {
     Ok(names)
 }
 
-fn same(left: &str, right: &str, ignore_case: bool) -> bool {
-    if ignore_case { left.eq_ignore_ascii_case(right) } else { left == right }
-}
-
 /// Matches the pieces between stars, leftmost first; the outer pieces are anchored.
 fn wild(pieces: &[String], text: &str) -> bool {
     let [first, middle @ .., last] = pieces else {
@@ -243,8 +318,8 @@ fn wild(pieces: &[String], text: &str) -> bool {
 }
 
 /// Linear walk with one remembered `**`: the latest one is the only one worth returning to.
-fn glob(pattern: &[Segment], path: &CanonicalPath, ignore_case: bool) -> bool {
-    let (mut at, mut rest) = (0, path.segments());
+fn glob(pattern: &[Segment], path: &str) -> bool {
+    let (mut at, mut rest) = (0, Segments::of(path));
     let mut retry = None;
     loop {
         let mut ahead = rest;
@@ -254,7 +329,7 @@ fn glob(pattern: &[Segment], path: &CanonicalPath, ignore_case: bool) -> bool {
                 retry = Some((at, rest));
                 at += 1;
             }
-            Some(part) if part.matches(segment, ignore_case) => {
+            Some(part) if part.matches(segment) => {
                 at += 1;
                 rest = ahead;
             }
@@ -276,7 +351,7 @@ mod tests {
     use super::*;
 
     fn matches(pattern: &str, path: &str) -> bool {
-        PathPattern::parse(pattern).unwrap().matches(&CanonicalPath::parse(path).unwrap(), false)
+        PathPattern::parse(pattern).unwrap().matches(CanonicalPath::parse(path).unwrap().text(), false)
     }
 
     #[test]
@@ -311,11 +386,11 @@ mod tests {
     fn a_parameter_is_one_whole_segment_with_a_name() {
         let pattern = PathPattern::parse("/orgs/{org}/users/{user}/**").unwrap();
         let path = CanonicalPath::parse("/orgs/acme/users/7/edit").unwrap();
-        assert_eq!(pattern.capture(&path, "org", false), Some("acme"));
-        assert_eq!(pattern.capture(&path, "user", false), Some("7"));
-        assert_eq!(pattern.capture(&path, "other", false), None);
+        assert_eq!(pattern.capture(path.text(), "org"), Some("acme"));
+        assert_eq!(pattern.capture(path.text(), "user"), Some("7"));
+        assert_eq!(pattern.capture(path.text(), "other"), None);
         let outside = CanonicalPath::parse("/orgs/acme/groups/7").unwrap();
-        assert_eq!(pattern.capture(&outside, "org", false), None);
+        assert_eq!(pattern.capture(outside.text(), "org"), None);
         assert_eq!(pattern.parameters().collect::<Vec<_>>(), ["org", "user"]);
         assert!(!matches("/orgs/{org}", "/orgs/"));
         for bad in ["/orgs/{}", "/orgs/x{org}", "/orgs/{org}x", "/{a}/{a}", "/**/{org}", "/{o-r-g}", "/}{"] {
@@ -327,7 +402,13 @@ mod tests {
     fn case_is_ignored_only_where_the_origin_ignores_it() {
         let admin = PathPattern::parse("/admin/**").unwrap();
         let shouted = CanonicalPath::parse("/ADMIN/users").unwrap();
-        assert!(!admin.matches(&shouted, false));
-        assert!(admin.matches(&shouted, true));
+        assert!(!admin.matches(shouted.text(), false));
+        assert!(admin.matches(shouted.text(), true));
+        // Letters outside ASCII have case as well.
+        let named = PathPattern::parse("/%C3%84rger/*.PNG").unwrap();
+        let whispered = CanonicalPath::parse("/%c3%a4RGER/x.png").unwrap();
+        assert!(!named.matches(whispered.text(), false));
+        assert!(named.matches(whispered.text(), true));
+        assert!(!CanonicalPath::parse("/%E6%97%A5/%2Fx").unwrap().has_case());
     }
 }

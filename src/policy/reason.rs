@@ -74,6 +74,7 @@ macro_rules! reasons {
 reasons! {
     MalformedRequest "malformed_request" BAD_REQUEST ChangeRequest "the request is malformed";
     PathAmbiguous "path_ambiguous" BAD_REQUEST ChangeRequest "the path could be understood in more than one way";
+    PathTooLong "path_too_long" URI_TOO_LONG ChangeRequest "the path is longer than the gateway takes";
     HostInvalid "host_invalid" BAD_REQUEST ChangeRequest "the request names no host, more than one, or a malformed one";
     ConnectRefused "connect_refused" METHOD_NOT_ALLOWED ChangeRequest "CONNECT is not offered here";
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE ChangeRequest "the body is larger than this route takes";

@@ -21,11 +21,22 @@ pub struct Route {
     pub audience: Option<Arc<str>>,
     pub freshness: Freshness,
     pub upstream: Arc<str>,
-    /// Whether the origin ignores letter case in paths, so that matching must as well.
-    pub case_insensitive: bool,
+    pub letter_case: LetterCase,
     pub keep_encoded_slash: bool,
     pub keep_path_parameters: bool,
     pub websocket: bool,
+}
+
+/// What the origin of a route makes of letter case in paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LetterCase {
+    /// It is not known: a path that is another route's with letter case ignored is refused.
+    #[default]
+    Refuse,
+    /// It tells cases apart.
+    Sensitive,
+    /// It ignores case, so the route's patterns do too.
+    Insensitive,
 }
 
 /// What a request must look like for a route to answer it.

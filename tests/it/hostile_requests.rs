@@ -53,7 +53,7 @@ fn cases() -> Vec<(String, u16)> {
         (target("*"), 400),
         (target("/public/\u{e9}"), 400),
         (target("/public?q=\u{e9}"), 400),
-        (target("/PUBLIC"), 401),
+        (target("/PUBLIC"), 400),
         (target("/public/../admin"), 401),
         (target("/.portcullis/x"), 404),
         (target("/%2eportcullis/x"), 404),

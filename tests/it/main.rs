@@ -40,6 +40,7 @@ mod origins;
 mod outage;
 mod overload;
 mod own_pages;
+mod path_readings;
 mod peers;
 mod policy_properties;
 mod policy_tools;

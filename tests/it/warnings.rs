@@ -23,8 +23,8 @@ fn check_asks_what_a_reviewer_would() {
     assert_eq!(
         codes,
         [
-            "W101", "W102", "W102", "W103", "W103", "W104", "W104", "W105", "W105", "W106", "W107", "W108",
-            "W109"
+            "W101", "W101", "W102", "W102", "W103", "W103", "W104", "W104", "W105", "W105", "W106", "W107",
+            "W108", "W109", "W111", "W112", "W113", "W113"
         ]
     );
     // Without the comments that allow them there are more.
@@ -35,7 +35,7 @@ fn check_asks_what_a_reviewer_would() {
             .iter()
             .map(|(code, _)| code.as_str())
             .collect::<Vec<_>>(),
-        ["W101"]
+        ["W101", "W111"]
     );
 
     let lenient = portcullis(&["check", "-c", POOR, "--without-secrets"]);
@@ -43,7 +43,7 @@ fn check_asks_what_a_reviewer_would() {
     let strict = portcullis(&["check", "-c", POOR, "--without-secrets", "--strict"]);
     assert_eq!(strict.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&strict.stderr).contains("warning[W101]: public route `open`"));
-    assert!(String::from_utf8_lossy(&strict.stderr).contains("11 warnings"));
+    assert!(String::from_utf8_lossy(&strict.stderr).contains("16 warnings"));
 }
 
 #[test]
@@ -132,4 +132,33 @@ routes:
         "{read}"
     );
     assert!(page.ends_with("per member 60 for the session list"), "{page}");
+}
+
+/// What lies below an exact path, and which of its neighbours is asked about.
+#[test]
+fn check_asks_about_what_lies_below_an_exact_path() {
+    for (routes, warned) in [
+        ("{ path: /admin }, require: { role: a }", true),
+        ("{ path: /admin/ }, require: { role: a }", true),
+        ("{ path: /admin }, require: { all: [ authenticated, { role: a } ] }", true),
+        ("{ path: /admin }, public: true", true),
+        ("{ path: /healthz }, public: true", false),
+        ("{ path: /admin }, require: authenticated", false),
+        ("{ path: [/admin, /admin/**] }, require: { role: a }", false),
+        ("{ path: /report.csv }, require: { role: a }", false),
+        ("{ path: / }, require: { role: a }", false),
+        ("{ path: /admin/* }, require: { role: a }", false),
+    ] {
+        let yaml = format!(
+            "stytch: {{ project_id: project-test-1, secret: {{ value: s }} }}
+upstreams: {{ app: {{ url: \"http://127.0.0.1:3000\" }} }}
+routes: [ {{ name: one, match: {routes} }}, {{ name: rest, match: {{ path: /** }}, require: authenticated }} ]\n"
+        );
+        let told = portcullis(&["check", "-c", path(&file(".yaml", &yaml))]);
+        let told = String::from_utf8_lossy(&told.stderr).into_owned();
+        assert_eq!(told.contains("warning[W111]"), warned, "{routes}\n{told}");
+        if warned && !routes.contains("public") {
+            assert!(told.contains("did you mean `/admin/**`?"), "{told}");
+        }
+    }
 }

@@ -247,6 +247,7 @@ impl Checker<'_> {
                 sign_out: SignOutSettings::default(),
                 refusals: RefusalSettings::default(),
                 max_requests: self.count(raw.max_requests, 20_000, &path.key("max_requests")),
+                max_path_bytes: self.count(raw.max_path_bytes, 8192, &path.key("max_path_bytes")),
                 max_request_bytes: raw.max_request_bytes.unwrap_or(10 * 1024 * 1024 * 1024),
             },
         }

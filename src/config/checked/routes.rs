@@ -15,8 +15,8 @@ use crate::config::load::did_you_mean;
 use crate::config::raw::{RawMatch, RawRoute, RawUpstream};
 use crate::config::tree::Path;
 use crate::policy::{
-    Access, Freshness, HostPattern, OrganizationFrom, OrganizationPlace, PathPattern, Requirement, Route,
-    RouteMatch,
+    Access, Freshness, HostPattern, LetterCase, OrganizationFrom, OrganizationPlace, PathPattern,
+    Requirement, Route, RouteMatch,
 };
 
 pub(super) const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"];
@@ -93,8 +93,8 @@ impl Checker<'_> {
         let keep_encoded_slash = self.keep(raw.encoded_slash.as_deref(), &path.key("encoded_slash"));
         let keep_path_parameters = self.keep(raw.path_parameters.as_deref(), &path.key("path_parameters"));
         let upstream = upstream?;
-        let case_insensitive =
-            upstreams.get(&*upstream).and_then(|found| found.case_insensitive).unwrap_or_default();
+        let letter_case = upstreams.get(&*upstream).and_then(|found| found.letter_case.as_deref());
+        let letter_case = letter_case.and_then(letter_case_of).unwrap_or_default();
         let (matches, (access, tried)) = (matches?, access?);
         if tried.is_some() && shadow.is_some() {
             let message = "a route tries one thing at a time";
@@ -129,7 +129,7 @@ impl Checker<'_> {
             audience: raw.audience.as_deref().map(Arc::from),
             freshness,
             upstream,
-            case_insensitive,
+            letter_case,
             keep_encoded_slash,
             keep_path_parameters,
             websocket: raw.websocket.unwrap_or_default(),
@@ -308,6 +308,16 @@ impl Checker<'_> {
                 false
             }
         }
+    }
+}
+
+/// The words of an upstream's `letter_case`.
+pub(super) fn letter_case_of(word: &str) -> Option<LetterCase> {
+    match word {
+        "refuse" => Some(LetterCase::Refuse),
+        "sensitive" => Some(LetterCase::Sensitive),
+        "insensitive" => Some(LetterCase::Insensitive),
+        _ => None,
     }
 }
 

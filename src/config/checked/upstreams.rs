@@ -11,6 +11,7 @@ use rustls::pki_types::ServerName;
 
 use super::checker::Checker;
 use super::project::origin_address;
+use super::routes::letter_case_of;
 use crate::config::diagnostics::Code;
 use crate::config::mask::without_credentials;
 use crate::config::raw::{RawEjection, RawHealth, RawOriginTls, RawRetries, RawUpstream};
@@ -42,6 +43,11 @@ impl Checker<'_> {
         let http2 = self.protocol(raw.protocol.as_deref(), &path.key("protocol"));
         let secure = servers.as_ref().is_none_or(|servers| servers.iter().any(OriginAddress::is_secure));
         let tls = self.origin_tls(raw.tls.as_ref(), secure, &path.key("tls"));
+        if let Some(word) = raw.letter_case.as_deref().filter(|word| letter_case_of(word).is_none()) {
+            let message = format!("`{word}` is none of the three");
+            let hint = "`refuse`, `sensitive` or `insensitive`";
+            self.note(Code::InvalidValue, &path.key("letter_case"), message, Some(hint));
+        }
         let several = servers.as_ref().is_some_and(|servers| servers.len() > 1);
         let retries = self.retries(raw.retries.as_ref(), several, &path.key("retries"));
         let health = raw.health.as_ref().and_then(|raw| self.health(raw, &path.key("health")));

@@ -314,6 +314,8 @@ pub(super) struct RawLimits {
     pub(super) tunnel_timeout: Option<String>,
     /// The head of a request, in bytes. Default: `32768`.
     pub(super) max_header_bytes: Option<u64>,
+    /// The path of a request, in bytes, without its query; a longer one is refused with 414. Default: `8192`.
+    pub(super) max_path_bytes: Option<u64>,
     /// Header fields of a request. Default: `100`.
     pub(super) max_headers: Option<u64>,
     /// The body of a request, in bytes. Default: `10737418240`.

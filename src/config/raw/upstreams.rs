@@ -17,8 +17,8 @@ pub(in crate::config) struct RawUpstream {
     pub(in crate::config) protocol: Option<String>,
     /// Under `https`: whom to believe and what to show. Certificates are always verified.
     pub(in crate::config) tls: Option<RawOriginTls>,
-    /// Whether the application ignores letter case in paths, so that routes must as well. Default: `false`.
-    pub(in crate::config) case_insensitive: Option<bool>,
+    /// What the application makes of letter case in paths: `sensitive` (it tells cases apart), `insensitive` (it ignores case, as Express, ASP.NET and IIS do, and so do the routes), or `refuse` (not known: a path that is another route's with case ignored is refused). Default: `refuse`.
+    pub(in crate::config) letter_case: Option<String>,
     /// To connect, TLS included. Default: `5s`.
     pub(in crate::config) connect_timeout: Option<String>,
     /// From the end of the request to the head of the response. Default: `60s`.

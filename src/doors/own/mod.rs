@@ -160,11 +160,11 @@ pub fn refused_at_the_door(method: &Method, path: &CanonicalPath) -> Option<Reas
 
 /// Whether the path belongs to the gateway itself.
 fn is_reserved(path: &CanonicalPath) -> bool {
-    let begins = |path: &CanonicalPath| {
-        path.segments().next().is_some_and(|first| first.eq_ignore_ascii_case(".portcullis"))
-    };
+    let begins =
+        |text: &str| text.split('/').nth(1).is_some_and(|first| first.eq_ignore_ascii_case(".portcullis"));
     // A reading that is no path at all is refused by the route; here only what might be ours matters.
-    begins(path) || path.other_readings().is_ok_and(|others| others.iter().any(begins))
+    begins(path.as_str())
+        || path.other_readings().is_ok_and(|others| others.iter().any(|reading| begins(reading.as_str())))
 }
 
 /// An answer of ours, never stored anywhere.
@@ -192,6 +192,9 @@ mod tests {
             ("/a/../.portcullis/x", true),
             ("/.portcullis;x", true),
             ("/.portcullis%2Fwhoami", true),
+            ("/.portcullis./whoami", true),
+            ("/.portcullis%20/whoami", true),
+            ("/.portcullis%3Fx", true),
             ("/.portcullisx", false),
             ("/a/.portcullis", false),
         ] {

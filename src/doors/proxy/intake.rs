@@ -35,11 +35,12 @@ pub(super) enum Taken {
 }
 
 /// Takes a request in, or says why not. `host` is what a listed proxy says the client asked for, `server_name` what the
-/// connection was made for.
+/// connection was made for. A path may have `max_path_bytes`.
 pub(super) fn take_in<B>(
     request: &Request<B>,
     host: Option<&str>,
     server_name: Option<&str>,
+    max_path_bytes: usize,
 ) -> Result<Taken, Reason> {
     let (method, uri, headers, version) =
         (request.method(), request.uri(), request.headers(), request.version());
@@ -69,6 +70,9 @@ pub(super) fn take_in<B>(
     }
     if uri.scheme_str().is_some_and(|scheme| !matches!(scheme, "http" | "https")) {
         return Err(Reason::MalformedRequest);
+    }
+    if uri.path().len() > max_path_bytes {
+        return Err(Reason::PathTooLong);
     }
     let path = CanonicalPath::parse(uri.path()).map_err(|_| Reason::PathAmbiguous)?;
     let query = uri.query().map(str::to_owned);
@@ -164,7 +168,7 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        match take_in(&request.body(()).unwrap(), None, None)? {
+        match take_in(&request.body(()).unwrap(), None, None, 64)? {
             Taken::Request(intake) => Ok(intake),
             Taken::ServerOptions => panic!("not a request"),
         }
@@ -222,6 +226,14 @@ mod tests {
             with(Version::HTTP_10, &[("transfer-encoding", "chunked")]),
             Err(Reason::MalformedRequest)
         );
+    }
+
+    #[test]
+    fn a_path_has_a_bound_and_the_query_is_no_part_of_it() {
+        let long = |length: usize| format!("/{}?{}", "a".repeat(length - 1), "q".repeat(100));
+        assert!(take(&long(64), Version::HTTP_11, &[("host", "a")]).is_ok());
+        let refused = take(&long(65), Version::HTTP_11, &[("host", "a")]);
+        assert_eq!(refused.map(|_| ()), Err(Reason::PathTooLong));
     }
 
     #[test]

@@ -121,7 +121,8 @@ impl Site {
     ) -> Response<ResponseBody> {
         // A proxy in front names us as it likes.
         let server_name = peer.server_name.as_deref().filter(|_| !peer.is_proxy);
-        let intake = match take_in(&request, peer.host.as_deref(), server_name) {
+        let intake = match take_in(&request, peer.host.as_deref(), server_name, self.settings.max_path_bytes)
+        {
             Ok(Taken::Request(intake)) => intake,
             Ok(Taken::ServerOptions) => return self.options(account),
             Err(reason) => {

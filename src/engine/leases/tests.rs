@@ -7,7 +7,9 @@ use http::{HeaderMap, Method};
 use super::*;
 use crate::engine::AccessRequest;
 use crate::identity::{Bound, MemberId, MemberPrincipal, MemberRef, Principal, SocketPeer};
-use crate::policy::{Access, CanonicalPath, Freshness, HostName, Requirement, Route, RouteMatch, Subject};
+use crate::policy::{
+    Access, CanonicalPath, Freshness, HostName, LetterCase, Requirement, Route, RouteMatch, Subject,
+};
 use crate::session::MemberSession;
 use crate::telemetry::{RequestId, TraceContext};
 
@@ -43,7 +45,7 @@ fn open(leases: &Leases, member: &MemberRef, ticket: u64, due: Monotonic) -> Lea
             stale_if_error: Duration::ZERO,
         },
         upstream: Arc::from("u"),
-        case_insensitive: false,
+        letter_case: LetterCase::Refuse,
         keep_encoded_slash: false,
         keep_path_parameters: false,
         websocket: false,

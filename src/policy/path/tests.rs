@@ -19,7 +19,7 @@ fn equal_paths_have_one_form() {
         ("/a/b/..", "/a/"),
         ("/a/%2e%2E/b", "/b"),
         ("/a/b/.", "/a/b/"),
-        ("/..a/...", "/..a/..."),
+        ("/..a/.b.", "/..a/.b."),
         ("/a%20b", "/a%20b"),
         ("/a%25", "/a%25"),
         ("/a%25zz", "/a%25zz"),
@@ -61,16 +61,30 @@ fn ambiguous_paths_are_refused() {
         ("/..;/admin", DisguisedDots),
         ("/a/..%2Fadmin", DisguisedDots),
         ("/a/..%3bx", DisguisedDots),
+        ("/a/...", DisguisedDots),
+        ("/a/%20/b", DisguisedDots),
+        ("/a/.%20", DisguisedDots),
+        ("/a/%2e%2e%20/b", DisguisedDots),
+        ("/a/%20..", DisguisedDots),
+        ("/a/..%C2%A0/b", DisguisedDots),
+        ("/a/%E3%80%80", DisguisedDots),
+        ("/a/..%E2%80%8B/b", DisguisedDots),
+        ("/a/%EF%BC%8E%EF%BC%8E/b", DisguisedDots),
+        ("/a/%E2%80%A6", DisguisedDots),
+        ("/a/%EF%BB%BF..;x/b", DisguisedDots),
+        ("/a/.%20%2Fb", DisguisedDots),
+        ("/a;/%20;x", DisguisedDots),
     ] {
         assert_eq!(CanonicalPath::parse(raw), Err(expected), "{raw}");
     }
 }
 
 #[test]
-fn other_readings_are_what_origins_make_of_it_that_decode_or_drop_first() {
+fn other_readings_are_what_origins_make_of_it_that_decode_drop_cut_or_trim() {
     for (raw, others) in [
         ("/a/b", Ok(&[][..])),
         ("/a%20b", Ok(&[])),
+        ("/a.b/.c/d", Ok(&[])),
         ("/users%3Apurge", Ok(&["/users:purge"])),
         ("/admin;x/users", Ok(&["/admin/users"])),
         ("/admin%3bx/users", Ok(&["/admin/users", "/admin;x/users"])),
@@ -78,9 +92,23 @@ fn other_readings_are_what_origins_make_of_it_that_decode_or_drop_first() {
         ("/admin;x%2Fy", Ok(&["/admin", "/admin/y", "/admin;x/y"])),
         ("/;/admin", Err(PathError::EmptySegment)),
         ("/a%2F%2Fb", Err(PathError::EmptySegment)),
+        // A proxy behind us may decode, and end the path there.
+        ("/admin%23x/users", Ok(&["/admin"])),
+        ("/admin/users%3Fx=%2Fy", Ok(&["/admin/users", "/admin/users%3Fx=/y"])),
+        ("/%3Fx", Ok(&["/"])),
+        ("/a;x%3Fy/b%23", Ok(&["/a", "/a/b", "/a/b%23", "/a;x"])),
+        // Windows ignores dots and blanks at the end of a name.
+        ("/exact.", Ok(&["/exact"])),
+        ("/exact..", Ok(&["/exact"])),
+        ("/exact%20", Ok(&["/exact"])),
+        ("/a.%20/b%C2%A0", Ok(&["/a/b"])),
+        ("/a%E2%80%8B/b", Ok(&["/a/b"])),
+        ("/exact.;x", Ok(&["/exact", "/exact."])),
+        ("/a.%3Fx", Ok(&["/a", "/a."])),
     ] {
-        let read = CanonicalPath::parse(raw).unwrap().other_readings();
-        let read = read.map(|paths| paths.iter().map(CanonicalPath::to_string).collect::<Vec<_>>());
+        let path = CanonicalPath::parse(raw).unwrap();
+        let read = path.other_readings();
+        let read = read.map(|paths| paths.iter().map(|path| path.as_str().to_owned()).collect::<Vec<_>>());
         assert_eq!(
             read,
             others.map(|others| others.iter().map(|path| (*path).to_owned()).collect()),

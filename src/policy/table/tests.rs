@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::{Access, Freshness, RouteMatch};
+use crate::policy::{Access, Freshness, Requirement, RouteMatch};
 
 fn route(name: &str, host: &str, path: &str, methods: &[Method]) -> Route {
     let host = if host.is_empty() { HostPattern::Unnamed } else { HostPattern::parse(host).unwrap() };
@@ -25,7 +25,7 @@ fn route(name: &str, host: &str, path: &str, methods: &[Method]) -> Route {
             stale_if_error: Duration::ZERO,
         },
         upstream: Arc::from("app"),
-        case_insensitive: false,
+        letter_case: LetterCase::Refuse,
         keep_encoded_slash: false,
         keep_path_parameters: false,
         websocket: false,
@@ -39,7 +39,7 @@ fn find(routes: &[(&str, &str, &str)], host: &str, path: &str) -> Result<String,
 
 fn find_in(table: &RouteTable, host: &str, path: &str, method: &Method) -> Result<String, RouteMiss> {
     let host = HostName::parse(host).unwrap();
-    table.find(&host, &CanonicalPath::parse(path).unwrap(), method).map(|route| route.name.to_string())
+    table.find(&host, CanonicalPath::parse(path).unwrap().text(), method).map(|route| route.name.to_string())
 }
 
 #[test]
@@ -147,9 +147,9 @@ fn a_star_host_opens_the_table_to_every_host() {
 #[test]
 fn case_is_ignored_for_an_origin_that_ignores_it() {
     let mut admin = route("admin", "", "/admin/**", &[]);
-    admin.case_insensitive = true;
+    admin.letter_case = LetterCase::Insensitive;
     let mut rest = route("rest", "", "/**", &[]);
-    rest.case_insensitive = true;
+    rest.letter_case = LetterCase::Insensitive;
     let table = RouteTable::new([admin, rest]);
     assert_eq!(find_in(&table, "h", "/ADMIN/users", &Method::GET).unwrap(), "admin");
 }
@@ -157,7 +157,7 @@ fn case_is_ignored_for_an_origin_that_ignores_it() {
 #[test]
 fn two_routes_of_one_place_share_it_though_only_one_minds_case() {
     let mut write = route("write", "", "/admin", &[Method::POST]);
-    write.case_insensitive = true;
+    write.letter_case = LetterCase::Insensitive;
     let table = RouteTable::new([route("read", "", "/admin", &[Method::GET]), write]);
     assert_eq!(find_in(&table, "h", "/admin", &Method::POST).unwrap(), "write");
     assert_eq!(find_in(&table, "h", "/admin", &Method::GET).unwrap(), "read");
@@ -168,13 +168,94 @@ fn two_routes_of_one_place_share_it_though_only_one_minds_case() {
 fn a_route_never_answers_for_a_spelling_it_does_not_cover() {
     let open = route("open", "", "/files/public", &[]);
     let mut closed = route("closed", "", "/files/public", &[]);
-    closed.case_insensitive = true;
+    closed.letter_case = LetterCase::Insensitive;
     let table = RouteTable::new([open, closed]);
     for (path, expected) in
         [("/files/public", "open"), ("/files/PUBLIC", "closed"), ("/FILES/public", "closed")]
     {
         assert_eq!(find_in(&table, "h", path, &Method::GET).unwrap(), expected, "{path}");
     }
+}
+
+fn guarded(name: &str, path: &str) -> Route {
+    Route { access: Access::Require(Requirement::Authenticated), ..route(name, "", path, &[]) }
+}
+
+#[test]
+fn a_last_slash_is_ignored_at_the_patterns_own_rank() {
+    let table = RouteTable::new([
+        guarded("all", "/**"),
+        guarded("exact", "/exact"),
+        guarded("folder", "/folder/"),
+        guarded("glob", "/a/*/c"),
+        guarded("named", "/named"),
+        guarded("named-slash", "/named/"),
+        guarded("below", "/wide/**"),
+        guarded("wide", "/wide"),
+        route("public", "", "/public", &[]),
+        route("public-glob", "", "/open/*", &[]),
+    ]);
+    for (path, expected) in [
+        ("/exact", "exact"),
+        ("/exact/", "exact"),
+        ("/exact/x", "all"),
+        ("/folder/", "folder"),
+        ("/folder", "folder"),
+        ("/a/b/c", "glob"),
+        ("/a/b/c/", "glob"),
+        ("/named", "named"),
+        ("/named/", "named-slash"),
+        ("/wide", "wide"),
+        // The prefix names this spelling.
+        ("/wide/", "below"),
+        ("/wide/x", "below"),
+        // A public route takes the spelling that it names alone.
+        ("/public", "public"),
+        ("/public/", "all"),
+        ("/open/x", "public-glob"),
+        ("/open/x/", "all"),
+        ("/", "all"),
+    ] {
+        assert_eq!(find_in(&table, "h", path, &Method::GET).unwrap(), expected, "{path}");
+    }
+}
+
+#[test]
+fn ignoring_case_one_route_answers_or_it_is_told() {
+    let table = RouteTable::new([
+        guarded("all", "/**"),
+        guarded("admin", "/admin/**"),
+        route("read", "", "/things", &[Method::GET]),
+        route("write", "", "/things", &[Method::POST]),
+        guarded("upper", "/Both"),
+        guarded("lower", "/both"),
+        guarded("glob", "/x/*.PNG"),
+    ]);
+    let answers = |path: &str, method: &Method| {
+        let (host, path) = (HostName::parse("h").unwrap(), CanonicalPath::parse(path).unwrap());
+        let route = table.find(&host, path.text(), method).unwrap();
+        table.answers_ignoring_case(route, &host, path.text(), method)
+    };
+    for (path, alone) in [
+        ("/admin/users", true),
+        ("/ADMIN/users", false),
+        ("/Admin", false),
+        ("/ADMIN/", false),
+        ("/admin/USERS", true),
+        ("/other", true),
+        ("/OTHER", true),
+        ("/things", true),
+        ("/Things", false),
+        // Which of the two an origin means that ignores case cannot be told.
+        ("/both", false),
+        ("/Both", false),
+        ("/BOTH", false),
+        ("/x/a.PNG", true),
+        ("/x/a.png", false),
+    ] {
+        assert_eq!(answers(path, &Method::GET), alone, "{path}");
+    }
+    assert!(answers("/things", &Method::POST));
 }
 
 fn any_route() -> impl Strategy<Value = (String, String, bool, Vec<Method>)> {
@@ -197,13 +278,13 @@ proptest! {
         routes in proptest::collection::vec(any_route(), 0..12), host in r"([ab]\.){0,2}[xy]", path in "(/[abAB]){1,4}"
     ) {
         let routes = routes.iter().enumerate().map(|(number, (host, path, ignores_case, methods))| Route {
-            case_insensitive: *ignores_case,
+            letter_case: if *ignores_case { LetterCase::Insensitive } else { LetterCase::Refuse },
             ..route(&number.to_string(), host, path, methods)
         });
         let table = RouteTable::new(routes);
         let (host, path) = (HostName::parse(&host).unwrap(), CanonicalPath::parse(&path).unwrap());
         for method in [Method::GET, Method::HEAD, Method::DELETE] {
-            let found = table.find(&host, &path, &method);
+            let found = table.find(&host, path.text(), &method);
             if matches!(found, Err(RouteMiss::Misdirected)) {
                 prop_assert!(table.iter().all(|(pattern, ..)| !pattern.is_named() || !pattern.matches(&host)));
                 continue;
