@@ -29,9 +29,9 @@ use portcullis::identity::{
     SessionId, SocketPeer, VerificationKey, verify_jwt,
 };
 use portcullis::policy::{
-    Access, CanonicalPath, Decision, Environment, Fact, FactorRequirement, Facts, Freshness, Grants,
-    HostName, HostPattern, LetterCase, OrganizationNames, OrganizationRoles, PathPattern, Permission,
-    Presented, RbacPolicy, Requirement, Route, RouteMatch, RouteTable, decide,
+    Access, CanonicalPath, Decision, Environment, Fact, FactorRequirement, Facts, ForwardedCredentials,
+    Freshness, Grants, HostName, HostPattern, LetterCase, OrganizationNames, OrganizationRoles, PathPattern,
+    Permission, Presented, RbacPolicy, Requirement, Route, RouteMatch, RouteTable, decide,
 };
 use portcullis::session::{
     ActiveSessions, Claim, DeliveryMethod, Evidence, Factor, FactorKind, MemberSession, Revocation,
@@ -137,7 +137,6 @@ fn world(members: usize) -> World {
         jwt_rules: Arc::new(rules.clone()),
         managed_names: Arc::new(ManagedNames::new(&HeaderSettings::usual("x-auth-"))),
         assertions: None,
-        takes_access_tokens: false,
         negative_for: Duration::from_secs(2),
         own_route: Arc::new(route(freshness)),
         jwt_evidence: false,
@@ -193,7 +192,8 @@ fn route(freshness: Freshness) -> Route {
         letter_case: LetterCase::Refuse,
         keep_encoded_slash: false,
         keep_path_parameters: false,
-        websocket: false,
+        websocket: None,
+        forwards: ForwardedCredentials::default(),
     }
 }
 
@@ -228,6 +228,7 @@ impl World {
                     headers,
                     peer: SocketPeer::default(),
                     client_ip: None,
+                    page: portcullis::engine::Page::None,
                     request_id: &request_id,
                     trace: &trace,
                 },

@@ -77,9 +77,9 @@ pub fn credentials(bytes: &[u8]) {
     let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
     let sources = [CredentialSource::Cookie("s".to_owned()), CredentialSource::Bearer];
     let headers = HeaderMap::from_iter([(header::COOKIE, value)]);
-    drop(find_credentials(&headers, &sources, SocketPeer::default()));
+    drop(find_credentials(&headers, None, &sources, SocketPeer::default()));
     let left = HeaderMap::from_iter(other_cookies(&headers, &sources).map(|left| (header::COOKIE, left)));
-    assert!(find_credentials(&left, &sources, SocketPeer::default()).candidates.is_empty());
+    assert!(find_credentials(&left, None, &sources, SocketPeer::default()).candidates.is_empty());
 }
 
 /// An answer says the same however it arrives, and nothing behind it is taken for a part of it.

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use serde::Deserialize;
 
 use super::api::{Failure, RefusedAtTheDoor};
-use crate::engine::{AccessRequest, Engine, Report};
+use crate::engine::{AccessRequest, Engine, Page, Report};
 use crate::identity::{CredentialSource, MemberRef, Principal, SocketPeer};
 use crate::policy::{CanonicalPath, HostName, Reason};
 use crate::telemetry::{RequestId, TraceContext};
@@ -80,6 +80,7 @@ pub(super) async fn explain(
             ..SocketPeer::default()
         },
         client_ip: call.client_ip,
+        page: Page::None,
         request_id: &request_id,
         trace: &TraceContext::begin(&request_id),
     };
@@ -91,6 +92,7 @@ fn carrying(credential: &str, sources: &[CredentialSource]) -> Option<HeaderMap>
     sources.iter().find_map(|source| {
         let (name, text) = match source {
             CredentialSource::Bearer => (header::AUTHORIZATION, format!("Bearer {credential}")),
+            CredentialSource::BasicPassword => return None,
             CredentialSource::Cookie(name) => (header::COOKIE, format!("{name}={credential}")),
             CredentialSource::TrustedIdentity(_) => return None,
         };

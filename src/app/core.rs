@@ -18,7 +18,9 @@ use crate::directory::{
 };
 use crate::engine::{Assertions, Engine, EngineSettings, KeyFailure, ManagedNames, Snapshot, Sources};
 use crate::identity::AppToken;
-use crate::policy::{Access, LetterCase, RbacPolicy, Requirement, Route, RouteMatch, RouteTable};
+use crate::policy::{
+    Access, ForwardedCredentials, LetterCase, RbacPolicy, Requirement, Route, RouteMatch, RouteTable,
+};
 use crate::stytch::{
     AppCredentials, Keys, ProjectFacts, StytchClient, WrittenCase, WrittenFacts, WrittenList, WrittenPolicy,
 };
@@ -231,16 +233,6 @@ pub(super) fn rules(config: &Config, before: Option<&Arc<Assertions>>) -> Result
         own_route: Arc::new(own_route(config)),
         jwt_evidence: config.jwt_evidence,
         claim_pointers: Arc::clone(&config.stytch.claim_pointers),
-        takes_access_tokens: takes_access_tokens(&config.routes),
-    })
-}
-
-/// Whether any route takes the token of a machine or an app, so that no other may be shown one.
-fn takes_access_tokens(routes: &[Route]) -> bool {
-    routes.iter().any(|route| match &route.access {
-        Access::Public => false,
-        Access::Require(requirement) => requirement
-            .any_part(&|part| matches!(part, Requirement::Machine { .. } | Requirement::App { .. })),
     })
 }
 
@@ -257,6 +249,7 @@ fn own_route(config: &Config) -> Route {
         letter_case: LetterCase::Refuse,
         keep_encoded_slash: false,
         keep_path_parameters: false,
-        websocket: false,
+        websocket: None,
+        forwards: ForwardedCredentials::default(),
     }
 }

@@ -15,7 +15,7 @@ use super::report::tell;
 use super::{ConfigArgs, Failed, Outcome, fail, runtime, say};
 use crate::app::{Explained, build_to_explain, refused_at_the_door};
 use crate::config::{Config, SecretPolicy};
-use crate::engine::{AccessRequest, Engine, Report};
+use crate::engine::{AccessRequest, Engine, Page, Report};
 use crate::identity::{
     Bound, CredentialSource, MemberPrincipal, MemberRef, OrganizationId, Principal, SessionId, SocketPeer,
 };
@@ -220,6 +220,7 @@ async fn decide(args: &ExplainArgs, question: &Question, config: &Config) -> Res
             ..SocketPeer::default()
         },
         client_ip: question.client_ip,
+        page: Page::None,
         request_id: &request_id,
         trace: &TraceContext::begin(&request_id),
     };

@@ -34,6 +34,7 @@ pub(super) enum Code {
     WeakerBelow,
     OtherMethods,
     CaseTwins,
+    ForwardedCredentials,
 }
 
 impl Code {
@@ -64,6 +65,7 @@ impl Code {
             Self::WeakerBelow => "W111",
             Self::OtherMethods => "W112",
             Self::CaseTwins => "W113",
+            Self::ForwardedCredentials => "W114",
         }
     }
 }

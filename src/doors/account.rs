@@ -3,7 +3,7 @@
 //! Must not be kept past the response, nor hold a query or a credential.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, Method, Request, StatusCode, Version, header};
@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::asking::Asking;
+use crate::engine::is_odd;
 use crate::policy::{CanonicalPath, HostName, Reason};
 use crate::server::Peer;
 use crate::telemetry::{
@@ -111,7 +112,24 @@ impl Account {
     }
 }
 
+/// Whether a dropped field was told of already: anybody can send one.
+static TOLD_OF_ODD_FIELD: AtomicBool = AtomicBool::new(false);
+
 impl Account {
+    /// Counts a field that was dropped for its name alone, and says so once.
+    pub(super) fn note_odd(&self, name: &HeaderName) {
+        if !is_odd(name.as_str()) {
+            return;
+        }
+        self.metrics.http_fields_dropped.inc();
+        if !TOLD_OF_ODD_FIELD.swap(true, Ordering::Relaxed) {
+            tracing::debug!(
+                name = name.as_str(),
+                "dropped a header field with a byte outside `[A-Za-z0-9-]` in its name"
+            );
+        }
+    }
+
     fn protocol(&self) -> &'static str {
         match self.version {
             Version::HTTP_2 => "HTTP/2",

@@ -26,6 +26,8 @@ pub(super) enum Form {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Asking {
     pub(super) form: Form,
+    /// A browser's request, a page's or a script's: only browsers send `Sec-Fetch-*` (Fetch Metadata).
+    pub(super) is_browser: bool,
     /// The browser may be sent elsewhere, and back to here: only for a page that somebody opens by a safe method.
     pub(super) return_to: Option<String>,
     /// Where it was sent before, a moment ago.
@@ -35,7 +37,9 @@ pub(super) struct Asking {
 impl Asking {
     /// Reads the shape of the request alone.
     pub(super) fn of(method: &Method, headers: &HeaderMap, version: Version) -> Self {
-        Self { form: form(method, headers, version), ..Self::default() }
+        let form = form(method, headers, version);
+        let is_browser = form == Form::Page || headers.contains_key(SEC_FETCH_MODE);
+        Self { form, is_browser, ..Self::default() }
     }
 
     /// The same for a request that came to `authority` and asked for `path` and `query`.

@@ -8,6 +8,7 @@ mod cors;
 mod own;
 mod proxy;
 mod refusal;
+mod same_origin;
 mod settings;
 mod sign_in;
 mod template;

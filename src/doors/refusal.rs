@@ -19,6 +19,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What the page may do: show itself, and nothing else.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; \
                            frame-ancestors 'none'; base-uri 'none'";
+/// RFC 7617 section 2: the password is the token.
+const BASIC_CHALLENGE: &str = "Basic realm=\"portcullis\", charset=\"UTF-8\"";
 const BUILT_IN: &str = include_str!("refusal.html");
 pub(super) const TEMPLATE: &str = "page.html";
 
@@ -80,7 +82,15 @@ impl Refusals {
         if *method == Method::HEAD {
             *response.body_mut() = Bytes::new();
         }
+        // A browser that is offered Basic asks for a password by itself.
+        let offers_basic = self.settings.basic && !asking.is_browser;
         let headers = response.headers_mut();
+        if offers_basic
+            && headers.contains_key(header::WWW_AUTHENTICATE)
+            && refusal.reason.status() == StatusCode::UNAUTHORIZED
+        {
+            headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static(BASIC_CHALLENGE));
+        }
         headers.insert(header::CONTENT_LENGTH, length);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -44,8 +44,25 @@ pub struct ProxySettings {
     pub max_request_bytes: u64,
     /// The path of a request as it is sent, without its query.
     pub max_path_bytes: usize,
+    /// Header fields of a request.
+    pub max_headers: usize,
     pub sign_out: SignOutSettings,
     pub refusals: RefusalSettings,
+}
+
+impl Default for ProxySettings {
+    fn default() -> Self {
+        Self {
+            body_timeout: Duration::from_secs(300),
+            tunnel_timeout: Duration::from_secs(3600),
+            max_requests: 20_000,
+            max_request_bytes: 10 * 1024 * 1024 * 1024,
+            max_path_bytes: 8192,
+            max_headers: 100,
+            sign_out: SignOutSettings::default(),
+            refusals: RefusalSettings::default(),
+        }
+    }
 }
 
 /// How refusals meet browsers and other people's pages.
@@ -53,6 +70,8 @@ pub struct ProxySettings {
 pub struct RefusalSettings {
     pub sign_in: Option<SignInSettings>,
     pub cors: Option<CorsSettings>,
+    /// Whether the password of Basic is a configured source, so that challenges offer it.
+    pub basic: bool,
     /// Whether an authenticated caller is told which requirement was not met.
     pub details: bool,
     /// What `type` begins with in problem documents; the reason's code follows.
@@ -66,6 +85,7 @@ impl Default for RefusalSettings {
         Self {
             sign_in: None,
             cors: None,
+            basic: false,
             details: false,
             type_prefix: "urn:portcullis:reason:".to_owned(),
             page: None,

@@ -20,6 +20,20 @@ pub struct AccessRequest<'a> {
     pub peer: SocketPeer<'a>,
     /// The client's own address, which a listed proxy may have named; what networks are asked about.
     pub client_ip: Option<IpAddr>,
+    /// The page that opens a WebSocket; for any other request there is none.
+    pub page: Page<'a>,
     pub request_id: &'a RequestId,
     pub trace: &'a TraceContext,
+}
+
+/// The page that opens a WebSocket, as the browser names it in `Origin` (RFC 6455 section 4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Page<'a> {
+    /// No browser's request, or none for a WebSocket.
+    #[default]
+    None,
+    /// A page of the host that is asked.
+    SameHost,
+    /// Any other, as it was written.
+    Other(&'a [u8]),
 }

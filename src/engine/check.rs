@@ -17,12 +17,12 @@ use super::recent::RecentTokens;
 use super::record::{Course, Decided, Recorded};
 use super::route::find_route;
 use super::snapshot::{Rules, Snapshot, Ticket};
-use super::{AccessRequest, EngineSettings};
+use super::{AccessRequest, EngineSettings, Page};
 use crate::directory::{
     AppTokenSource, Attempts, Clock, KeySource, OrganizationSource, RbacSource, SessionDirectory,
 };
-use crate::identity::{CredentialDigest, Introspection, Now, Principal, carries_own_jwt};
-use crate::policy::{Access, Decision, Facts, Reason, Refusal, Route};
+use crate::identity::{CredentialDigest, Introspection, Now, Principal, holds_credential};
+use crate::policy::{Access, Decision, Facts, ForwardedCredentials, Reason, Refusal, Route};
 use crate::session::{ActiveSessions, Evidence};
 use crate::telemetry::{DecisionLog, Metrics, RecentRefusals, SpanKind, caused_by};
 
@@ -220,19 +220,19 @@ impl Engine {
                     &snapshot.credentials,
                     permit,
                     snapshot.assertions.as_deref(),
-                    course.by_bearer,
+                    course.by_authorization || Self::holds_credential(request, &snapshot),
                     course.recent.as_deref(),
                     (manner == Manner::Enforced).then_some(decided_at),
                 )
             }
-            Decision::Allow(_) => Ok(self.edits_for_nobody(request, &snapshot)),
-            Decision::Refuse(_) => {
-                Ok(HeaderEdits::without_identity(&snapshot.managed_names, &snapshot.credentials, true))
+            Decision::Allow(permit) => {
+                Ok(Self::edits_for_nobody(request, &snapshot, permit.route().forwards))
             }
+            Decision::Refuse(_) => Ok(Self::edits_for_refused(&snapshot)),
         };
         let mut edits = edits.unwrap_or_else(|reason| {
             decision = Decision::Refuse(reason.into());
-            self.edits_for_nobody(request, &snapshot)
+            Self::edits_for_refused(&snapshot)
         });
         let mut is_outdated = false;
         if manner != Manner::Explained {
@@ -251,7 +251,7 @@ impl Engine {
                     is_outdated = matches!(recorded, Recorded::Outdated);
                     if matches!(recorded, Recorded::Overruled) {
                         decision = Decision::Refuse(Reason::AuditUnavailable.into());
-                        edits = self.edits_for_nobody(request, &snapshot);
+                        edits = Self::edits_for_refused(&snapshot);
                     }
                 }
             }
@@ -279,12 +279,25 @@ impl Engine {
         }
     }
 
-    /// Nobody is identified on a public route, but a JWT of the project in `Authorization` is ours all the same, if any route
-    /// takes its kind.
-    fn edits_for_nobody(&self, request: &AccessRequest<'_>, snapshot: &Snapshot) -> HeaderEdits {
-        let any_kind = snapshot.takes_access_tokens;
-        let ours = carries_own_jwt(request.headers, &snapshot.credentials, &snapshot.jwt_rules, any_kind);
-        HeaderEdits::without_identity(&snapshot.managed_names, &snapshot.credentials, ours)
+    /// The edits for a public route, where nobody is identified: a credential of a configured source is ours all the same.
+    fn edits_for_nobody(
+        request: &AccessRequest<'_>,
+        snapshot: &Snapshot,
+        forwards: ForwardedCredentials,
+    ) -> HeaderEdits {
+        let holds_credential = Self::holds_credential(request, snapshot);
+        let (managed, credentials) = (&snapshot.managed_names, &snapshot.credentials);
+        HeaderEdits::without_identity(managed, credentials, holds_credential, forwards)
+    }
+
+    /// A refused request goes nowhere.
+    fn edits_for_refused(snapshot: &Snapshot) -> HeaderEdits {
+        let (managed, credentials) = (&snapshot.managed_names, &snapshot.credentials);
+        HeaderEdits::without_identity(managed, credentials, true, ForwardedCredentials::default())
+    }
+
+    fn holds_credential(request: &AccessRequest<'_>, snapshot: &Snapshot) -> bool {
+        holds_credential(request.headers, &snapshot.credentials, &snapshot.jwt_rules)
     }
 
     /// The straight line: route, caller, evidence, policy; then once more with fresher evidence before a refusal.
@@ -324,9 +337,16 @@ impl Engine {
         if course.principal.is_none() {
             let (found, reading) = self.identify(request, snapshot, &mut course.unfit, now).await?;
             course.reading = reading;
-            let Identified { principal, by_bearer, vouched, recent, named } = found;
+            let Identified { principal, by_authorization, is_ambient, vouched, recent, named } = found;
+            // A browser attaches cookies whichever page asks, and no rule of the same origin holds for a WebSocket.
+            if let (Page::Other(origin), true, Some(rule)) = (request.page, is_ambient, &route.websocket)
+                && !rule.origins.iter().any(|listed| listed.as_bytes() == origin)
+            {
+                course.principal = Some(principal);
+                return Err(Reason::ForeignOrigin.into());
+            }
             course.recent = recent;
-            course.by_bearer = by_bearer;
+            course.by_authorization = by_authorization;
             course.named = named;
             course.vouched = vouched;
             course.principal = Some(principal);

@@ -13,8 +13,8 @@ use super::snapshot::Snapshot;
 use crate::directory::{Answer, DirectoryError, TokenOwner, TokenQuery};
 use crate::identity::{
     Bound, Candidate, Credential, CredentialDigest, CredentialSource, JwtError, JwtRules, JwtSubject,
-    MemberPrincipal, MemberRef, Now, Principal, Secret, SessionId, VerifiedJwt, find_candidates,
-    find_credentials, payload_of, verify_ended_or_not, verify_jwt,
+    MemberPrincipal, MemberRef, Now, Principal, Secret, SessionId, VerifiedJwt, basic_password,
+    find_candidates, find_credentials, payload_of, verify_ended_or_not, verify_jwt,
 };
 use crate::policy::{Reason, Refusal};
 use crate::session::{ActiveSessions, session_of_claims};
@@ -26,7 +26,9 @@ const RECENT_TOKENS_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Identified {
     pub(super) principal: Principal,
     /// `Authorization` carried a credential of theirs, whether or not it was the one that won.
-    pub(super) by_bearer: bool,
+    pub(super) by_authorization: bool,
+    /// Browsers attach the credential that won by themselves, whichever page makes the request.
+    pub(super) is_ambient: bool,
     /// What their token says of its session, where that counts.
     pub(super) vouched: Option<Arc<ActiveSessions>>,
     /// The JWT it was, where it was one.
@@ -150,7 +152,11 @@ impl Engine {
         let mut winner: Option<Identified> = None;
         // Stood upon until something may have been waited for.
         let mut reading = Some(now);
-        for (source, candidate) in find_candidates(request.headers, &snapshot.credentials, request.peer) {
+        let basic = basic_password(request.headers, &snapshot.credentials);
+        let basic = basic.as_ref().map(|password| password.as_slice());
+        for (source, candidate) in
+            find_candidates(request.headers, basic, &snapshot.credentials, request.peer)
+        {
             let may_wait = winner.is_none();
             let now = *reading.get_or_insert_with(|| self.clock.now());
             let verified = match self.known(&candidate, snapshot, now) {
@@ -168,17 +174,21 @@ impl Engine {
                     None => Err(Unfit::Malformed),
                 },
             };
-            let is_bearer = snapshot.credentials.get(source) == Some(&CredentialSource::Bearer);
+            let source = snapshot.credentials.get(source);
+            let is_bearer = source == Some(&CredentialSource::Bearer);
+            let by_authorization = is_bearer || source == Some(&CredentialSource::BasicPassword);
             match (verified, &mut winner) {
                 (Ok(Verified { principal, vouched, recent }), None) => {
+                    let is_ambient = !is_bearer;
+                    let named = None;
                     winner =
-                        Some(Identified { principal, by_bearer: is_bearer, vouched, recent, named: None });
+                        Some(Identified { principal, by_authorization, is_ambient, vouched, recent, named });
                 }
                 (Ok(verified), Some(first)) if !verified.principal.agrees_with(&first.principal) => {
                     return Err(Reason::CredentialsDisagree.into());
                 }
                 (Ok(verified), Some(first)) => {
-                    first.by_bearer |= is_bearer;
+                    first.by_authorization |= by_authorization;
                     first.join(verified)?;
                 }
                 (Err(why), _) => unfit.push(why),
@@ -199,9 +209,10 @@ impl Engine {
         snapshot: &Snapshot,
     ) -> (Vec<SessionId>, Option<Refusal>) {
         let (mut sessions, mut unknown): (Vec<SessionId>, _) = (Vec::new(), None);
-        for (_, credential) in
-            find_credentials(request.headers, &snapshot.credentials, request.peer).candidates
-        {
+        let basic = basic_password(request.headers, &snapshot.credentials);
+        let basic = basic.as_ref().map(|password| password.as_slice());
+        let found = find_credentials(request.headers, basic, &snapshot.credentials, request.peer);
+        for (_, credential) in found.candidates {
             let found = match credential {
                 Credential::Jwt(token) => self.session_of(token, snapshot).await,
                 Credential::SessionToken(token) => match self.resolve(token, request.client_ip, true).await {

@@ -11,6 +11,7 @@ mod header_edits;
 mod hold;
 mod identify;
 mod leases;
+mod managed_names;
 mod recent;
 mod recheck;
 mod record;
@@ -18,11 +19,14 @@ mod route;
 mod settings;
 mod snapshot;
 
-pub use access_request::AccessRequest;
+pub use access_request::{AccessRequest, Page};
 pub use assertion::{Assertions, KeyFailure};
 pub use check::{Engine, Sources, Verdict};
-pub use explain::{Asked, Considered, Held, Report, ReportedCaller, ReportedRefusal, ReportedRoute};
-pub use header_edits::{Fields, HeaderEdits, ManagedNames};
+pub use explain::{
+    Asked, Considered, Held, Report, ReportedCaller, ReportedFact, ReportedRefusal, ReportedRoute,
+};
+pub use header_edits::{Fields, HeaderEdits};
 pub use leases::Lease;
+pub use managed_names::{ManagedNames, is_odd};
 pub use settings::{AssertionSettings, EngineSettings, HeaderSettings, IdentityHeader};
 pub use snapshot::{Rules, Snapshot, Ticket};

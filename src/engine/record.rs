@@ -36,7 +36,8 @@ pub(super) struct Course {
     pub(super) facts: Facts,
     pub(super) shadow: Option<ShadowDifference>,
     pub(super) vouched: Option<Arc<ActiveSessions>>,
-    pub(super) by_bearer: bool,
+    /// `Authorization` carried a credential of theirs.
+    pub(super) by_authorization: bool,
     /// The JWT they showed.
     pub(super) recent: Option<Arc<RecentToken>>,
     pub(super) unfit: Vec<Unfit>,

@@ -29,6 +29,10 @@ pub struct HeaderSettings {
     pub headers: Vec<IdentityHeader>,
     /// Names that are removed from requests besides those: of trusted identities.
     pub also_managed: Vec<HeaderName>,
+    /// Further names that are removed from requests.
+    pub remove: Vec<HeaderName>,
+    /// Names that are spared, none of them managed; those that carry a client's address only from a listed proxy.
+    pub keep: Vec<HeaderName>,
     /// The longest value that is injected, in bytes; a caller with a longer one is refused.
     pub max_value_bytes: usize,
     pub assertion: Option<AssertionSettings>,
@@ -62,6 +66,8 @@ impl HeaderSettings {
             prefix: prefix.to_owned(),
             headers: headers.collect(),
             also_managed: Vec::new(),
+            remove: Vec::new(),
+            keep: Vec::new(),
             max_value_bytes: 8192,
             assertion: None,
         }

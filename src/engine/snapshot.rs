@@ -44,6 +44,4 @@ pub struct Snapshot {
     pub jwt_evidence: bool,
     /// The custom claims that any requirement asks about.
     pub claim_pointers: Arc<[Arc<str>]>,
-    /// Whether the tokens of machines or apps are credentials of ours.
-    pub takes_access_tokens: bool,
 }

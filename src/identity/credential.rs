@@ -4,10 +4,20 @@
 
 use std::net::IpAddr;
 
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::{HeaderMap, HeaderValue, header};
 use jiff::Timestamp;
+use zeroize::Zeroizing;
 
 use super::{MemberRef, TrustedIdentity};
+
+/// Some clients leave the padding out.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// Values looked at under one name; a client can send as many cookies of one name as it likes.
 pub const MAX_VALUES_PER_NAME: usize = 4;
@@ -24,6 +34,8 @@ pub enum CredentialSource {
     Cookie(String),
     /// `Authorization: Bearer …`.
     Bearer,
+    /// The password of `Authorization: Basic …`, for clients that can send nothing else; the user name is ignored.
+    BasicPassword,
     /// Two headers of a peer that is trusted to name a member.
     TrustedIdentity(TrustedIdentity),
 }
@@ -65,11 +77,26 @@ pub struct FoundCredentials<'a> {
     pub malformed: usize,
 }
 
-/// Looks in every configured source, in order.
+/// The password of HTTP Basic (RFC 7617 section 2), where that is a configured source.
+pub fn basic_password(headers: &HeaderMap, sources: &[CredentialSource]) -> Option<Zeroizing<Vec<u8>>> {
+    if !sources.contains(&CredentialSource::BasicPassword) {
+        return None;
+    }
+    let values = headers.get_all(header::AUTHORIZATION).iter();
+    let mut encoded = values.filter_map(|value| after_scheme(value.as_bytes(), b"basic"));
+    let encoded = encoded.next().filter(|encoded| encoded.len() <= 2 * MAX_CREDENTIAL_BYTES)?;
+    let mut pair = Zeroizing::new(BASE64.decode(encoded).ok()?);
+    let colon = pair.iter().position(|byte| *byte == b':')?;
+    pair.drain(..=colon);
+    Some(pair)
+}
+
+/// Looks in every configured source, in order. `basic` is the [password of Basic](basic_password).
 ///
 /// Each candidate carries the index of its source. The same text in the same source is one candidate.
 pub fn find_candidates<'a>(
     headers: &'a HeaderMap,
+    basic: Option<&'a [u8]>,
     sources: &[CredentialSource],
     peer: SocketPeer<'_>,
 ) -> Vec<(usize, Candidate<'a>)> {
@@ -88,6 +115,7 @@ pub fn find_candidates<'a>(
                 values.take(MAX_VALUES_PER_NAME).for_each(take);
             }
             CredentialSource::Bearer => bearers(headers).take(MAX_VALUES_PER_NAME).for_each(&mut take),
+            CredentialSource::BasicPassword => basic.into_iter().for_each(&mut take),
             CredentialSource::TrustedIdentity(trusted) => {
                 let read = trusted.read(headers, peer.address, peer.certificate_names);
                 found.extend(read.map(|member| (index, Candidate::TrustedIdentity(member.ok()))));
@@ -100,11 +128,12 @@ pub fn find_candidates<'a>(
 /// As [`find_candidates`], each sorted by its shape.
 pub fn find_credentials<'a>(
     headers: &'a HeaderMap,
+    basic: Option<&'a [u8]>,
     sources: &[CredentialSource],
     peer: SocketPeer<'_>,
 ) -> FoundCredentials<'a> {
     let mut found = FoundCredentials::default();
-    for (source, candidate) in find_candidates(headers, sources, peer) {
+    for (source, candidate) in find_candidates(headers, basic, sources, peer) {
         match candidate.into_credential() {
             Some(credential) => found.candidates.push((source, credential)),
             None => found.malformed += 1,
@@ -159,11 +188,15 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
 }
 
 fn bearers(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    const SCHEME: &[u8] = b"bearer ";
-    headers.get_all(header::AUTHORIZATION).into_iter().filter_map(|value| {
-        let (scheme, token) = value.as_bytes().split_at_checked(SCHEME.len())?;
-        scheme.eq_ignore_ascii_case(SCHEME).then(|| token.trim_ascii())
-    })
+    let values = headers.get_all(header::AUTHORIZATION).into_iter();
+    values.filter_map(|value| after_scheme(value.as_bytes(), b"bearer"))
+}
+
+/// What follows the scheme of an `Authorization` value, if it is this one (RFC 9110 section 11.4).
+pub(super) fn after_scheme<'a>(value: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
+    let (found, rest) = value.trim_ascii_start().split_at_checked(scheme.len())?;
+    let ends = rest.first().is_none_or(|byte| matches!(byte, b' ' | b'\t'));
+    (found.eq_ignore_ascii_case(scheme) && ends).then(|| rest.trim_ascii())
 }
 
 /// Every byte comes through here of every token that was not known by its bytes already.
@@ -225,7 +258,7 @@ mod tests {
             ("authorization", "bearer opaque-one"),
             ("cookie", "a=b; stytch_session=opaque-two; stytch_session_jwt=eyJh.b.c"),
         ]);
-        let found = find_credentials(&headers, &sources(), SocketPeer::default());
+        let found = find_credentials(&headers, None, &sources(), SocketPeer::default());
         assert_eq!(
             found.candidates,
             [
@@ -240,9 +273,9 @@ mod tests {
     fn odd_neighbours_and_broken_jwts_are_passed_over() {
         let cookie = HeaderValue::from_bytes("name=\u{e9}; stytch_session=opaque".as_bytes()).unwrap();
         let mut latin = HeaderMap::from_iter([(header::COOKIE, cookie)]);
-        assert_eq!(find_credentials(&latin, &sources(), SocketPeer::default()).candidates.len(), 1);
+        assert_eq!(find_credentials(&latin, None, &sources(), SocketPeer::default()).candidates.len(), 1);
         latin.insert(header::COOKIE, HeaderValue::from_static("stytch_session=eyJa.b.c.d.e"));
-        let found = find_credentials(&latin, &sources(), SocketPeer::default());
+        let found = find_credentials(&latin, None, &sources(), SocketPeer::default());
         assert_eq!((found.candidates.len(), found.malformed), (0, 1));
     }
 
@@ -263,23 +296,45 @@ mod tests {
     #[test]
     fn an_intermediate_token_is_never_a_session() {
         let headers = headers(&[("cookie", "stytch_intermediate_session_token=abc")]);
-        assert!(find_credentials(&headers, &sources(), SocketPeer::default()).candidates.is_empty());
+        assert!(find_credentials(&headers, None, &sources(), SocketPeer::default()).candidates.is_empty());
     }
 
     #[test]
     fn values_past_the_fourth_and_oversized_ones_are_not_looked_at() {
         let long = format!("stytch_session={}", "x".repeat(MAX_CREDENTIAL_BYTES + 1));
         let found = headers(&[("cookie", long.as_str())]);
-        let found = find_credentials(&found, &sources(), SocketPeer::default());
+        let found = find_credentials(&found, None, &sources(), SocketPeer::default());
         assert!(found.candidates.is_empty());
         assert_eq!(found.malformed, 1);
 
         let many: Vec<String> = (0..9).map(|n| format!("stytch_session=t{n}")).collect();
         let many = headers(&[("cookie", many.join("; ").as_str())]);
         assert_eq!(
-            find_credentials(&many, &sources(), SocketPeer::default()).candidates.len(),
+            find_credentials(&many, None, &sources(), SocketPeer::default()).candidates.len(),
             MAX_VALUES_PER_NAME
         );
+    }
+
+    #[test]
+    fn the_password_of_basic_is_read_like_a_bearer_token() {
+        let read = |value: &str| {
+            let headers = headers(&[("authorization", value)]);
+            let sources = [CredentialSource::BasicPassword];
+            basic_password(&headers, &sources).map(|password| String::from_utf8(password.to_vec()).unwrap())
+        };
+        let encoded = |pair: &str| BASE64.encode(pair);
+        assert_eq!(read(&format!("Basic {}", encoded("vera:opaque-token"))).as_deref(), Some("opaque-token"));
+        assert_eq!(read(&format!("bAsIc\t {}", encoded(":a:b"))).as_deref(), Some("a:b"));
+        assert_eq!(read(encoded("u:p").trim_end_matches('=')).as_deref(), None);
+        let bare = encoded("us:p");
+        assert_eq!(read(&format!("Basic {}", bare.trim_end_matches('='))).as_deref(), Some("p"));
+        for none in ["Basic", "Basic ###", "Bearer dTpw", &format!("Basic {}", encoded("no-colon"))] {
+            assert_eq!(read(none), None, "{none}");
+        }
+        let long = format!("Basic {}", encoded(&format!("u:{}", "x".repeat(3 * MAX_CREDENTIAL_BYTES))));
+        assert_eq!(read(&long), None);
+        let headers = headers(&[("authorization", &format!("Basic {}", encoded("u:p")))]);
+        assert!(basic_password(&headers, &sources()).is_none(), "it is no configured source");
     }
 
     #[test]

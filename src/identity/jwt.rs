@@ -11,12 +11,12 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use http::HeaderMap;
+use http::{HeaderMap, header};
 
+use super::credential::after_scheme;
 use super::{
-    AppToken, Bound, ClientId, Credential, CredentialDigest, CredentialSource, KeySet, MAX_CREDENTIAL_BYTES,
+    AppToken, Bound, ClientId, CredentialDigest, CredentialSource, KeySet, MAX_CREDENTIAL_BYTES,
     MachineToken, MemberId, MemberPrincipal, MemberRef, OrganizationId, Principal, Scopes, Secret, SessionId,
-    SocketPeer, find_credentials,
 };
 
 /// What a token must say to be one of ours.
@@ -113,25 +113,37 @@ impl VerifiedJwt {
     }
 }
 
-/// Whether `Authorization` is looked at and carries a JWT that says it is of this project, genuine or not: a session's, or
-/// with `any_kind` a machine's or an app's as well.
-pub fn carries_own_jwt(
-    headers: &HeaderMap,
-    sources: &[CredentialSource],
-    rules: &JwtRules,
-    any_kind: bool,
-) -> bool {
-    let bearer = sources.iter().find(|source| **source == CredentialSource::Bearer);
-    let bearer = bearer.map(std::slice::from_ref).unwrap_or_default();
-    let found = find_credentials(headers, bearer, SocketPeer::default());
-    found.candidates.iter().any(|(_, credential)| match credential {
-        Credential::Jwt(token) => {
-            let claims = token.split('.').nth(1).map(decode::<Claims>);
-            matches!(claims, Some(Ok(claims))
-                if rules.issuers.contains(&claims.iss) && (any_kind || claims.session.is_some()))
-        }
-        Credential::SessionToken(_) | Credential::TrustedIdentity(_) => false,
+/// Whether `Authorization` holds what a configured source reads, verified or not, so that no application may see it.
+///
+/// A JWT of an issuer that is none of ours is an application's own. Anything else in a scheme that is looked at is taken for a
+/// credential: an opaque token, a JWT that expired, is forged or cannot be read.
+pub fn holds_credential(headers: &HeaderMap, sources: &[CredentialSource], rules: &JwtRules) -> bool {
+    let reads = |source: &CredentialSource| sources.contains(source);
+    headers.get_all(header::AUTHORIZATION).iter().any(|value| {
+        let value = value.as_bytes();
+        // A lenient reader may find a second credential behind a comma.
+        let is_list = value.contains(&b',');
+        value.split(|byte| *byte == b',').any(|part| {
+            let bearer = after_scheme(part, b"bearer").filter(|_| reads(&CredentialSource::Bearer));
+            let basic = after_scheme(part, b"basic").filter(|_| reads(&CredentialSource::BasicPassword));
+            basic.is_some() || bearer.is_some_and(|token| is_list || !is_of_another_issuer(token, rules))
+        })
     })
+}
+
+/// Whether `token` is a JWT that says it was issued by somebody else.
+fn is_of_another_issuer(token: &[u8], rules: &JwtRules) -> bool {
+    #[derive(Deserialize)]
+    struct Issued {
+        iss: String,
+    }
+    let Ok(token) = std::str::from_utf8(token) else { return false };
+    let mut parts = token.split('.');
+    let (Some(_), Some(claims), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    decode::<Issued>(claims).is_ok_and(|issued| !rules.issuers.contains(&issued.iss))
 }
 
 /// Verifies `token` against the keys and rules at `now`.

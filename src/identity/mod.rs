@@ -16,12 +16,13 @@ mod trusted;
 
 pub use credential::{
     Candidate, Credential, CredentialSource, FoundCredentials, MAX_CREDENTIAL_BYTES, MAX_VALUES_PER_NAME,
-    OWN_COOKIE, SocketPeer, find_candidates, find_credentials, other_cookies,
+    OWN_COOKIE, SocketPeer, basic_password, find_candidates, find_credentials, other_cookies,
 };
 pub use digest::CredentialDigest;
 pub use ids::{ClientId, InvalidIdentifier, MemberId, MemberRef, OrganizationId, ProjectId, SessionId};
 pub use jwt::{
-    JwtError, JwtRules, JwtSubject, VerifiedJwt, carries_own_jwt, payload_of, verify_ended_or_not, verify_jwt,
+    JwtError, JwtRules, JwtSubject, VerifiedJwt, holds_credential, payload_of, verify_ended_or_not,
+    verify_jwt,
 };
 pub use keys::{InvalidKey, KeySet, VerificationKey};
 pub use now::{Monotonic, Now};

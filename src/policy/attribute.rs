@@ -90,6 +90,7 @@ impl IdentityAttribute {
                 return true;
             }
         };
+        let before = into.len();
         match told {
             Told::Text(text) => push_encoded(into, &text, separator),
             Told::Number(number) => into.push_str(&number.to_string()),
@@ -98,7 +99,8 @@ impl IdentityAttribute {
             Told::Claim(Value::Null) => {}
             Told::Claim(claim) => push_encoded(into, &text_of(claim), separator),
         }
-        true
+        // A header with nothing in it would say that there is nothing, which is not what an absent value means.
+        into.len() > before
     }
 
     fn told<'a>(&self, caller: &'a Caller) -> Option<Told<'a>> {
@@ -117,7 +119,7 @@ impl IdentityAttribute {
             Self::OrganizationSlug => text(session?.organization_slug.as_deref()?),
             Self::SessionId => text(session?.session_id.as_str()),
             Self::SessionExpiresAt => Told::Text(Cow::from(session?.expires_at.to_string())),
-            Self::Roles => Told::List(session?.roles.iter().flatten().map(|role| &**role).collect()),
+            Self::Roles => Told::List(session?.roles.as_ref()?.iter().map(|role| &**role).collect()),
             Self::Factors => {
                 let readable = session?.factors.iter().filter(|factor| factor.kind != FactorKind::Unreadable);
                 Told::List(readable.map(|factor| factor.kind.name()).collect())
@@ -228,7 +230,8 @@ mod tests {
         let subject = Subject::Member(Arc::new(session));
         let caller = Caller { subject, evidence_age: Duration::ZERO };
         let mut text = String::new();
-        assert!(IdentityAttribute::Claim(Arc::from("/c")).write(&caller, format, &mut text));
+        let is_told = IdentityAttribute::Claim(Arc::from("/c")).write(&caller, format, &mut text);
+        assert_eq!(is_told, !text.is_empty(), "a header with nothing in it");
         text
     }
 
@@ -248,6 +251,13 @@ mod tests {
         for format in [Joined(';'), Json] {
             let text = written(json!(["\u{0}\r\n\t\u{7f}\u{85}", "ok"]), &format);
             assert!(text.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_told_gives_no_header() {
+        for nothing in [json!(null), json!(""), json!([])] {
+            assert_eq!(written(nothing, &AttributeFormat::Joined(',')), "");
         }
     }
 

@@ -30,8 +30,10 @@ impl HostName {
             }
         };
         let port = if port.is_empty() { Some("0") } else { port.strip_prefix(':') };
-        let is_port =
-            |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+        // A port may be empty behind its colon (RFC 3986 section 3.2.3).
+        let is_port = |port: &str| {
+            port.is_empty() || port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
+        };
         if !port.is_some_and(is_port) || !(host.starts_with('[') || is_name(&host)) {
             return Err(InvalidHost);
         }
@@ -131,6 +133,7 @@ mod tests {
         for (authority, expected) in [
             ("App.Example.COM:8443", "app.example.com"),
             ("app.example.com.", "app.example.com"),
+            ("app.example.com.:", "app.example.com"),
             ("127.0.0.1:80", "127.0.0.1"),
             ("[::1]:8080", "[::1]"),
             ("[0:0::1]", "[::1]"),

@@ -36,7 +36,7 @@ pub use requirement::{
     ClaimRequirement, ClaimTest, FactorRequirement, OrganizationFrom, OrganizationNaming, OrganizationPlace,
     PermissionRequirement, Requirement, Span,
 };
-pub use route::{Access, Freshness, LetterCase, Route, RouteMatch};
+pub use route::{Access, ForwardedCredentials, Freshness, LetterCase, Route, RouteMatch, WebSocketRule};
 pub use subject::{Environment, Fact, Facts, Subject};
 pub use table::{RouteMiss, RouteTable, Standing};
 pub use truth::Truth;

@@ -75,6 +75,7 @@ reasons! {
     MalformedRequest "malformed_request" BAD_REQUEST ChangeRequest "the request is malformed";
     PathAmbiguous "path_ambiguous" BAD_REQUEST ChangeRequest "the path could be understood in more than one way";
     PathTooLong "path_too_long" URI_TOO_LONG ChangeRequest "the path is longer than the gateway takes";
+    HeadersTooMany "headers_too_many" REQUEST_HEADER_FIELDS_TOO_LARGE ChangeRequest "the request has more header fields than the gateway takes";
     HostInvalid "host_invalid" BAD_REQUEST ChangeRequest "the request names no host, more than one, or a malformed one";
     ConnectRefused "connect_refused" METHOD_NOT_ALLOWED ChangeRequest "CONNECT is not offered here";
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE ChangeRequest "the body is larger than this route takes";

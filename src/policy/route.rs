@@ -24,7 +24,25 @@ pub struct Route {
     pub letter_case: LetterCase,
     pub keep_encoded_slash: bool,
     pub keep_path_parameters: bool,
-    pub websocket: bool,
+    /// Nothing: no WebSocket is opened on it.
+    pub websocket: Option<WebSocketRule>,
+    pub forwards: ForwardedCredentials,
+}
+
+/// Whose pages may open a WebSocket on a route with a credential that the browser attaches by itself: those of the host they
+/// call, and these.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WebSocketRule {
+    /// Origins as browsers write them (RFC 6454 section 6.1), such as `https://app.example.com`.
+    pub origins: Vec<Arc<str>>,
+}
+
+/// Which credentials of configured sources the application receives: none, unless its upstream says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ForwardedCredentials {
+    pub authorization: bool,
+    /// The session cookies.
+    pub cookies: bool,
 }
 
 /// What the origin of a route makes of letter case in paths.

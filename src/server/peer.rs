@@ -75,6 +75,11 @@ impl Peer {
         self.activity.as_ref().map(|activity| Activity::begin(activity, false))
     }
 
+    /// Whether a proxy that the listener lists sent the request, under `forwarded` or `proxy_protocol`.
+    pub fn is_listed(&self) -> bool {
+        self.is_proxy || !self.hops.is_empty()
+    }
+
     /// The client and the proxies it came through, as `X-Forwarded-For` has them.
     pub fn forwarded_for(&self) -> HeaderValue {
         if self.hops.is_empty() {

@@ -40,6 +40,7 @@ pub struct AllMetrics {
     pub http_requests: IntCounterVec,
     pub http_request_duration: HistogramVec,
     pub http_requests_in_flight: IntGauge,
+    pub http_fields_dropped: IntCounter,
     pub decisions: IntCounterVec,
     pub decision_duration: HistogramVec,
     pub shadow_decisions: IntCounterVec,
@@ -107,6 +108,13 @@ impl Metrics {
                 &REQUEST_BUCKETS,
             )?,
             http_requests_in_flight: gauge("http_requests_in_flight", "Requests being answered.")?,
+            http_fields_dropped: keep(
+                &registry,
+                IntCounter::with_opts(opts(
+                    "http_fields_dropped_total",
+                    "Header fields of requests that were dropped for a byte outside A-Z, a-z, 0-9 and - in their name.",
+                )),
+            )?,
             decisions: counters(
                 "decisions_total",
                 "Decisions by outcome and reason; the reason is empty for an allow.",

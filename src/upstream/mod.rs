@@ -30,6 +30,6 @@ pub use origin::{Origin, OriginResponse};
 pub use progress::{Progress, UploadFailure};
 pub use request::{OriginRequest, RequestHead};
 pub use settings::{
-    EjectionSettings, HealthSettings, OriginAddress, OriginSettings, OriginTls, RetrySettings,
+    EjectionSettings, HealthSettings, MaySet, OriginAddress, OriginSettings, OriginTls, RetrySettings,
 };
 pub use tls::{OriginTlsError, origin_tls};

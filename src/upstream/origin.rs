@@ -78,6 +78,10 @@ where
         Ok(Self(Arc::new(Inner { balance, budget, settings, metrics, answered, durations })))
     }
 
+    pub fn may_set(&self) -> super::MaySet {
+        self.0.settings.may_set
+    }
+
     pub fn name(&self) -> &Arc<str> {
         &self.0.settings.name
     }

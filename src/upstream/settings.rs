@@ -111,4 +111,20 @@ pub struct OriginSettings {
     pub retries: RetrySettings,
     pub health: Option<HealthSettings>,
     pub ejection: EjectionSettings,
+    pub may_set: MaySet,
+}
+
+/// What an application's answers may set at the client besides its own pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaySet {
+    /// The session cookies that the gateway reads: an application that signs people in sets them.
+    pub session_cookies: bool,
+    /// Another service for the same origin (RFC 7838), which clients would then use in place of the gateway.
+    pub alt_svc: bool,
+}
+
+impl Default for MaySet {
+    fn default() -> Self {
+        Self { session_cookies: true, alt_svc: false }
+    }
 }

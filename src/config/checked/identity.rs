@@ -218,7 +218,43 @@ impl Checker<'_> {
             let message = format!("`{}` is taken by another identity header", assertion.header);
             self.note(Code::Conflict, &path.key("assertion").key("header"), message, None);
         }
-        HeaderSettings { prefix, headers, also_managed: Vec::new(), max_value_bytes, assertion }
+        let remove = self.plain_names(raw.remove.as_deref(), &path.key("remove"));
+        let keep = self.plain_names(raw.keep.as_deref(), &path.key("keep"));
+        if let Some(name) = keep.iter().find(|name| remove.contains(name)) {
+            self.note(Code::Conflict, &path.key("keep"), format!("`{name}` is removed and kept"), None);
+        }
+        let needed = ["accept", "authorization", "content-type", "cookie", "host", "user-agent"];
+        if let Some(name) = remove.iter().find(|name| needed.contains(&name.as_str())) {
+            let hint = "credentials of configured sources are removed by themselves";
+            let message = format!("`{name}` cannot be removed");
+            self.note(Code::InvalidValue, &path.key("remove"), message, Some(hint));
+        }
+        HeaderSettings { prefix, headers, also_managed: Vec::new(), remove, keep, max_value_bytes, assertion }
+    }
+
+    /// Names that `identity.keep` spares; told once it is known which names trusted identities come in.
+    pub(super) fn kept_names(&mut self, settings: &HeaderSettings, path: &Path) {
+        if let Some(name) = settings.keep.iter().find(|name| !settings.may_keep(name)) {
+            let message = format!("`{name}` is never a client's to send: the gateway or HTTP itself sets it");
+            self.note(Code::InvalidValue, &path.key("keep"), message, None);
+        }
+    }
+
+    /// Names of letters, digits and `-`, in lower case.
+    fn plain_names(&mut self, raw: Option<&[String]>, path: &Path) -> Vec<HeaderName> {
+        let mut names = Vec::new();
+        for (index, text) in raw.unwrap_or_default().iter().enumerate() {
+            let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+            match HeaderName::try_from(text.to_ascii_lowercase()).ok().filter(|_| plain) {
+                Some(name) => names.push(name),
+                None => {
+                    let hint = "letters, digits and `-`; a name with any other byte is dropped in any case";
+                    let message = format!("`{text}` is no name of a header field");
+                    self.note(Code::InvalidValue, &path.index(index), message, Some(hint));
+                }
+            }
+        }
+        names
     }
 
     fn header_prefix(&mut self, prefix: Option<&str>, path: &Path) -> String {

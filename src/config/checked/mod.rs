@@ -27,7 +27,7 @@ use super::raw::RawConfig;
 use super::tree::Path;
 use crate::admin::{AdminSettings, OpsSettings};
 use crate::directory::{GuardSettings, MemorySettings, SharedSettings, UnknownTokenSettings};
-use crate::doors::ProxySettings;
+use crate::doors::{ProxySettings, RefusalSettings};
 use crate::engine::HeaderSettings;
 use crate::identity::{CredentialSource, JwtRules};
 use crate::policy::{Access, Freshness, IdentityAttribute, Requirement, Route};
@@ -151,6 +151,7 @@ pub(super) fn check(
     let sign_out = checker.sign_out(raw.sign_out.as_ref(), &root.key("sign_out"));
     let refusals = checker.refusals(raw.refusals.as_ref(), raw.sign_in.as_ref(), raw.cors.as_ref(), &root);
     let recheck_every = checker.recheck(raw.streams.as_ref(), &root.key("streams"));
+    let basic = credentials.contains(&CredentialSource::BasicPassword);
     let mut stytch = stytch?;
 
     let asked_for =
@@ -167,6 +168,7 @@ pub(super) fn check(
             headers.also_managed.extend([trusted.organization_header.clone(), trusted.member_header.clone()]);
         }
     }
+    checker.kept_names(&headers, &root.key("identity"));
     let asks = |requirement: &Requirement| {
         requirement.any_part(&|part| matches!(part, Requirement::ClientCertificate(_)))
     };
@@ -243,7 +245,7 @@ pub(super) fn check(
         recheck_every,
         upstreams,
         headers,
-        proxy: ProxySettings { sign_out, refusals, ..limits.proxy },
+        proxy: ProxySettings { sign_out, refusals: RefusalSettings { basic, ..refusals }, ..limits.proxy },
         log,
         tracing,
         drain_delay,

@@ -11,7 +11,7 @@ use super::checker::Checker;
 use crate::config::diagnostics::Code;
 use crate::config::raw::{RawCredential, RawHsts, RawLimits, RawListener, RawTls};
 use crate::config::tree::Path;
-use crate::doors::{ProxySettings, RefusalSettings, SignOutSettings};
+use crate::doors::ProxySettings;
 use crate::identity::CredentialSource;
 use crate::server::{CertificateFiles, ListenerSettings, ServerLimits, TlsSettings};
 
@@ -156,8 +156,10 @@ impl Checker<'_> {
         let mut sources = Vec::new();
         for (index, credential) in raw.iter().enumerate() {
             let path = path.index(index);
-            let source = match (&credential.cookie, credential.bearer, &credential.trusted_identity) {
-                (Some(name), None, None) => {
+            let (cookie, bearer) = (&credential.cookie, credential.bearer);
+            let (basic, trusted) = (credential.basic.as_deref(), &credential.trusted_identity);
+            let source = match (cookie, bearer, basic, trusted) {
+                (Some(name), None, None, None) => {
                     let is_token =
                         |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
                     if name.is_empty() || !name.bytes().all(is_token) {
@@ -174,13 +176,16 @@ impl Checker<'_> {
                     }
                     CredentialSource::Cookie(name.clone())
                 }
-                (None, Some(true), None) => CredentialSource::Bearer,
-                (None, None, Some(raw)) => match self.trusted_identity(raw, &path.key("trusted_identity")) {
-                    Some(trusted) => CredentialSource::TrustedIdentity(trusted),
-                    None => continue,
-                },
+                (None, Some(true), None, None) => CredentialSource::Bearer,
+                (None, None, Some("password"), None) => CredentialSource::BasicPassword,
+                (None, None, None, Some(raw)) => {
+                    match self.trusted_identity(raw, &path.key("trusted_identity")) {
+                        Some(trusted) => CredentialSource::TrustedIdentity(trusted),
+                        None => continue,
+                    }
+                }
                 _ => {
-                    let hint = "`cookie: NAME`, `bearer: true` or `trusted_identity: …`";
+                    let hint = "`cookie: NAME`, `bearer: true`, `basic: password` or `trusted_identity: …`";
                     self.note(
                         Code::InvalidValue,
                         &path,
@@ -224,6 +229,8 @@ impl Checker<'_> {
             let message = "the head of a request with a session JWT needs at least 8192 bytes";
             self.note(Code::InvalidValue, &path.key("max_header_bytes"), message, None);
         }
+        let max_headers = self.count(raw.max_headers, usual.max_headers, &path.key("max_headers"));
+        let proxy = ProxySettings::default();
         Limits {
             server: ServerLimits {
                 max_connections: self.count(
@@ -238,17 +245,21 @@ impl Checker<'_> {
                 idle_timeout,
                 write_timeout,
                 max_header_bytes,
-                max_headers: self.count(raw.max_headers, usual.max_headers, &path.key("max_headers")),
+                max_headers,
                 max_streams: u32::try_from(streams).unwrap_or(u32::MAX),
             },
             proxy: ProxySettings {
                 body_timeout,
                 tunnel_timeout,
-                sign_out: SignOutSettings::default(),
-                refusals: RefusalSettings::default(),
-                max_requests: self.count(raw.max_requests, 20_000, &path.key("max_requests")),
-                max_path_bytes: self.count(raw.max_path_bytes, 8192, &path.key("max_path_bytes")),
-                max_request_bytes: raw.max_request_bytes.unwrap_or(10 * 1024 * 1024 * 1024),
+                max_requests: self.count(raw.max_requests, proxy.max_requests, &path.key("max_requests")),
+                max_path_bytes: self.count(
+                    raw.max_path_bytes,
+                    proxy.max_path_bytes,
+                    &path.key("max_path_bytes"),
+                ),
+                max_headers,
+                max_request_bytes: raw.max_request_bytes.unwrap_or(proxy.max_request_bytes),
+                ..proxy
             },
         }
     }

@@ -9,17 +9,18 @@ use std::time::Duration;
 use http::Method;
 
 use super::checker::Checker;
+use super::own::origin_as_sent;
 use super::requirement::Tried;
 use crate::config::diagnostics::Code;
 use crate::config::load::did_you_mean;
 use crate::config::raw::{RawMatch, RawRoute, RawUpstream};
 use crate::config::tree::Path;
 use crate::policy::{
-    Access, Freshness, HostPattern, LetterCase, OrganizationFrom, OrganizationPlace, PathPattern,
-    Requirement, Route, RouteMatch,
+    Access, ForwardedCredentials, Freshness, HostPattern, LetterCase, OrganizationFrom, OrganizationPlace,
+    PathPattern, Requirement, Route, RouteMatch, WebSocketRule,
 };
 
-pub(super) const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"];
+pub(super) const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 impl Checker<'_> {
     pub(super) fn routes(
@@ -95,6 +96,7 @@ impl Checker<'_> {
         let upstream = upstream?;
         let letter_case = upstreams.get(&*upstream).and_then(|found| found.letter_case.as_deref());
         let letter_case = letter_case.and_then(letter_case_of).unwrap_or_default();
+        let forwards = upstreams.get(&*upstream).map(forwarded_credentials).unwrap_or_default();
         let (matches, (access, tried)) = (matches?, access?);
         if tried.is_some() && shadow.is_some() {
             let message = "a route tries one thing at a time";
@@ -104,7 +106,8 @@ impl Checker<'_> {
         let shadow = tried.or(shadow);
         let speaks_http2 =
             upstreams.get(&*upstream).is_some_and(|found| found.protocol.as_deref() == Some("http2"));
-        if raw.websocket == Some(true) && speaks_http2 {
+        let websocket = self.websocket(raw.websocket.as_ref(), &path.key("websocket"));
+        if websocket.is_some() && speaks_http2 {
             let message = "no WebSocket is opened to an upstream that speaks HTTP/2";
             let hint = "make a second upstream of it, with `protocol: http1`";
             self.note(Code::Conflict, &path.key("websocket"), message, Some(hint));
@@ -132,7 +135,8 @@ impl Checker<'_> {
             letter_case,
             keep_encoded_slash,
             keep_path_parameters,
-            websocket: raw.websocket.unwrap_or_default(),
+            websocket,
+            forwards,
         })
     }
 
@@ -177,7 +181,9 @@ impl Checker<'_> {
         for (index, text) in raw.methods.iter().flatten().enumerate() {
             let upper = text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
             match Method::from_bytes(text.as_bytes()) {
-                Ok(method) if upper && method != Method::CONNECT => methods.push(method),
+                Ok(method) if upper && method != Method::CONNECT && method != Method::TRACE => {
+                    methods.push(method);
+                }
                 _ => {
                     let place = before.key("methods").index(index);
                     let hint = did_you_mean(&text.to_ascii_uppercase(), METHODS.into_iter());
@@ -294,6 +300,33 @@ impl Checker<'_> {
         Freshness { fresh_for: usual.fresh_for, max_staleness, stale_if_error }
     }
 
+    /// `true`, `false`, or the origins whose pages may open one.
+    fn websocket(&mut self, raw: Option<&serde_json::Value>, path: &Path) -> Option<WebSocketRule> {
+        let listed = match raw? {
+            serde_json::Value::Bool(allowed) => return allowed.then(WebSocketRule::default),
+            value => value.as_object().filter(|rule| rule.len() == 1).and_then(|rule| rule.get("origins")),
+        };
+        let Some(listed) = listed.and_then(serde_json::Value::as_array) else {
+            let message =
+                "a route says whether WebSockets are opened, or which other origins' pages may open one";
+            let hint = "`true`, or `{ origins: [\"https://app.example.com\"] }`";
+            self.note(Code::WrongType, path, message, Some(hint));
+            return None;
+        };
+        let mut rule = WebSocketRule::default();
+        for (index, origin) in listed.iter().enumerate() {
+            let text = origin.as_str().unwrap_or_default();
+            match origin_as_sent(text) {
+                Ok(origin) => rule.origins.push(Arc::from(origin)),
+                Err((message, hint)) => {
+                    let path = path.key("origins").index(index);
+                    self.note(Code::InvalidValue, &path, message, Some(&hint));
+                }
+            }
+        }
+        Some(rule)
+    }
+
     fn keep(&mut self, word: Option<&str>, path: &Path) -> bool {
         match word {
             None | Some("refuse") => false,
@@ -309,6 +342,12 @@ impl Checker<'_> {
             }
         }
     }
+}
+
+/// Which credentials an upstream receives; words that are none of these are told where the upstream is checked.
+fn forwarded_credentials(raw: &RawUpstream) -> ForwardedCredentials {
+    let names = |word: &str| raw.forward_credentials.iter().flatten().any(|written| written == word);
+    ForwardedCredentials { authorization: names("authorization"), cookies: names("cookies") }
 }
 
 /// The words of an upstream's `letter_case`.

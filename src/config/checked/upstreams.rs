@@ -13,11 +13,12 @@ use super::checker::Checker;
 use super::project::origin_address;
 use super::routes::letter_case_of;
 use crate::config::diagnostics::Code;
+use crate::config::load::did_you_mean;
 use crate::config::mask::without_credentials;
 use crate::config::raw::{RawEjection, RawHealth, RawOriginTls, RawRetries, RawUpstream};
 use crate::config::tree::Path;
 use crate::upstream::{
-    EjectionSettings, HealthSettings, OriginAddress, OriginSettings, OriginTls, RetrySettings,
+    EjectionSettings, HealthSettings, MaySet, OriginAddress, OriginSettings, OriginTls, RetrySettings,
 };
 
 const fn seconds(count: u64) -> Duration {
@@ -48,6 +49,20 @@ impl Checker<'_> {
             let hint = "`refuse`, `sensitive` or `insensitive`";
             self.note(Code::InvalidValue, &path.key("letter_case"), message, Some(hint));
         }
+        let forwarded = path.key("forward_credentials");
+        self.words(raw.forward_credentials.as_deref(), &["authorization", "cookies"], &forwarded);
+        if raw.forward_credentials.as_ref().is_some_and(|words| !words.is_empty()) {
+            let message =
+                format!("upstream `{name}` receives credentials, and can act as every caller with them");
+            let hint = "an application that only wants to know who calls reads the identity headers";
+            self.note(Code::ForwardedCredentials, &forwarded, message, Some(hint));
+        }
+        self.words(raw.may_set.as_deref(), &["session_cookies", "alt_svc"], &path.key("may_set"));
+        let sets = |word: &str, usual| {
+            raw.may_set.as_ref().map_or(usual, |words| words.iter().any(|written| written == word))
+        };
+        let may_set =
+            MaySet { session_cookies: sets("session_cookies", true), alt_svc: sets("alt_svc", false) };
         let several = servers.as_ref().is_some_and(|servers| servers.len() > 1);
         let retries = self.retries(raw.retries.as_ref(), several, &path.key("retries"));
         let health = raw.health.as_ref().and_then(|raw| self.health(raw, &path.key("health")));
@@ -79,7 +94,20 @@ impl Checker<'_> {
             retries,
             health,
             ejection,
+            may_set,
         })
+    }
+
+    /// A list of words out of a closed set.
+    fn words(&mut self, written: Option<&[String]>, known: &[&str], path: &Path) {
+        for (index, word) in written.unwrap_or_default().iter().enumerate() {
+            if !known.contains(&word.as_str()) {
+                let hint = did_you_mean(word, known.iter().copied())
+                    .unwrap_or_else(|| format!("known here: {}", known.join(", ")));
+                let message = format!("`{word}` is none of the words for this");
+                self.note_with(Code::InvalidValue, &path.index(index), message, Some(hint));
+            }
+        }
     }
 
     fn servers(&mut self, name: &str, raw: &RawUpstream, path: &Path) -> Option<Vec<OriginAddress>> {

@@ -193,3 +193,23 @@ pub(in crate::config) struct SessionAgeForm {
     /// Begun at most this long ago.
     max: String,
 }
+
+/// Whether WebSockets are opened: a truth, or the origins whose pages may open one.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "read by the schema generator only")]
+pub(in crate::config) enum WebSocketForm {
+    /// Pages of the same host only.
+    Allowed(bool),
+    /// Pages of the same host and of these origins.
+    Listed(WebSocketOrigins),
+}
+
+/// Origins besides our own.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "read by the schema generator only")]
+pub(in crate::config) struct WebSocketOrigins {
+    /// As browsers write them, such as `https://app.example.com`.
+    origins: Vec<String>,
+}

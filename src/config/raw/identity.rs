@@ -17,6 +17,10 @@ pub(in crate::config) struct RawIdentity {
     pub(in crate::config) preset: Option<OneOrMany>,
     /// Further headers; one that a preset has already is replaced.
     pub(in crate::config) headers: Option<Vec<RawIdentityHeader>>,
+    /// Further names that are removed from every request.
+    pub(in crate::config) remove: Option<Vec<String>>,
+    /// Names that are removed by default and that the application is to receive; a name that carries a client's address passes only from a listed proxy (`forwarded` or `proxy_protocol` of the listener).
+    pub(in crate::config) keep: Option<Vec<String>>,
     /// The longest value injected, in bytes; a caller about whom there is more to say is refused. Default: `8192`.
     pub(in crate::config) max_value_bytes: Option<u64>,
     /// A JWT about the caller that the application can verify. Default: none.

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub(super) use forms::{OneOrMany, RequirementForm};
+pub(super) use forms::{OneOrMany, RequirementForm, WebSocketForm};
 pub(super) use identity::{RawAssertion, RawIdentity, RawIdentityHeader, RawTrustedIdentity};
 pub(super) use log::{RawAudit, RawLog};
 pub(super) use refusals::{RawCors, RawRefusals, RawSignIn};
@@ -288,6 +288,8 @@ pub(super) struct RawCredential {
     pub(super) cookie: Option<String>,
     /// `Authorization: Bearer`.
     pub(super) bearer: Option<bool>,
+    /// `password`: the password of `Authorization: Basic` is the token, for clients that can send nothing else (git, pip, docker). The user name is ignored.
+    pub(super) basic: Option<String>,
     /// Two headers of a peer that is trusted to name a member.
     pub(super) trusted_identity: Option<RawTrustedIdentity>,
 }
@@ -354,7 +356,8 @@ pub(super) struct RawRoute {
     /// `keep` lets `;` through, if the path is this route's without the parameters as well. Default: `refuse`.
     pub(super) path_parameters: Option<String>,
     /// Lets requests become WebSockets. Default: `false`.
-    pub(super) websocket: Option<bool>,
+    #[schemars(with = "Option<WebSocketForm>")]
+    pub(super) websocket: Option<serde_json::Value>,
 }
 
 /// Which requests a route answers.

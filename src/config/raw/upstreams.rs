@@ -19,6 +19,10 @@ pub(in crate::config) struct RawUpstream {
     pub(in crate::config) tls: Option<RawOriginTls>,
     /// What the application makes of letter case in paths: `sensitive` (it tells cases apart), `insensitive` (it ignores case, as Express, ASP.NET and IIS do, and so do the routes), or `refuse` (not known: a path that is another route's with case ignored is refused). Default: `refuse`.
     pub(in crate::config) letter_case: Option<String>,
+    /// Credentials that the application receives although the gateway reads them: `authorization`, `cookies` (the session cookies). Default: none.
+    pub(in crate::config) forward_credentials: Option<Vec<String>>,
+    /// What its answers may set: `session_cookies`, `alt_svc`. Default: `[session_cookies]`.
+    pub(in crate::config) may_set: Option<Vec<String>>,
     /// To connect, TLS included. Default: `5s`.
     pub(in crate::config) connect_timeout: Option<String>,
     /// From the end of the request to the head of the response. Default: `60s`.

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 
 use self::webhook::Deliveries;
 use super::settings::SignOutSettings;
-use crate::engine::{AccessRequest, Engine, Rules};
+use crate::engine::{AccessRequest, Engine, Page, Rules};
 use crate::identity::SocketPeer;
 use crate::policy::{CanonicalPath, HostName, Reason, Refusal};
 use crate::revocation::Revocations;
@@ -89,6 +89,7 @@ impl OwnRequest<'_> {
                 certificate_ends: self.peer.certificate_ends(),
             },
             client_ip: self.peer.address,
+            page: Page::None,
             request_id: self.request_id,
             trace: self.trace,
         }

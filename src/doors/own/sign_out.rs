@@ -4,9 +4,10 @@
 //! Must not act on a request that a page of somebody else made, nor send anybody where the configuration does not.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use super::{OwnPages, OwnRequest, Refused, answer};
+use crate::doors::same_origin::is_same_origin;
 use crate::identity::CredentialSource;
 use crate::policy::Reason;
 use crate::revocation::Source;
@@ -59,7 +60,8 @@ impl OwnPages {
         let mut origins = headers.get_all(header::ORIGIN).iter();
         match (origins.next().map(HeaderValue::to_str), origins.next()) {
             (Some(Ok(origin)), None) => {
-                self.sign_out.origins.iter().any(|listed| listed == origin) || is_same_origin(origin, own)
+                self.sign_out.origins.iter().any(|listed| listed == origin)
+                    || is_same_origin(origin, own.authority, own.peer)
             }
             // Browsers name the origin of every POST. Whoever sends a token by hand is nobody's victim.
             (None, _) => headers.contains_key(header::AUTHORIZATION) && !headers.contains_key(header::COOKIE),
@@ -82,21 +84,6 @@ impl OwnPages {
             }
         }
     }
-}
-
-/// Whether `origin` names the host the request was sent to. Under our own TLS the scheme must be `https`; without it,
-/// somebody before us may have ended TLS.
-fn is_same_origin(origin: &str, own: &OwnRequest<'_>) -> bool {
-    let Ok(origin) = origin.parse::<Uri>() else { return false };
-    let (Some(scheme), Some(authority)) = (origin.scheme_str(), origin.authority()) else { return false };
-    let default_port = match scheme {
-        "https" => 443,
-        "http" if !own.peer.secure => 80,
-        _ => return false,
-    };
-    let Ok(asked) = own.authority.parse::<http::uri::Authority>() else { return false };
-    authority.host().eq_ignore_ascii_case(asked.host())
-        && authority.port_u16().unwrap_or(default_port) == asked.port_u16().unwrap_or(default_port)
 }
 
 fn with_policy(mut response: Response<Bytes>, policy: &HeaderValue) -> Response<Bytes> {

@@ -14,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use super::trailers::clean_trailers;
 use crate::doors::account::Account;
 use crate::engine::{Lease, ManagedNames};
 use crate::policy::Reason;
@@ -148,7 +149,9 @@ impl Body for RequestBody {
                 return Poll::Ready(Some(Err(BodyError::TooLarge.into())));
             }
         }
-        clean_trailers(&mut frame, |trailers| this.managed.strip_request(trailers));
+        if let Some(trailers) = frame.trailers_mut() {
+            clean_trailers(trailers, &this.managed);
+        }
         if this.body.is_end_stream() {
             this.progress.finish();
         }
@@ -268,7 +271,9 @@ impl Body for ResponseBody {
         if let Some(piece) = frame.data_ref() {
             this.account.response_bytes += u64::try_from(piece.len()).unwrap_or(u64::MAX);
         }
-        clean_trailers(&mut frame, |trailers| this.managed.strip_response(trailers));
+        if let Some(trailers) = frame.trailers_mut() {
+            clean_trailers(trailers, &this.managed);
+        }
         this.account.complete = this.is_end_stream();
         Poll::Ready(Some(Ok(frame)))
     }
@@ -285,12 +290,6 @@ impl Body for ResponseBody {
             Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Source::Origin(body) => body.size_hint(),
         }
-    }
-}
-
-fn clean_trailers(frame: &mut Frame<Bytes>, clean: impl FnOnce(&mut HeaderMap)) {
-    if let Some(trailers) = frame.trailers_mut() {
-        clean(trailers);
     }
 }
 

@@ -6,23 +6,27 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::uri::Scheme;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::bodies::{Ending, RequestBody, ResponseBody};
-use super::hop_by_hop::{asks_for_websocket, filter_announced_trailers, mark_websocket, remove_hop_by_hop};
+use super::hop_by_hop::{asks_for_websocket, mark_websocket, remove_hop_by_hop};
 use super::outbound::Outbound;
 use super::site::Site;
+use super::trailers::filter_announced_trailers;
 use super::tunnel::open_tunnel;
 use super::websocket::WebSocketKey;
 use super::{Intake, REQUEST_ID};
 use crate::doors::account::Account;
 use crate::engine::{HeaderEdits, Lease, Snapshot};
+use crate::identity::{CredentialSource, OWN_COOKIE};
 use crate::policy::{Permit, Reason};
 use crate::server::Peer;
 use crate::telemetry::{Span, SpanKind, method_label};
-use crate::upstream::{OriginError, OriginFailure, OriginRequest, OriginResponse, Progress, UploadFailure};
+use crate::upstream::{
+    MaySet, OriginError, OriginFailure, OriginRequest, OriginResponse, Progress, UploadFailure,
+};
 
 impl Site {
     /// Sends the request to the origin of the permit's route and answers with what comes back.
@@ -50,7 +54,7 @@ impl Site {
             return self.refuse(&Reason::BodyTooLarge.into(), account);
         }
         account.upstream = Some(Arc::clone(origin.name()));
-        let websocket = route.websocket
+        let websocket = route.websocket.is_some()
             && intake.method == Method::GET
             && (intake.extended_connect
                 || request.version() == Version::HTTP_11
@@ -168,18 +172,19 @@ impl Site {
                 // The tunnel is a stream of its own (RFC 8441 section 5).
                 WebSocketKey::settle(&mut response);
             }
-            return self.respond(response, snapshot, account, key.is_none(), None);
+            return self.respond(response, snapshot, origin.may_set(), account, key.is_none(), None);
         }
         if key.is_some() && response.status().is_success() {
             return self.refuse(&Reason::OriginMalformed.into(), account);
         }
-        self.respond(response, snapshot, account, false, lease)
+        self.respond(response, snapshot, origin.may_set(), account, false, lease)
     }
 
     fn respond(
         &self,
         mut response: OriginResponse<RequestBody>,
         snapshot: &Snapshot,
+        may_set: MaySet,
         mut account: Box<Account>,
         websocket: bool,
         lease: Option<Arc<Lease>>,
@@ -189,6 +194,7 @@ impl Site {
         remove_hop_by_hop(headers);
         headers.remove(header::TE);
         managed.strip_response(headers);
+        strip_settings(headers, may_set, &snapshot.credentials);
         filter_announced_trailers(headers, managed);
         if websocket {
             mark_websocket(headers);
@@ -199,6 +205,28 @@ impl Site {
         let lease = lease.map(|lease| (lease, Ending::of(response.headers(), account.version)));
         response
             .map(|body| ResponseBody::from_origin(body, managed, account, self.settings.body_timeout, lease))
+    }
+}
+
+/// Takes out of an answer what its application may not set: our own cookie in any case.
+fn strip_settings(headers: &mut HeaderMap, may_set: MaySet, sources: &[CredentialSource]) {
+    if !may_set.alt_svc {
+        headers.remove(header::ALT_SVC);
+    }
+    let is_refused = |value: &HeaderValue| {
+        let name = value.as_bytes().split(|byte| matches!(byte, b'=' | b';')).next().unwrap_or_default();
+        let name = name.trim_ascii();
+        let is_session = |source: &CredentialSource| matches!(source, CredentialSource::Cookie(cookie) if cookie.as_bytes() == name);
+        name == OWN_COOKIE.as_bytes() || !may_set.session_cookies && sources.iter().any(is_session)
+    };
+    if !headers.get_all(header::SET_COOKIE).iter().any(is_refused) {
+        return;
+    }
+    let kept: Vec<HeaderValue> =
+        headers.get_all(header::SET_COOKIE).iter().filter(|value| !is_refused(value)).cloned().collect();
+    headers.remove(header::SET_COOKIE);
+    for value in kept {
+        headers.append(header::SET_COOKIE, value);
     }
 }
 

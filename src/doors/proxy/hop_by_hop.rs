@@ -6,9 +6,7 @@ use std::collections::HashSet;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::engine::ManagedNames;
-
-fn is_hop_by_hop(name: &HeaderName) -> bool {
+pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
     // By the length first: nearly every name is told by that.
     let name = name.as_str();
     match name.len() {
@@ -73,28 +71,6 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// The announcement of trailers without managed names, since hyper sends only what is announced.
-pub(super) fn announced_trailers(headers: &HeaderMap, managed: &ManagedNames) -> Option<HeaderValue> {
-    let names = headers.get_all(header::TRAILER).iter().filter_map(|value| value.to_str().ok());
-    let kept: Vec<&str> = names
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .filter(|name| !name.is_empty() && !managed.covers(name) && !name.contains('_'))
-        .collect();
-    if kept.is_empty() { None } else { HeaderValue::try_from(kept.join(", ")).ok() }
-}
-
-/// The same in place.
-pub(super) fn filter_announced_trailers(headers: &mut HeaderMap, managed: &ManagedNames) {
-    if !headers.contains_key(header::TRAILER) {
-        return;
-    }
-    match announced_trailers(headers, managed) {
-        Some(kept) => headers.insert(header::TRAILER, kept),
-        None => headers.remove(header::TRAILER),
-    };
-}
-
 /// Whether the request asks for a WebSocket (RFC 6455 section 4.1), and nothing else.
 pub(super) fn asks_for_websocket(headers: &HeaderMap) -> bool {
     let lists = |name, token: &[u8]| {
@@ -121,7 +97,6 @@ pub(super) fn mark_websocket(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::HeaderSettings;
 
     fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
         fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
@@ -153,16 +128,6 @@ mod tests {
             headers(&[("connection", "host, content-length"), ("host", "a"), ("content-length", "1")]);
         remove_hop_by_hop(&mut headers);
         assert!(headers.contains_key("host") && headers.contains_key("content-length"));
-    }
-
-    #[test]
-    fn managed_names_cannot_ride_in_trailers() {
-        let mut announced = headers(&[("trailer", "X-Checksum, X-Auth-Roles, x_y")]);
-        filter_announced_trailers(&mut announced, &ManagedNames::new(&HeaderSettings::usual("x-auth-")));
-        assert_eq!(announced["trailer"], "X-Checksum");
-        let mut announced = headers(&[("trailer", "x-auth-roles")]);
-        filter_announced_trailers(&mut announced, &ManagedNames::new(&HeaderSettings::usual("x-auth-")));
-        assert!(!announced.contains_key("trailer"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 use hyper::ext::Protocol;
 
+use crate::doors::settings::ProxySettings;
 use crate::policy::{CanonicalPath, HostName, Reason};
 
 /// What a well-formed request asks for.
@@ -35,12 +36,12 @@ pub(super) enum Taken {
 }
 
 /// Takes a request in, or says why not. `host` is what a listed proxy says the client asked for, `server_name` what the
-/// connection was made for. A path may have `max_path_bytes`.
+/// connection was made for.
 pub(super) fn take_in<B>(
     request: &Request<B>,
     host: Option<&str>,
     server_name: Option<&str>,
-    max_path_bytes: usize,
+    settings: &ProxySettings,
 ) -> Result<Taken, Reason> {
     let (method, uri, headers, version) =
         (request.method(), request.uri(), request.headers(), request.version());
@@ -50,8 +51,17 @@ pub(super) fn take_in<B>(
     if *method == Method::CONNECT && !extended_connect {
         return Err(Reason::ConnectRefused);
     }
+    // An answer to TRACE would show what is added to a request (RFC 9110 section 9.3.8).
+    if *method == Method::TRACE {
+        return Err(Reason::MethodNotAllowed);
+    }
     let method = if extended_connect { &Method::GET } else { method };
+    check_count(headers, settings.max_headers)?;
     check_framing(headers, version)?;
+    // Which of two an application would believe is not known.
+    if headers.get_all(header::AUTHORIZATION).iter().nth(1).is_some() {
+        return Err(Reason::MalformedRequest);
+    }
     let named = read_host(uri, headers)?;
     // Routes and certificates are chosen by name, and must be by the same one (RFC 9110 section 7.4).
     if server_name.is_some_and(|name| named.host.as_str() != name) {
@@ -71,7 +81,7 @@ pub(super) fn take_in<B>(
     if uri.scheme_str().is_some_and(|scheme| !matches!(scheme, "http" | "https")) {
         return Err(Reason::MalformedRequest);
     }
-    if uri.path().len() > max_path_bytes {
+    if uri.path().len() > settings.max_path_bytes {
         return Err(Reason::PathTooLong);
     }
     let path = CanonicalPath::parse(uri.path()).map_err(|_| Reason::PathAmbiguous)?;
@@ -110,13 +120,26 @@ impl Named {
                 return Ok(named.clone());
             }
             let host = HostName::parse(authority).map_err(|_| Reason::HostInvalid)?;
-            let lower = authority.to_ascii_lowercase();
-            let value = HeaderValue::from_str(&lower).map_err(|_| Reason::HostInvalid)?;
-            let named = Self { host, authority: lower.into(), value };
+            // What is forwarded is what was matched: without a last dot, and without a colon that no port follows.
+            let port = authority.rsplit_once(':').map(|(_, port)| port).unwrap_or_default();
+            let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+            let authority_sent = if is_port { format!("{host}:{port}") } else { host.to_string() };
+            let value = HeaderValue::from_str(&authority_sent).map_err(|_| Reason::HostInvalid)?;
+            let named = Self { host, authority: authority_sent.into(), value };
             *last = Some((authority.to_owned(), named.clone()));
             Ok(named)
         })
     }
+}
+
+/// Bounds the number of fields. hyper does so over HTTP/1.1 alone; crumbs of one `Cookie` field count as that field
+/// (RFC 9113 section 8.2.3).
+fn check_count(headers: &HeaderMap, most: usize) -> Result<(), Reason> {
+    if headers.len() <= most {
+        return Ok(());
+    }
+    let crumbs = headers.get_all(header::COOKIE).iter().count();
+    if headers.len() - crumbs.saturating_sub(1) <= most { Ok(()) } else { Err(Reason::HeadersTooMany) }
 }
 
 /// One length at most, and `chunked` alone and only in HTTP/1.1 (RFC 9112 section 6).
@@ -149,14 +172,15 @@ fn read_host(uri: &Uri, headers: &HeaderMap) -> Result<Named, Reason> {
         (None, _) => None,
     };
     let target = uri.authority().map(http::uri::Authority::as_str);
-    let authority = match (target, field) {
+    match (target, field) {
         (Some(target), Some(field)) if !target.eq_ignore_ascii_case(field) => {
-            return Err(Reason::HostInvalid);
+            // They may still differ in a last dot or an empty port alone.
+            let (target, field) = (Named::known(target)?, Named::known(field)?);
+            if target.authority == field.authority { Ok(target) } else { Err(Reason::HostInvalid) }
         }
-        (Some(authority), _) | (None, Some(authority)) => authority,
-        (None, None) => return Err(Reason::HostInvalid),
-    };
-    Named::known(authority)
+        (Some(authority), _) | (None, Some(authority)) => Named::known(authority),
+        (None, None) => Err(Reason::HostInvalid),
+    }
 }
 
 #[cfg(test)]
@@ -168,7 +192,8 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        match take_in(&request.body(()).unwrap(), None, None, 64)? {
+        let settings = ProxySettings { max_path_bytes: 64, max_headers: 8, ..ProxySettings::default() };
+        match take_in(&request.body(()).unwrap(), None, None, &settings)? {
             Taken::Request(intake) => Ok(intake),
             Taken::ServerOptions => panic!("not a request"),
         }
@@ -234,6 +259,41 @@ mod tests {
         assert!(take(&long(64), Version::HTTP_11, &[("host", "a")]).is_ok());
         let refused = take(&long(65), Version::HTTP_11, &[("host", "a")]);
         assert_eq!(refused.map(|_| ()), Err(Reason::PathTooLong));
+    }
+
+    #[test]
+    fn what_is_forwarded_names_the_host_that_was_matched() {
+        for (field, sent) in [
+            ("app.example.com.", "app.example.com"),
+            ("app.example.com:", "app.example.com"),
+            ("App.Example.com.:8080", "app.example.com:8080"),
+            ("[::1]:", "[::1]"),
+            ("[0:0::1]:80", "[::1]:80"),
+        ] {
+            let intake = take("/", Version::HTTP_11, &[("host", field)]).unwrap();
+            assert_eq!(
+                (&*intake.authority, intake.authority_value.to_str().unwrap()),
+                (sent, sent),
+                "{field}"
+            );
+        }
+        let both =
+            |uri, field| take(uri, Version::HTTP_11, &[("host", field)]).map(|intake| intake.authority);
+        assert_eq!(both("http://a./", "A:").as_deref(), Ok("a"));
+        assert_eq!(both("http://a:80/", "a").map(|_| ()), Err(Reason::HostInvalid));
+    }
+
+    #[test]
+    fn fields_are_counted_and_one_credential_is_all_there_may_be() {
+        let with = |fields: &[(&str, &str)]| {
+            take("/", Version::HTTP_2, &[&[("host", "a")], fields].concat()).map(|_| ())
+        };
+        let many = |count: usize| vec![("x", "1"); count];
+        assert_eq!(with(&many(7)), Ok(()));
+        assert_eq!(with(&many(8)), Err(Reason::HeadersTooMany));
+        assert_eq!(with(&vec![("cookie", "a=b"); 40]), Ok(()), "crumbs are one field");
+        let two = [("authorization", "Basic eDp5"), ("authorization", "Bearer a")];
+        assert_eq!(with(&two), Err(Reason::MalformedRequest));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod hop_by_hop;
 mod intake;
 mod outbound;
 mod site;
+mod trailers;
 mod tunnel;
 mod websocket;
 
@@ -17,12 +18,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use self::bodies::{RequestBody, ResponseBody};
+use self::hop_by_hop::asks_for_websocket;
 use self::intake::{Intake, Taken, take_in};
 pub use self::site::ProxySite;
 use self::site::Site;
@@ -30,7 +32,8 @@ pub use self::websocket::FrameTracker;
 use super::account::Account;
 use super::cors::{preflight, share};
 use super::own::{OwnPage, OwnRequest, Refused};
-use crate::engine::{AccessRequest, Engine, ManagedNames, Rules, Ticket};
+use super::same_origin::is_same_origin;
+use crate::engine::{AccessRequest, Engine, ManagedNames, Page, Rules, Ticket};
 use crate::identity::SocketPeer;
 use crate::policy::{Decision, Reason, Refusal};
 use crate::revocation::Revocations;
@@ -121,8 +124,7 @@ impl Site {
     ) -> Response<ResponseBody> {
         // A proxy in front names us as it likes.
         let server_name = peer.server_name.as_deref().filter(|_| !peer.is_proxy);
-        let intake = match take_in(&request, peer.host.as_deref(), server_name, self.settings.max_path_bytes)
-        {
+        let intake = match take_in(&request, peer.host.as_deref(), server_name, &self.settings) {
             Ok(Taken::Request(intake)) => intake,
             Ok(Taken::ServerOptions) => return self.options(account),
             Err(reason) => {
@@ -174,6 +176,7 @@ impl Site {
                 certificate_ends: peer.certificate_ends(),
             },
             client_ip: peer.address,
+            page: page_of(&request, &intake, peer),
             request_id: &account.request_id,
             trace: &account.trace,
         };
@@ -188,6 +191,7 @@ impl Site {
                 Box::pin(discard_body(&head.headers, body, &mut account)).await;
                 self.refuse(&refusal, account)
             }
+            Decision::Allow(_) if ends_here(&intake.method, request.headers()) => self.options(account),
             Decision::Allow(permit) => {
                 self.forward(
                     request,
@@ -287,7 +291,12 @@ impl Site {
         let reason = self.engine.record_refusal(&account.request_id, &account.trace, reason);
         let (head, body) = (*request).into_parts();
         discard_body(&head.headers, body, &mut account).await;
-        self.refuse(&reason.into(), account)
+        let mut refusal = Refusal::from(reason);
+        if reason == Reason::MethodNotAllowed {
+            // Only TRACE is refused before a route is known.
+            refusal.allowed_methods = FORWARDED_METHODS.to_vec();
+        }
+        self.refuse(&refusal, account)
     }
 
     fn refuse(&self, refusal: &Refusal, mut account: Box<Account>) -> Response<ResponseBody> {
@@ -322,6 +331,29 @@ impl Site {
     }
 }
 
+/// The page that asks for a WebSocket, over either version of HTTP.
+fn page_of<'a>(request: &'a Request<Incoming>, intake: &Intake, peer: &Peer) -> Page<'a> {
+    if !intake.extended_connect && !asks_for_websocket(request.headers()) {
+        return Page::None;
+    }
+    let mut origins = request.headers().get_all(header::ORIGIN).iter();
+    match (origins.next(), origins.next()) {
+        (None, _) => Page::None,
+        (Some(origin), None) => {
+            let same = origin.to_str().is_ok_and(|text| is_same_origin(text, &intake.authority, peer));
+            if same { Page::SameHost } else { Page::Other(origin.as_bytes()) }
+        }
+        // No browser names two; which of them an application believes is not known.
+        (Some(_), Some(_)) => Page::Other(b"null"),
+    }
+}
+
+/// Whether the request says that we are its last recipient (RFC 9110 section 7.6.2).
+fn ends_here(method: &Method, headers: &HeaderMap) -> bool {
+    *method == Method::OPTIONS
+        && headers.get(header::MAX_FORWARDS).is_some_and(|left| left.as_bytes() == b"0")
+}
+
 /// Reads what little of a refused body is on its way: a connection closed on unread bytes is reset, and the client
 /// may never see why. Nothing is read for a client that waits to be told to go on.
 async fn discard_body(headers: &HeaderMap, mut body: Incoming, account: &mut Account) {
@@ -339,6 +371,8 @@ async fn discard_body(headers: &HeaderMap, mut body: Incoming, account: &mut Acc
     account.unread_body = !matches!(whole, Ok(Some(())));
 }
 
+const FORWARDED_METHODS: [Method; 7] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 /// The most of a refused body that is read.
 const DISCARDED_BYTES: usize = 1024 * 1024;
 /// How long reading a refused body may hold up the refusal.

@@ -9,7 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use super::hop_by_hop::{HopByHop, announced_trailers};
+use super::hop_by_hop::HopByHop;
+use super::trailers::announced_trailers;
 use super::{Intake, REQUEST_ID};
 use crate::doors::account::Account;
 use crate::engine::{Fields, HeaderEdits, Snapshot};
@@ -89,6 +90,7 @@ impl Outbound<'_> {
         let Self { headers, edits, peer, account, intake, snapshot, trace } = self;
         let hops = HopByHop::of(headers);
         let mut announces = false;
+        let options = intake.method == Method::OPTIONS;
         for (name, value) in *headers {
             if hops.covers(name) {
                 continue;
@@ -96,7 +98,11 @@ impl Outbound<'_> {
             announces |= *name == header::TRAILER;
             let anew =
                 matches!(*name, header::HOST | header::CONTENT_LENGTH | header::EXPECT | header::TRAILER);
-            if !anew && !edits.removes(name) {
+            if anew || edits.removes(name, peer.is_listed()) {
+                account.note_odd(name);
+            } else if options && *name == header::MAX_FORWARDS {
+                fields.put(name, &one_less(value));
+            } else {
                 fields.put(name, value);
             }
         }
@@ -138,6 +144,12 @@ impl Outbound<'_> {
         };
         PathAndQuery::try_from(text).ok()
     }
+}
+
+/// What is left of `Max-Forwards` for the next recipient (RFC 9110 section 7.6.2).
+fn one_less(value: &HeaderValue) -> HeaderValue {
+    let number = value.to_str().ok().and_then(|text| text.parse::<u64>().ok());
+    number.map_or_else(|| value.clone(), |number| HeaderValue::from(number.saturating_sub(1)))
 }
 
 /// Whether a request by `method` that has no body must say so (RFC 9110 section 8.6).

@@ -8,7 +8,8 @@ use super::*;
 use crate::engine::AccessRequest;
 use crate::identity::{Bound, MemberId, MemberPrincipal, MemberRef, Principal, SocketPeer};
 use crate::policy::{
-    Access, CanonicalPath, Freshness, HostName, LetterCase, Requirement, Route, RouteMatch, Subject,
+    Access, CanonicalPath, ForwardedCredentials, Freshness, HostName, LetterCase, Requirement, Route,
+    RouteMatch, Subject,
 };
 use crate::session::MemberSession;
 use crate::telemetry::{RequestId, TraceContext};
@@ -48,7 +49,8 @@ fn open(leases: &Leases, member: &MemberRef, ticket: u64, due: Monotonic) -> Lea
         letter_case: LetterCase::Refuse,
         keep_encoded_slash: false,
         keep_path_parameters: false,
-        websocket: false,
+        websocket: None,
+        forwards: ForwardedCredentials::default(),
     };
     let request_id = RequestId::new();
     let request = AccessRequest {
@@ -58,6 +60,7 @@ fn open(leases: &Leases, member: &MemberRef, ticket: u64, due: Monotonic) -> Lea
         headers: &HeaderMap::new(),
         peer: SocketPeer::default(),
         client_ip: None,
+        page: crate::engine::Page::None,
         request_id: &request_id,
         trace: &TraceContext::begin(&request_id),
     };

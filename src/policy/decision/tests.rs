@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use super::*;
 use crate::identity::{ClientId, MemberId, MemberRef, Monotonic, OrganizationId, Scopes, SessionId};
 use crate::policy::{
-    CanonicalPath, Fact, Facts, Freshness, Grants, HostName, LetterCase, OrganizationNames,
-    OrganizationRoles, Permission, PermissionRequirement, RbacPolicy, RouteMatch,
+    CanonicalPath, Fact, Facts, ForwardedCredentials, Freshness, Grants, HostName, LetterCase,
+    OrganizationNames, OrganizationRoles, Permission, PermissionRequirement, RbacPolicy, RouteMatch,
 };
 
 const NOW: i64 = 1_800_000_000;
@@ -56,7 +56,8 @@ fn route(access: Access) -> Arc<Route> {
         letter_case: LetterCase::Refuse,
         keep_encoded_slash: false,
         keep_path_parameters: false,
-        websocket: false,
+        websocket: None,
+        forwards: ForwardedCredentials::default(),
     })
 }
 

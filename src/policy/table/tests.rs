@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::{Access, Freshness, Requirement, RouteMatch};
+use crate::policy::{Access, ForwardedCredentials, Freshness, Requirement, RouteMatch};
 
 fn route(name: &str, host: &str, path: &str, methods: &[Method]) -> Route {
     let host = if host.is_empty() { HostPattern::Unnamed } else { HostPattern::parse(host).unwrap() };
@@ -28,7 +28,8 @@ fn route(name: &str, host: &str, path: &str, methods: &[Method]) -> Route {
         letter_case: LetterCase::Refuse,
         keep_encoded_slash: false,
         keep_path_parameters: false,
-        websocket: false,
+        websocket: None,
+        forwards: ForwardedCredentials::default(),
     }
 }
 
