@@ -184,7 +184,7 @@ async fn a_redis_under_tls_is_used_by_a_user_who_may_do_no_more_than_the_page_sa
         ("sessions.shared.username", "portcullis"),
         ("sessions.shared.password.value", "a-password"),
         // A handshake may take longer than an exchange usually does.
-        ("sessions.shared.timeout", "5s"),
+        ("sessions.shared.timeout", "1s"),
     ];
     let replicas = Replicas::start(&redis, &more).await;
     for replica in 0..3 {
