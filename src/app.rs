@@ -37,7 +37,7 @@ use crate::policy::{Access, CanonicalPath, Reason, Requirement};
 use crate::revocation::Revocations;
 use crate::server::{BindError, Drain, Listener, ListenerSettings, ServerLimits, server_tls};
 use crate::stytch::Keys;
-use crate::telemetry::{Metrics, RecentRefusals, TracerError};
+use crate::telemetry::{Metrics, RecentRefusals, TracerError, tell_of_dropped_lines};
 use crate::upstream::{Origin, OriginTlsError, origin_tls};
 
 pub use self::core::{Explained, ask_for_policy, build_to_explain};
@@ -180,6 +180,7 @@ impl Gateway {
         });
         tokio::spawn(core.keys.clone().keep_fresh());
         tokio::spawn(core.facts.clone().keep_fresh(asks_permission(&config.routes)));
+        tokio::spawn(tell_of_dropped_lines());
         tokio::spawn(Arc::clone(&core.engine).keep_leases());
         tokio::spawn(Arc::clone(&core.engine).keep_recent_tokens());
         tokio::spawn(ops_listener.listen()?.run(OpsDoor::new(vitals), ops_drain.clone()));

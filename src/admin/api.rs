@@ -202,6 +202,7 @@ impl Inner {
                 unready: failing.collect(),
                 leaving,
                 refusals: self.vitals.refusals().newest(),
+                conditions: self.vitals.conditions(),
                 routes: self.routes(),
             },
         )

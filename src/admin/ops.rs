@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 
 use super::{Change, Readiness, Vitals};
 use crate::server::{Peer, Serve};
+use crate::telemetry::Condition;
 
 /// Answers metrics and probes. Cheap to clone.
 #[derive(Clone)]
@@ -52,6 +53,10 @@ impl OpsDoor {
                     text.push_str(&format!(
                         "note configuration: the change of {at} is {result} and not in force; see the log\n"
                     ));
+                }
+                for (_, condition) in self.0.conditions() {
+                    let Condition { what, cause, since } = condition;
+                    text.push_str(&format!("note {what}: {cause}, since {since}\n"));
                 }
                 (status, kind, text)
             }

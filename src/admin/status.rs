@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::ConfigurationStatus;
 use super::history::{DECISIONS, History, Step, Window};
 use crate::policy::{Access, Reason, Route};
-use crate::telemetry::{RefusalRecord, log_filter};
+use crate::telemetry::{Condition, RefusalRecord, log_filter};
 
 /// Everything that is told.
 #[derive(Debug, Serialize)]
@@ -45,6 +45,9 @@ pub(super) struct Finding {
     /// `critical` or `warning`.
     pub(super) severity: &'static str,
     pub(super) what: String,
+    /// Since when, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) since: Option<Timestamp>,
     /// What to do about it.
     pub(super) hint: &'static str,
 }
@@ -140,12 +143,13 @@ pub(super) struct Known {
     pub(super) leaving: bool,
     pub(super) refusals: Vec<RefusalRecord>,
     pub(super) routes: Vec<std::sync::Arc<Route>>,
+    pub(super) conditions: Vec<(&'static str, Condition)>,
 }
 
 /// How it all is now.
 pub(super) fn status(history: &History, known: Known) -> Status {
     let (window, now) = (history.window(), Timestamp::now());
-    let Known { configuration, started_at, unready, leaving, refusals, routes } = known;
+    let Known { configuration, started_at, unready, leaving, refusals, routes, conditions } = known;
     let directory = directory(&window);
     let upstreams = upstreams(&window);
     let certificates = certificates(&window, now);
@@ -169,7 +173,7 @@ pub(super) fn status(history: &History, known: Known) -> Status {
         log_lines_dropped: window.now.sum("portcullis_log_lines_dropped_total", &[]),
         refusals,
     };
-    status.findings = findings(&status, &window, &unready);
+    status.findings = findings(&status, &window, &unready, &conditions);
     status.verdict = match status.findings.first() {
         _ if leaving => "leaving",
         _ if !unready.is_empty() => "unready",
@@ -311,10 +315,32 @@ fn moment(seconds: f64) -> Option<Timestamp> {
 /// Failures a second that are worth a word: more than one in the last minute.
 const A_FEW: f64 = 0.02;
 
+/// How bad a fault that goes on is, and what to do about it.
+fn advice(key: &str) -> (&'static str, &'static str) {
+    match key {
+        "revocation_bus" => (
+            "critical",
+            "revocations do not reach the other replicas: see that redis is the primary, and what its user may do",
+        ),
+        "revocation_log" => ("warning", "give redis memory, or its user the commands of docs/revocation.md"),
+        _ => ("warning", "the cause is named; it is tried again by itself"),
+    }
+}
+
 /// What is wrong, the worst first.
-fn findings(status: &Status, window: &Window, unready: &[&str]) -> Vec<Finding> {
+fn findings(
+    status: &Status,
+    window: &Window,
+    unready: &[&str],
+    conditions: &[(&'static str, Condition)],
+) -> Vec<Finding> {
     let mut found = Vec::new();
-    let mut find = |severity, what: String, hint| found.push(Finding { severity, what, hint });
+    for (key, Condition { what, cause, since }) in conditions {
+        let (severity, hint) = advice(key);
+        let what = format!("{what}: {cause}");
+        found.push(Finding { severity, what, since: Some(*since), hint });
+    }
+    let mut find = |severity, what: String, hint| found.push(Finding { severity, what, since: None, hint });
     for check in unready {
         find(
             "critical",
@@ -331,8 +357,10 @@ fn findings(status: &Status, window: &Window, unready: &[&str]) -> Vec<Finding> 
     }
     for operation in &status.directory {
         if operation.breaker == "open" {
-            let what =
-                format!("the session API is not asked to `{}`: it failed too often", operation.operation);
+            let what = match operation.operation.as_str() {
+                "redis" | "redis_bus" => "redis is left alone for a moment: it failed too often".to_owned(),
+                name => format!("the session API is not asked to `{name}`: it failed too often"),
+            };
             find(
                 "critical",
                 what,

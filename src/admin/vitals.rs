@@ -9,7 +9,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 
 use super::ConfigurationState;
-use crate::telemetry::{Metrics, RecentRefusals};
+use crate::telemetry::{Condition, Metrics, RecentRefusals};
 
 /// One thing readiness depends on: its name, and whether it holds now.
 pub struct Readiness {
@@ -86,6 +86,11 @@ impl Vitals {
 
     pub(super) fn refusals(&self) -> &RecentRefusals {
         &self.0.refusals
+    }
+
+    /// Faults that go on; told and not judged, since none of them is mended by sending traffic elsewhere.
+    pub(super) fn conditions(&self) -> Vec<(&'static str, Condition)> {
+        self.0.metrics.conditions.list()
     }
 
     pub(super) fn started_at(&self) -> Timestamp {

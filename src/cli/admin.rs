@@ -182,7 +182,11 @@ fn tell(status: &Value) {
     say(&format!("{}  (portcullis {}, since {})", text("/verdict"), text("/version"), text("/started_at")));
     for finding in list(status, "findings") {
         let part = |name: &str| finding.get(name).and_then(Value::as_str).unwrap_or_default();
-        say(&format!("  {}: {}\n            {}", part("severity"), part("what"), part("hint")));
+        let since = match part("since") {
+            "" => String::new(),
+            since => format!(" (since {since})"),
+        };
+        say(&format!("  {}: {}{since}\n            {}", part("severity"), part("what"), part("hint")));
     }
     let of = |pointer: &str| status.pointer(pointer).and_then(Value::as_f64).unwrap_or_default();
     say(&format!(

@@ -43,7 +43,7 @@ pub use guard::Guard;
 pub use memory::Memory;
 pub use settings::{GuardSettings, MemorySettings, SharedSettings, UnknownTokenSettings};
 pub use shared::{
-    BusEvent, BusMessage, Deaf, Heard, RedisLink, SealedMessage, Shared, SharedError, Subscription,
+    BusEvent, BusFault, BusMessage, Deaf, Heard, RedisLink, SealedMessage, Shared, SharedError, Subscription,
     UnusableKey,
 };
 

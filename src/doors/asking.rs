@@ -26,6 +26,8 @@ pub(super) enum Form {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Asking {
     pub(super) form: Form,
+    /// It came with a bearer token, so that a challenge to another is understood.
+    pub(super) shows_bearer: bool,
     /// A browser's request, a page's or a script's: only browsers send `Sec-Fetch-*` (Fetch Metadata).
     pub(super) is_browser: bool,
     /// The browser may be sent elsewhere, and back to here: only for a page that somebody opens by a safe method.
@@ -39,7 +41,10 @@ impl Asking {
     pub(super) fn of(method: &Method, headers: &HeaderMap, version: Version) -> Self {
         let form = form(method, headers, version);
         let is_browser = form == Form::Page || headers.contains_key(SEC_FETCH_MODE);
-        Self { form, is_browser, ..Self::default() }
+        let authorization = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
+        let scheme = authorization.and_then(|value| value.get(..6));
+        let shows_bearer = scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"));
+        Self { form, is_browser, shows_bearer, ..Self::default() }
     }
 
     /// The same for a request that came to `authority` and asked for `path` and `query`.
@@ -95,8 +100,18 @@ fn form(method: &Method, headers: &HeaderMap, version: Version) -> Form {
     if wants_page { Form::Page } else { Form::Problem }
 }
 
+/// Whether HTML is liked at least as much as anything else that is named (RFC 9110 section 12.5.1): package managers name it
+/// behind what they want.
 fn accepts_html(accept: &str) -> bool {
-    accept.split(',').any(|kind| kind.split(';').next().is_some_and(|kind| kind.trim() == "text/html"))
+    let liked = |kind: &str| {
+        let mut parameters =
+            kind.split(';').skip(1).filter_map(|parameter| parameter.trim().strip_prefix("q="));
+        parameters.next().map_or(1.0, |q| q.trim().parse::<f32>().unwrap_or(0.0))
+    };
+    let named =
+        || accept.split(',').map(|kind| (kind.split(';').next().unwrap_or_default().trim(), liked(kind)));
+    let html = named().filter(|(kind, _)| *kind == "text/html").map(|(_, q)| q).fold(0.0, f32::max);
+    html > 0.0 && named().all(|(_, q)| q <= html)
 }
 
 /// A window of its own that somebody looks at: not a frame within another page, which would show a sign-in page nobody

@@ -82,14 +82,16 @@ impl Refusals {
         if *method == Method::HEAD {
             *response.body_mut() = Bytes::new();
         }
-        // A browser that is offered Basic asks for a password by itself.
-        let offers_basic = self.settings.basic && !asking.is_browser;
         let headers = response.headers_mut();
-        if offers_basic
-            && headers.contains_key(header::WWW_AUTHENTICATE)
-            && refusal.reason.status() == StatusCode::UNAUTHORIZED
-        {
-            headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static(BASIC_CHALLENGE));
+        // A browser that is offered Basic asks for a password by itself.
+        if self.settings.basic && !asking.is_browser && refusal.reason.status() == StatusCode::UNAUTHORIZED {
+            let bearer = headers.remove(header::WWW_AUTHENTICATE);
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(BASIC_CHALLENGE));
+            // Registry clients take the realm of Bearer for the address of a token server, so they are not offered it.
+            let says_more = asking.shows_bearer || refusal.challenge.is_some();
+            if let Some(bearer) = bearer.filter(|_| says_more) {
+                headers.append(header::WWW_AUTHENTICATE, bearer);
+            }
         }
         headers.insert(header::CONTENT_LENGTH, length);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -3,20 +3,26 @@
 //! Must not let Redis decide anything: without it, ages bound what replicas know of each other.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::bus_health::BusHealth;
 use super::{MAX_WAITING, Revocations, Source};
 use crate::directory::{BusEvent, BusMessage, Heard, RedisLink, SealedMessage, Subscription};
 use crate::identity::Now;
 
 /// How often a sign of life is sent.
 const TICK_EVERY: Duration = Duration::from_secs(1);
-/// Silence after which the bus counts as lost: our own signs of life would have come back.
-const SILENCE: Duration = Duration::from_millis(3_500);
+/// How long a sign of life may take to come back: past that the bus counts as lost.
+pub(super) const SILENCE: Duration = Duration::from_millis(3_500);
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+/// The pauses between two tries to listen.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// The pause before announcements are tried again, or the log.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// The most often that what cannot be read makes everything be looked at again.
@@ -29,6 +35,7 @@ pub(super) async fn announce(
     link: RedisLink,
     mut waiting: mpsc::Receiver<(BusEvent, Now)>,
     revocations: Revocations,
+    health: Arc<BusHealth>,
 ) {
     let horizon = revocations.0.settings.horizon;
     let mut pending: VecDeque<SealedMessage> = VecDeque::new();
@@ -62,8 +69,10 @@ pub(super) async fn announce(
         let sealed = events.into_iter().filter_map(|(event, at)| link.seal_message(event, at.wall));
         pending.extend(sealed);
         while let Some(message) = pending.front() {
-            if !link.announce(message, horizon).await {
-                break;
+            match link.announce(message, horizon).await {
+                Ok(logged) => health.note_log(logged),
+                // What keeps it from travelling keeps the signs of life from travelling, which tell of it.
+                Err(_) => break,
             }
             pending.pop_front();
         }
@@ -73,24 +82,36 @@ pub(super) async fn announce(
     }
 }
 
-pub(super) async fn tick(link: RedisLink) {
+/// Sends signs of life on the way that revocations take, and tells whether they come back.
+pub(super) async fn tick(link: RedisLink, health: Arc<BusHealth>) {
     loop {
-        link.tick().await;
+        let sent = link.tick().await;
+        if let Ok(logged) = sent {
+            health.note_log(logged);
+        }
+        health.note_sent(sent.map(drop), Instant::now());
         tokio::time::sleep(TICK_EVERY.mul_f64(0.9 + fastrand::f64() * 0.2)).await;
     }
 }
 
+/// Keeps what metrics and pages tell of the bus up to date; ends only with the runtime.
+pub(super) async fn report(health: Arc<BusHealth>) {
+    loop {
+        health.report(Instant::now());
+        tokio::time::sleep(REPORT_EVERY).await;
+    }
+}
+
 /// Listens for as long as the process runs, and again after every loss.
-pub(super) async fn listen(link: RedisLink, revocations: Revocations) {
-    let connected = revocations.0.metrics.revocation_bus_connected.clone();
-    let mut pause = Duration::from_millis(100);
+pub(super) async fn listen(link: RedisLink, revocations: Revocations, health: Arc<BusHealth>) {
+    let mut pause = FIRST_PAUSE;
     let mut first = true;
     loop {
         match link.subscribe().await {
-            Err(error) if first => {
-                tracing::warn!(%error, "redis cannot be listened to; until it can, ages bound what the others did");
+            Err(error) => {
+                health.note_deaf(&error);
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
-            Err(error) => tracing::debug!(%error, "redis cannot be listened to yet"),
             Ok(mut subscription) => {
                 // Heard from now on; what was said while nobody listened is in the log.
                 let whole = catch_up(&link, &revocations).await;
@@ -98,25 +119,33 @@ pub(super) async fn listen(link: RedisLink, revocations: Revocations) {
                     tracing::info!("what may have been missed on the revocation bus is looked at again");
                     revocations.soften();
                 }
-                pause = Duration::from_millis(100);
-                connected.set(1);
-                hear(&mut subscription, &revocations).await;
-                connected.set(0);
-                tracing::warn!(
-                    "the revocation bus is lost; until it is back, ages bound what the others did"
-                );
+                health.note_listening(Instant::now());
+                let heard_any = hear(&mut subscription, &revocations, &health).await;
+                pause = if heard_any { FIRST_PAUSE } else { LONGEST_PAUSE };
             }
         }
         // From the first failure on, something may have been missed.
         first = false;
         tokio::time::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
-        pause = (pause * 2).min(Duration::from_secs(2));
     }
 }
 
-async fn hear(subscription: &mut Subscription, revocations: &Revocations) {
+/// Hears until the connection ends, or is of no use. True if anything was heard.
+async fn hear(subscription: &mut Subscription, revocations: &Revocations, health: &BusHealth) -> bool {
     let (mut softened, mut owed): (Option<Instant>, bool) = (None, false);
-    while let Ok(Some(heard)) = tokio::time::timeout(SILENCE, subscription.next()).await {
+    let mut heard_any = false;
+    loop {
+        let heard = match tokio::time::timeout(REPORT_EVERY, subscription.next()).await {
+            Ok(Some(heard)) => Some(heard),
+            Ok(None) => return heard_any,
+            Err(_) => None,
+        };
+        if health.is_deaf(Instant::now()) {
+            return heard_any;
+        }
+        let Some(heard) = heard else { continue };
+        heard_any = true;
+        health.note_heard(Instant::now());
         let now = revocations.0.clock.now();
         // It may have been a revocation. Not for every one at once: anybody who reaches Redis can say something.
         owed |= matches!(heard, Heard::Unreadable);
@@ -124,15 +153,18 @@ async fn hear(subscription: &mut Subscription, revocations: &Revocations) {
             (softened, owed) = (Some(Instant::now()), false);
             revocations.soften();
         }
-        match heard {
-            // As of now, whatever the date: the clock of whoever said it decides nothing.
-            Heard::Message(message) => {
-                if heed(&message, now, revocations) {
-                    let passed = now.age_of(message.published_at, SKEW).unwrap_or_default();
-                    revocations.0.metrics.revocation_propagation.observe(passed.as_secs_f64());
-                }
+        // As of now, whatever the date: the clock of whoever said it decides nothing.
+        let Heard::Message(message) = heard else { continue };
+        if message.replica == revocations.0.replica && message.event == BusEvent::Tick {
+            // Our own clock wrote the date, so that an old one played again proves nothing.
+            let is_recent = now.age_of(message.published_at, SKEW).is_some_and(|age| age <= SILENCE);
+            if is_recent {
+                health.note_echo(Instant::now());
             }
-            Heard::Unreadable => {}
+        }
+        if heed(&message, now, revocations) {
+            let passed = now.age_of(message.published_at, SKEW).unwrap_or_default();
+            revocations.0.metrics.revocation_propagation.observe(passed.as_secs_f64());
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Must not decide anything: a revocation makes what was known too old, and the next look finds out.
 
 mod bus;
+mod bus_health;
 mod settings;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use arc_swap::ArcSwap;
 use moka::sync::Cache;
 use tokio::sync::{Semaphore, mpsc};
 
+use self::bus_health::BusHealth;
 use crate::directory::{BusEvent, Clock, DirectoryError, Memory, RedisLink, SessionDirectory as _};
 use crate::engine::Engine;
 use crate::identity::{Now, OrganizationId, Secret, SessionId};
@@ -137,9 +139,12 @@ impl Revocations {
             metrics,
         }));
         if let Some(link) = link {
-            tokio::spawn(bus::announce(link.clone(), waiting, revocations.clone()));
-            tokio::spawn(bus::tick(link.clone()));
-            tokio::spawn(bus::listen(link, revocations.clone()));
+            let health = BusHealth::new(revocations.0.metrics.clone(), tokio::time::Instant::now());
+            let health = Arc::new(health);
+            tokio::spawn(bus::announce(link.clone(), waiting, revocations.clone(), Arc::clone(&health)));
+            tokio::spawn(bus::tick(link.clone(), Arc::clone(&health)));
+            tokio::spawn(bus::report(Arc::clone(&health)));
+            tokio::spawn(bus::listen(link, revocations.clone(), health));
         }
         revocations
     }

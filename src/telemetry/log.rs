@@ -8,6 +8,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
+use super::log_limit::LogLimit;
 use super::settings::LogSettings;
 
 /// The log is the process's, and so is its filter.
@@ -18,7 +19,7 @@ pub fn init_log(settings: &LogSettings) {
     let filter = EnvFilter::try_new(&settings.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let (filter, handle) = reload::Layer::new(filter);
     let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(LogLimit::default());
     let installed = if settings.json {
         registry.with(lines.json().flatten_event(true)).try_init()
     } else {

@@ -11,6 +11,9 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::Conditions;
+use super::log_limit::dropped;
+
 /// Buckets of the decision's duration, from 5 µs: a hit is far below what request buckets can tell apart.
 const DECISION_BUCKETS: [f64; 13] =
     [5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 5e-3, 0.025, 0.1, 0.5, 1.0, 5.0];
@@ -72,11 +75,16 @@ pub struct AllMetrics {
     pub config_last_reload_successful: IntGauge,
     pub config_last_reload_success_timestamp: IntGauge,
     pub log_lines_dropped: IntCounter,
+    /// Brought up to date when metrics are read.
+    log_lines_suppressed: IntCounter,
     pub audit_records: IntCounter,
     pub audit_write_failures: IntCounter,
     pub audit_failing: IntGaugeVec,
     pub audit_wait: Histogram,
     pub spans: IntCounterVec,
+    pub revocation_bus_age: Gauge,
+    /// Faults that go on.
+    pub conditions: Conditions,
 }
 
 impl Metrics {
@@ -275,6 +283,13 @@ impl Metrics {
                     "Access and decision lines that were dropped.",
                 )),
             )?,
+            log_lines_suppressed: keep(
+                &registry,
+                IntCounter::with_opts(opts(
+                    "log_lines_suppressed_total",
+                    "Lines of the operational log that were dropped because one place in the code wrote too many.",
+                )),
+            )?,
             audit_records: keep(
                 &registry,
                 IntCounter::with_opts(opts("audit_records_total", "Decision records in the audit stream.")),
@@ -307,6 +322,14 @@ impl Metrics {
                 ),
             )?,
             spans: counters("spans_total", "Spans of sampled traces, by what became of them.", &["result"])?,
+            revocation_bus_age: keep(
+                &registry,
+                Gauge::with_opts(opts(
+                    "revocation_bus_age_seconds",
+                    "Since an announcement of this replica last came back on the revocation bus, or since the start.",
+                )),
+            )?,
+            conditions: Conditions::default(),
             registry,
         })))
     }
@@ -321,13 +344,14 @@ impl Metrics {
 
     /// Everything as it is now.
     pub fn families(&self) -> Vec<prometheus::proto::MetricFamily> {
+        self.log_lines_suppressed.inc_by(dropped().saturating_sub(self.log_lines_suppressed.get()));
         self.registry.gather()
     }
 
     /// Everything in the text format of Prometheus 0.0.4.
     pub fn render(&self) -> String {
         let mut text = Vec::new();
-        if TextEncoder::new().encode(&self.registry.gather(), &mut text).is_err() {
+        if TextEncoder::new().encode(&self.families(), &mut text).is_err() {
             return String::new();
         }
         String::from_utf8(text).unwrap_or_default()

@@ -5,10 +5,12 @@
 mod audit;
 mod cause;
 mod combined_line;
+mod conditions;
 mod json_line;
 mod line;
 mod lines;
 mod log;
+mod log_limit;
 mod logfmt_line;
 mod metrics;
 mod otlp;
@@ -22,8 +24,10 @@ mod trace;
 
 pub use audit::{AuditEntry, AuditLog, DecisionLog, PendingRecord};
 pub use cause::{cause, caused_by};
+pub use conditions::{Condition, Conditions};
 pub use lines::LineWriter;
 pub use log::{check_filter, init_log, log_filter, set_log_filter};
+pub use log_limit::tell_of_dropped_lines;
 pub use metrics::{Metrics, method_label};
 pub use otlp::TracerError;
 pub use record::{AccessRecord, DecisionRecord, ShadowRecord};

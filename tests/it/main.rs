@@ -56,6 +56,7 @@ mod reload;
 mod remembered_tokens;
 mod requirements;
 mod resting;
+mod revocation_bus;
 mod rules;
 mod secrets;
 mod servers;

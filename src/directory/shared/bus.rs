@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use redis::aio::PubSubStream;
 
-use super::link::RedisLink;
+use super::link::{BusFault, RedisLink};
 use super::record::{BusEvent, BusMessage, read_message, write_message};
 
 /// Revocations kept in the log for those who were away.
@@ -43,32 +43,33 @@ impl RedisLink {
         Some(SealedMessage { sealed, published_at })
     }
 
-    /// Tells every replica that listens, and those who come within `horizon`. True if Redis took it.
-    pub async fn announce(&self, message: &SealedMessage, horizon: Duration) -> bool {
+    /// Tells every replica that listens, and those who come within `horizon`. True if it is also in the log, which those read
+    /// who were away.
+    pub async fn announce(&self, message: &SealedMessage, horizon: Duration) -> Result<bool, BusFault> {
+        self.publish(message, horizon, false).await
+    }
+
+    /// Sends a sign of life on the way that revocations take; it comes back to whoever listens, ourselves included. True if a
+    /// revocation would be kept in the log.
+    pub async fn tick(&self) -> Result<bool, BusFault> {
+        let message = self.seal_message(BusEvent::Tick, self.0.clock.now().wall);
+        self.publish(&message.ok_or(BusFault::Unsealed)?, Duration::ZERO, true).await
+    }
+
+    async fn publish(
+        &self,
+        message: &SealedMessage,
+        horizon: Duration,
+        is_tick: bool,
+    ) -> Result<bool, BusFault> {
         let at = message.published_at.as_millisecond();
         let kept = i64::try_from(horizon.as_millis()).unwrap_or(i64::MAX);
         let mut call = self.0.announce.prepare_invoke();
         call.key(self.log_name()).arg(at).arg(&message.sealed).arg(at.saturating_sub(kept));
-        call.arg(-MAX_LOGGED - 1).arg(kept.max(1)).arg(self.channel());
+        call.arg(-MAX_LOGGED - 1).arg(kept.max(1)).arg(self.channel()).arg(u8::from(is_tick));
         let told =
             self.on_bus(|mut connection| async move { call.invoke_async::<u8>(&mut connection).await });
-        let told = told.await;
-        if told == Some(0) {
-            tracing::warn!(
-                "redis did not take a revocation into its log; who is away now learns of it by age alone"
-            );
-        }
-        told.is_some()
-    }
-
-    /// A sign of life that comes back to whoever listens, ourselves included.
-    pub async fn tick(&self) -> bool {
-        let Some(message) = self.seal_message(BusEvent::Tick, self.0.clock.now().wall) else { return false };
-        let mut command = redis::cmd("PUBLISH");
-        command.arg(self.channel()).arg(message.sealed);
-        let told =
-            self.on_bus(|mut connection| async move { command.query_async::<i64>(&mut connection).await });
-        told.await.is_some()
+        told.await.map(|logged| logged == 1)
     }
 
     /// What was announced since `horizon` ago, and whether that is all of it. `None` if Redis did not answer.
@@ -77,7 +78,7 @@ impl RedisLink {
         let mut command = redis::cmd("ZRANGEBYSCORE");
         command.arg(self.log_name()).arg(since).arg("+inf");
         let read = self.on_bus(|mut connection| async move { command.query_async(&mut connection).await });
-        let sealed: Vec<Vec<u8>> = read.await?;
+        let sealed: Vec<Vec<u8>> = read.await.ok()?;
         let whole = isize::try_from(sealed.len()).is_ok_and(|count| count < MAX_LOGGED);
         let messages: Vec<BusMessage> = sealed.iter().filter_map(|sealed| self.opened(sealed)).collect();
         let whole = whole && messages.len() == sealed.len();

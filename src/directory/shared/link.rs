@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use redis::aio::ConnectionManager;
 use redis::io::tcp::TcpSettings;
 use redis::{
-    Client, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo, RedisResult, Script,
+    Client, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo, RedisError, RedisResult, Script,
     TlsCertificates,
 };
 
@@ -35,13 +35,22 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) 
 return 0";
 /// Says something on the bus, and before that writes it into the log, which those read who were away: whoever begins to
 /// listen in between has one or the other. Tells whether it is in the log; a full Redis keeps none.
+///
+/// A sign of life goes the same way, so that what keeps a revocation from travelling keeps it from travelling too. It is
+/// written with a score of its own and taken out again: the log keeps revocations alone.
 const ANNOUNCE: &str = "
-local logged = redis.pcall('ZADD', KEYS[1], ARGV[1], ARGV[2])
+local score = ARGV[1]
+if ARGV[7] == '1' then score = -1 end
+local logged = redis.pcall('ZADD', KEYS[1], score, ARGV[2])
 if type(logged) == 'table' and string.find(logged.err, 'READONLY', 1, true) then return logged end
 if type(logged) ~= 'table' then
-  redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[3])
-  redis.call('ZREMRANGEBYRANK', KEYS[1], 0, ARGV[4])
-  redis.call('PEXPIRE', KEYS[1], ARGV[5])
+  if ARGV[7] == '1' then
+    redis.call('ZREMRANGEBYSCORE', KEYS[1], -1, -1)
+  else
+    redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[3])
+    redis.call('ZREMRANGEBYRANK', KEYS[1], 0, ARGV[4])
+    redis.call('PEXPIRE', KEYS[1], ARGV[5])
+  end
 end
 redis.call('PUBLISH', ARGV[6], ARGV[2])
 return type(logged) == 'table' and 0 or 1";
@@ -54,9 +63,48 @@ const DATE_LENGTH: usize = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum SharedError {
     #[error("the address of Redis cannot be used: {0}")]
-    Address(#[from] redis::RedisError),
+    Address(#[from] RedisError),
     #[error(transparent)]
     Key(#[from] UnusableKey),
+}
+
+/// Why nothing travels over the bus.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BusFault {
+    /// Redis answered, and does not do it.
+    #[error("{0}")]
+    Refused(String),
+    /// Redis did not answer.
+    #[error("{0}")]
+    Lost(String),
+    #[error("redis failed too often and is left alone for a moment")]
+    LeftAlone,
+    /// The deployment's key cannot seal.
+    #[error("the message cannot be sealed")]
+    Unsealed,
+}
+
+impl BusFault {
+    fn of(error: &RedisError, answered: bool) -> Self {
+        if !answered {
+            return Self::Lost(error.to_string());
+        }
+        let detail = error.detail().unwrap_or_default();
+        let why = match error.code() {
+            Some("READONLY") => "redis takes no writes: it is a replica".to_owned(),
+            Some("MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT") => {
+                "redis is a node of a cluster, which is not spoken to as one".to_owned()
+            }
+            Some("NOPERM") => format!("the user of redis may not do it: {detail}"),
+            Some("OOM") => "redis is full".to_owned(),
+            // A sentinel repeats the arguments in its error, which is no text then.
+            _ if detail.contains("unknown command") || error.to_string().contains("Parse error") => {
+                "what answers does not know EVALSHA: the address may be a sentinel's".to_owned()
+            }
+            _ => error.to_string(),
+        };
+        Self::Refused(why)
+    }
 }
 
 /// The link. Cheap to clone.
@@ -68,6 +116,7 @@ pub(super) struct Inner {
     records: Line,
     /// For the bus: its own connection, and patience.
     bus: Line,
+    bus_breaker: Breaker,
     pub(super) seal: Seal,
     pub(super) prefix: String,
     scope: String,
@@ -118,6 +167,10 @@ impl RedisLink {
             scope: settings.scope.clone(),
             pointers: ArcSwap::from_pointee(settings.claim_pointers.join("\n")),
             timeout: settings.timeout,
+            bus_breaker: Breaker::new(
+                "redis_bus",
+                metrics.directory_breaker_state.with_label_values(&["redis_bus"]),
+            ),
             breaker: Breaker::new("redis", metrics.directory_breaker_state.with_label_values(&["redis"])),
             clock,
             write: Script::new(WRITE),
@@ -221,15 +274,30 @@ impl RedisLink {
         self.exchange(async move { command.query_async::<bool>(&mut connection).await }).await
     }
 
-    /// One exchange of the bus: no request waits for it, so it has more time, and no breaker of its own.
-    pub(super) async fn on_bus<T, F>(&self, exchange: impl FnOnce(ConnectionManager) -> F) -> Option<T>
+    /// One exchange of the bus: no request waits for it, so it has more time. An error that Redis tells of opens the breaker
+    /// as silence does: an announcement that is refused does not travel.
+    pub(super) async fn on_bus<T, F>(
+        &self,
+        exchange: impl FnOnce(ConnectionManager) -> F,
+    ) -> Result<T, BusFault>
     where
         F: Future<Output = RedisResult<T>>,
     {
-        let exchange = exchange(self.0.bus.connection());
-        let result = tokio::time::timeout(BUS_TIMEOUT, exchange).await.ok()?;
-        self.0.bus.note(&result);
-        result.ok()
+        let inner = &self.0;
+        let admitted = inner.bus_breaker.admit(inner.clock.now().monotonic);
+        let admission = admitted.map_err(|_| BusFault::LeftAlone)?;
+        let exchange = exchange(inner.bus.connection());
+        let result = tokio::time::timeout(BUS_TIMEOUT, exchange).await;
+        let result = match result {
+            Ok(result) => {
+                let answered = inner.bus.note(&result);
+                result.map_err(|error| BusFault::of(&error, answered))
+            }
+            Err(_) => Err(BusFault::Lost("no answer within a second".to_owned())),
+        };
+        let outcome = if result.is_ok() { CallOutcome::Success } else { CallOutcome::Failure(None) };
+        admission.settle(outcome, inner.clock.now().monotonic);
+        result
     }
 
     /// One exchange within the time allowed; nothing if it failed, took too long, or the breaker is open.

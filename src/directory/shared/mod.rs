@@ -22,7 +22,7 @@ use crate::session::{ActiveSessions, Evidence, Revocation};
 use crate::telemetry::Metrics;
 
 pub use bus::{Deaf, Heard, SealedMessage, Subscription};
-pub use link::{RedisLink, SharedError};
+pub use link::{BusFault, RedisLink, SharedError};
 pub use record::{BusEvent, BusMessage};
 pub use seal::UnusableKey;
 
