@@ -143,7 +143,7 @@ pub(super) struct Known {
     pub(super) leaving: bool,
     pub(super) refusals: Vec<RefusalRecord>,
     pub(super) routes: Vec<std::sync::Arc<Route>>,
-    pub(super) conditions: Vec<(&'static str, Condition)>,
+    pub(super) conditions: Vec<(String, Condition)>,
 }
 
 /// How it all is now.
@@ -323,6 +323,10 @@ fn advice(key: &str) -> (&'static str, &'static str) {
             "revocations do not reach the other replicas: see that redis is the primary, and what its user may do",
         ),
         "revocation_log" => ("warning", "give redis memory, or its user the commands of docs/revocation.md"),
+        "session_api" => (
+            "critical",
+            "evidence at hand is served within `stale_if_error`; see names, routes and certificates on the way",
+        ),
         _ => ("warning", "the cause is named; it is tried again by itself"),
     }
 }
@@ -332,7 +336,7 @@ fn findings(
     status: &Status,
     window: &Window,
     unready: &[&str],
-    conditions: &[(&'static str, Condition)],
+    conditions: &[(String, Condition)],
 ) -> Vec<Finding> {
     let mut found = Vec::new();
     for (key, Condition { what, cause, since }) in conditions {

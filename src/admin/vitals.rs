@@ -89,7 +89,7 @@ impl Vitals {
     }
 
     /// Faults that go on; told and not judged, since none of them is mended by sending traffic elsewhere.
-    pub(super) fn conditions(&self) -> Vec<(&'static str, Condition)> {
+    pub(super) fn conditions(&self) -> Vec<(String, Condition)> {
         self.0.metrics.conditions.list()
     }
 

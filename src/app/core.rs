@@ -13,8 +13,8 @@ use super::StartError;
 use super::trust::{client_tls, trusted_roots};
 use crate::config::Config;
 use crate::directory::{
-    AppTokenSource, AppTokens, Attempts, Clock, DirectoryError, Guard, KeyVault, Memory, OrganizationSource,
-    RbacSource, RedisLink, SessionDirectory, Shared, Spelling, SystemClock,
+    AppTokenSource, AppTokens, Attempts, Clock, Guard, KeyVault, Memory, OrganizationSource, RbacSource,
+    RedisLink, SessionDirectory, Shared, Spelling, SystemClock,
 };
 use crate::engine::{Assertions, Engine, EngineSettings, KeyFailure, ManagedNames, Snapshot, Sources};
 use crate::identity::AppToken;
@@ -24,7 +24,7 @@ use crate::policy::{
 use crate::stytch::{
     AppCredentials, Keys, ProjectFacts, StytchClient, WrittenCase, WrittenFacts, WrittenList, WrittenPolicy,
 };
-use crate::telemetry::{DecisionLog, LineWriter, Metrics};
+use crate::telemetry::{Condition, DecisionLog, LineWriter, Metrics};
 
 /// Everything a decision needs, without the doors.
 pub(super) struct Core {
@@ -124,8 +124,8 @@ pub async fn build_to_explain(
     Ok(Some(Arc::new(engine)))
 }
 
-/// The project's RBAC policy, asked of the API once.
-pub async fn ask_for_policy(config: &Config) -> Result<Result<Arc<RbacPolicy>, DirectoryError>, StartError> {
+/// The project's RBAC policy, asked of the API once; or why it cannot be had, with the address and the cause.
+pub async fn ask_for_policy(config: &Config) -> Result<Result<Arc<RbacPolicy>, String>, StartError> {
     let metrics = Metrics::new()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let client = StytchClient::new(
@@ -136,7 +136,10 @@ pub async fn ask_for_policy(config: &Config) -> Result<Result<Arc<RbacPolicy>, D
     );
     let facts = ProjectFacts::new(&client, &config.stytch.rbac, &metrics);
     let fact = facts.policy(config.freshness, clock.now()).wait().await;
-    Ok(fact.map(|fact| fact.value))
+    Ok(fact.map(|fact| fact.value).map_err(|error| match metrics.conditions.list().pop() {
+        Some((_, Condition { what, cause, .. })) => format!("{what}: {cause}"),
+        None => error.to_string(),
+    }))
 }
 
 /// Builds the decision point with its directory.

@@ -4,6 +4,7 @@
 //! Must not remember answers, and must not let one operation's trouble close another.
 
 use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::breaker::{Breaker, CallOutcome};
 use super::{
     Answer, Clock, DirectoryError, GuardSettings, SessionDirectory, SessionQuery, TokenOwner, TokenQuery,
 };
+use crate::identity::Monotonic;
 use crate::session::{Evidence, Revocation};
 use crate::telemetry::Metrics;
 
@@ -20,6 +22,11 @@ use crate::telemetry::Metrics;
 const RETRY_SHARE: f64 = 0.1;
 /// Tries that may be saved up.
 const MAX_SAVED: f64 = 10.0;
+
+/// How many different members or tokens must get nonsense for an answer within how long before it is taken for the API's
+/// trouble: what cannot be read of one alone says nothing about the others.
+const NONSENSE_ABOUT: usize = 3;
+const NONSENSE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Bounds the calls to the next tier.
 pub struct Guard {
@@ -36,9 +43,34 @@ struct Gate {
     waiting: Arc<Semaphore>,
     deadline: Duration,
     breaker: Breaker,
+    nonsense: Arc<Mutex<Nonsense>>,
     /// Tries again that are left; none for an operation that is not safe to repeat.
     retries: Option<Arc<Mutex<f64>>>,
     clock: Arc<dyn Clock>,
+}
+
+/// Whom answers that could not be read were about, the latest of each.
+#[derive(Default)]
+struct Nonsense(Vec<(u64, Monotonic)>);
+
+impl Nonsense {
+    /// Notes one more, and tells about how many there were lately.
+    fn note(&mut self, about: u64, now: Monotonic) -> usize {
+        self.0.retain(|(known, at)| *known != about && now.since(*at) <= NONSENSE_WITHIN);
+        // More than enough says no more than enough.
+        if self.0.len() >= NONSENSE_ABOUT {
+            self.0.remove(0);
+        }
+        self.0.push((about, now));
+        self.0.len()
+    }
+}
+
+/// Tells members and tokens apart; a collision counts two as one.
+fn about(subject: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    subject.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Guard {
@@ -53,6 +85,7 @@ impl Guard {
             waiting: Arc::new(Semaphore::new(settings.max_in_flight + settings.max_waiting)),
             deadline: settings.deadline,
             breaker: Breaker::new(operation, metrics.directory_breaker_state.with_label_values(&[operation])),
+            nonsense: Arc::default(),
             retries: safe.then(|| Arc::new(Mutex::new(MAX_SAVED))),
             clock: Arc::clone(&clock),
         };
@@ -63,7 +96,7 @@ impl Guard {
 impl SessionDirectory for Guard {
     fn active_sessions(&self, query: &SessionQuery) -> Answer<Evidence> {
         let (next, query, clock) = (Arc::clone(&self.next), query.clone(), Arc::clone(&self.clock));
-        self.list.pass(move || {
+        self.list.pass(about(&query.member), move || {
             let answer = next.active_sessions(&SessionQuery { now: clock.now(), ..query.clone() });
             async move { answer.wait().await }
         })
@@ -71,7 +104,7 @@ impl SessionDirectory for Guard {
 
     fn resolve(&self, query: &TokenQuery) -> Answer<TokenOwner> {
         let (next, query, clock) = (Arc::clone(&self.next), query.clone(), Arc::clone(&self.clock));
-        self.authenticate.pass(move || {
+        self.authenticate.pass(about(&query.digest), move || {
             let answer = next.resolve(&TokenQuery { now: clock.now(), ..query.clone() });
             async move { answer.wait().await }
         })
@@ -83,7 +116,8 @@ impl SessionDirectory for Guard {
 }
 
 impl Gate {
-    fn pass<T, F>(&self, call: impl Fn() -> F + Send + Sync + 'static) -> Answer<T>
+    /// Makes a call about one member or token.
+    fn pass<T, F>(&self, about: u64, call: impl Fn() -> F + Send + Sync + 'static) -> Answer<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, DirectoryError>> + Send,
@@ -103,7 +137,7 @@ impl Gate {
             let Ok(Ok(_turn)) = turn else {
                 return Err(DirectoryError::Timeout);
             };
-            let first = gate.call(&call, deadline).await;
+            let first = gate.call(about, &call, deadline).await;
             match &first {
                 // One that asks to be left alone is.
                 Err(DirectoryError::Unreachable | DirectoryError::Failed { retry_after: None, .. })
@@ -113,7 +147,7 @@ impl Gate {
                     if tokio::time::timeout_at(deadline, tokio::time::sleep(pause)).await.is_err() {
                         return first;
                     }
-                    gate.call(&call, deadline).await
+                    gate.call(about, &call, deadline).await
                 }
                 _ => first,
             }
@@ -122,6 +156,7 @@ impl Gate {
 
     async fn call<T, F>(
         &self,
+        about: u64,
         call: &(impl Fn() -> F + Send + Sync),
         deadline: tokio::time::Instant,
     ) -> Result<T, DirectoryError>
@@ -136,11 +171,18 @@ impl Gate {
         let result = tokio::time::timeout_at(deadline, call()).await.unwrap_or(Err(DirectoryError::Timeout));
         // A call that had little time left after it waited for its turn says nothing about the far end.
         let too_short = matches!(result, Err(DirectoryError::Timeout)) && began.elapsed() < self.deadline / 2;
-        if let Some(outcome) = CallOutcome::of(&result).filter(|_| !too_short) {
+        let is_one_alone = matches!(result, Err(DirectoryError::Malformed(_))) && !self.is_nonsense(about);
+        if let Some(outcome) = CallOutcome::of(&result).filter(|_| !too_short && !is_one_alone) {
             admission.settle(outcome, self.clock.now().monotonic);
         }
         self.save();
         result
+    }
+
+    /// Whether nonsense was answered about so many different members or tokens lately that the API itself is in trouble.
+    fn is_nonsense(&self, about: u64) -> bool {
+        let mut nonsense = self.nonsense.lock().unwrap_or_else(PoisonError::into_inner);
+        nonsense.note(about, self.clock.now().monotonic) >= NONSENSE_ABOUT
     }
 
     /// Every call saves a share of a second try, up to a few.
@@ -159,5 +201,27 @@ impl Gate {
             *left -= 1.0;
         }
         enough
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nonsense_is_the_apis_once_three_different_ones_got_it_within_ten_seconds() {
+        let at = |seconds| Monotonic::at(Duration::from_secs(seconds));
+        let mut nonsense = Nonsense::default();
+        for second in 0..100 {
+            assert_eq!(nonsense.note(1, at(second)), 1, "one member, however often");
+        }
+        assert_eq!(nonsense.note(2, at(100)), 2);
+        assert_eq!(nonsense.note(3, at(111)), 1, "the others are too long ago");
+        assert_eq!(nonsense.note(1, at(112)), 2);
+        assert_eq!(nonsense.note(2, at(113)), 3);
+        for other in 4..1_000 {
+            assert_eq!(nonsense.note(other, at(114)), 3);
+        }
+        assert_eq!(nonsense.0.len(), 3);
     }
 }

@@ -162,7 +162,7 @@ mod tests {
         assert!(connected(&health, at(3_500)));
         assert!(!connected(&health, at(3_521)));
         let (key, condition) = health.metrics.conditions.list().remove(0);
-        assert_eq!((key, condition.cause.as_str()), (BUS, "what is announced does not come back"));
+        assert_eq!((key.as_str(), condition.cause.as_str()), (BUS, "what is announced does not come back"));
         // A cause that is known is told.
         health.note_sent(Err(BusFault::Refused("it is a replica".to_owned())), at(3_600));
         health.note_sent(Err(BusFault::LeftAlone), at(3_700));

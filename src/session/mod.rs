@@ -12,5 +12,5 @@ mod revocation;
 pub use active_sessions::{ActiveSessions, Evidence, UnreadableRecord};
 pub use factor::{DeliveryMethod, Factor, FactorCategory, FactorKind};
 pub use member_session::{Claim, MemberSession};
-pub use reading::{claims_at, read_factors, session_of_claims};
+pub use reading::{claims_at, read_date, read_factors, session_of_claims};
 pub use revocation::{Revocation, RevocationTarget};

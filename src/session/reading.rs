@@ -26,6 +26,19 @@ pub fn read_factors(factors: Option<&[&RawValue]>) -> Vec<Factor> {
     }
 }
 
+/// A date of RFC 3339. One past the end of our calendar is a date in the far future, and no fault of whoever wrote it.
+pub fn read_date(text: &str) -> Option<Timestamp> {
+    if let Ok(date) = text.parse() {
+        return Some(date);
+    }
+    let (year, rest) = text.strip_prefix('+').unwrap_or(text).split_once('-')?;
+    let is_far = year.len() >= 4 && year.bytes().all(|byte| byte.is_ascii_digit()) && *year >= *"9999";
+    let is_longer = year.trim_start_matches('0').len() > 4;
+    // The same day and time in a year that is ours shows whether it is a date at all.
+    let is_date = (is_far || is_longer) && format!("2000-{rest}").parse::<Timestamp>().is_ok();
+    is_date.then_some(Timestamp::MAX)
+}
+
 /// What is at each of the pointers, absences included.
 pub fn claims_at(pointers: &[Arc<str>], claims: Option<&Value>) -> Vec<Claim> {
     let at = |pointer: &Arc<str>| Claim {
@@ -55,14 +68,14 @@ pub fn session_of_claims(
         all.retain(|name, _| !RESERVED.contains(&name.as_str()) && !name.starts_with(STYTCH));
         Some(Value::Object(all))
     };
-    let date = |text: &Option<String>| text.as_deref().and_then(|date| date.parse().ok());
+    let date = |text: &Option<String>| text.as_deref().and_then(read_date);
     Some(MemberSession {
         session_id: session_id.clone(),
         member: member.clone(),
         organization_slug: claims.organization.slug.map(Arc::from),
         started_at: date(&claims.session.started_at),
         expires_at: match &claims.session.expires_at {
-            Some(text) => text.parse().ok()?,
+            Some(text) => read_date(text)?,
             None => expiry,
         },
         roles: claims.session.roles.map(|roles| roles.into_iter().map(Arc::from).collect()),
@@ -134,15 +147,40 @@ impl WireFactor {
             email: text("email_factor", "email_address"),
             impersonator: text("impersonated_factor", "impersonator_email_address")
                 .or_else(|| text("impersonated_factor", "impersonator_id")),
-            last_authenticated_at: self
-                .last_authenticated_at
-                .as_deref()
-                .and_then(|date| date.parse::<Timestamp>().ok()),
+            last_authenticated_at: self.last_authenticated_at.as_deref().and_then(read_date),
             delivery: self
                 .delivery_method
                 .as_deref()
                 .map_or_else(DeliveryMethod::untold, DeliveryMethod::new),
             kind: FactorKind::from_name(&self.kind),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_past_the_calendar_is_in_the_far_future_and_nonsense_is_none() {
+        for far in [
+            "9999-12-31T23:59:59Z",
+            "+12026-01-01T00:00:00Z",
+            "10000-01-01T00:00:00.5+02:00",
+            "99999-02-03T04:05:06Z",
+        ] {
+            assert_eq!(read_date(far), Some(Timestamp::MAX), "{far}");
+        }
+        assert_eq!(read_date("2026-01-01T00:00:00Z"), "2026-01-01T00:00:00Z".parse().ok());
+        for nonsense in [
+            "",
+            "soon",
+            "9999-13-01T00:00:00Z",
+            "10000-01-01",
+            "2026-02-30T00:00:00Z",
+            "-9999-01-01T00:00:00Z",
+        ] {
+            assert_eq!(read_date(nonsense), None, "{nonsense}");
         }
     }
 }

@@ -40,6 +40,7 @@ pub struct StytchClient {
     deadline: Duration,
     revoking: Breaker,
     project_id: ProjectId,
+    metrics: Metrics,
 }
 
 impl StytchClient {
@@ -52,10 +53,11 @@ impl StytchClient {
         let exchange = Exchange::new(settings, tls, metrics.clone());
         let state = metrics.directory_breaker_state.with_label_values(&["revoke"]);
         let revoking = Breaker::new("revoke", state);
-        let credentials = OwnCredentials::new(exchange.clone(), settings.deadline, metrics);
+        let credentials = OwnCredentials::new(exchange.clone(), settings.deadline, metrics.clone());
         let pointers = Arc::new(ArcSwap::from_pointee(settings.claim_pointers.to_vec()));
         let project_id = settings.project_id.clone();
-        Self { exchange, credentials, clock, pointers, deadline: settings.deadline, revoking, project_id }
+        let deadline = settings.deadline;
+        Self { exchange, credentials, clock, pointers, deadline, revoking, project_id, metrics }
     }
 
     /// Keeps other custom claims from now on. True if they are others.
@@ -199,7 +201,11 @@ impl StytchClient {
         if self.credentials.are_rejected() {
             return Err(DirectoryError::CredentialsRejected);
         }
-        self.exchange.call(operation, method, path, body).await
+        let answer = self.exchange.call(operation, method, path, body).await?;
+        if answer.status.is_success() {
+            self.metrics.conditions.clear(operation.label());
+        }
+        Ok(answer)
     }
 
     /// What an answer other than a good one or a clear "no such" means.
@@ -211,17 +217,25 @@ impl StytchClient {
         now: Now,
     ) -> DirectoryError {
         let status = answer.status.as_u16();
-        tracing::warn!(
+        let (kind, request_id) = (error.kind(), error.request_id());
+        tracing::debug!(
             operation = operation.label(),
             status,
-            error_type = %error.kind(),
-            request_id = %error.request_id(),
-            "the session directory answered with an error"
+            kind,
+            request_id,
+            "the session API refused a call"
         );
-        match answer.status {
+        let fault = match answer.status {
             StatusCode::UNAUTHORIZED if self.credentials.doubt().await => DirectoryError::CredentialsRejected,
-            _ => answer.fault(now.wall),
-        }
+            _ => answer.fault(error.is_the_apis(), now.wall),
+        };
+        let what = format!(
+            "the session API at `{}` answers `{}` with errors",
+            self.exchange.address(),
+            operation.label()
+        );
+        self.metrics.conditions.raise(operation.label(), &what, &format!("status {status} `{kind}`"));
+        fault
     }
 }
 

@@ -3,6 +3,7 @@
 //! Must not follow a redirect, honour a proxy variable, or retry.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -16,6 +17,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
 use super::settings::{MAX_ANSWER_BYTES, StytchSettings};
 use crate::directory::DirectoryError;
@@ -70,14 +72,16 @@ pub(super) struct Exchange {
 }
 
 impl ApiAnswer {
-    /// What an answer that is neither good nor a clear "no such" means.
-    pub(super) fn fault(&self, now: Timestamp) -> DirectoryError {
+    /// What an answer that is neither good nor a clear "no such" means (section 4.4 of the design). A refusal counts only in
+    /// the API's own shape: anything else came from something between us and the API, and is bridged as its failure is.
+    pub(super) fn fault(&self, is_the_apis: bool, now: Timestamp) -> DirectoryError {
         let status = self.status.as_u16();
         let retry_after = retry_after(&self.headers, now);
         match self.status {
             StatusCode::TOO_MANY_REQUESTS => DirectoryError::RateLimited { retry_after },
             error if error.is_server_error() => DirectoryError::Failed { status, retry_after },
-            _ => DirectoryError::Refused { status },
+            refused if refused.is_client_error() && is_the_apis => DirectoryError::Refused { status },
+            _ => DirectoryError::Malformed(format!("status {status} without the shape of the API's errors")),
         }
     }
 }
@@ -126,10 +130,11 @@ impl Exchange {
         path: &str,
         body: Option<Bytes>,
     ) -> Result<ApiAnswer, DirectoryError> {
-        let mut timing = Timing::start(self.metrics.clone(), operation, &method);
+        let mut timing = Timing::start(self, operation, &method);
         let result = self.send(operation, method, path, body).await;
         timing.outcome = match &result {
             Ok(answer) if answer.status.is_success() => "ok",
+            Ok(answer) if answer.status.is_redirection() => "malformed",
             Ok(answer) if answer.status == StatusCode::TOO_MANY_REQUESTS => "rate_limited",
             Ok(answer) if answer.status == StatusCode::UNAUTHORIZED => "unauthorized",
             Ok(answer) if answer.status == StatusCode::NOT_FOUND => "not_found",
@@ -170,11 +175,33 @@ impl Exchange {
         let request = request
             .body(Full::new(body.unwrap_or_default()))
             .map_err(|_| DirectoryError::Malformed("the request could not be built".to_owned()))?;
-        let response = self.client.request(request).await.map_err(|error| {
-            tracing::debug!(operation = operation.label(), error = %chain(&error), "call failed");
+        let mut request = request;
+        let (too_many, stop) = (Arc::new(Notify::new()), AtomicUsize::new(0));
+        let noticed = Arc::clone(&too_many);
+        hyper::ext::on_informational(&mut request, move |_| {
+            if stop.fetch_add(1, Ordering::Relaxed) >= MAX_INTERIM {
+                noticed.notify_one();
+            }
+        });
+        let response = tokio::select! {
+            response = self.client.request(request) => response,
+            () = too_many.notified() => {
+                let what = format!("more than {MAX_INTERIM} interim answers came");
+                return Err(DirectoryError::Malformed(what));
+            }
+        };
+        let response = response.map_err(|error| {
+            self.note_unreachable(operation, &cause_of(&error));
             DirectoryError::Unreachable
         })?;
+        self.metrics.conditions.clear(UNREACHABLE);
         let (parts, mut body) = response.into_parts();
+        // Two readers would end such an answer at different places (RFC 9112 section 6.3).
+        if parts.headers.contains_key(header::TRANSFER_ENCODING)
+            && parts.headers.contains_key(header::CONTENT_LENGTH)
+        {
+            return Err(DirectoryError::Malformed("it has two lengths".to_owned()));
+        }
         let mut read = BytesMut::new();
         while let Some(frame) = body.frame().await {
             let Ok(frame) = frame else {
@@ -191,6 +218,55 @@ impl Exchange {
     }
 }
 
+impl Exchange {
+    /// Where the API is, for people.
+    pub(super) fn address(&self) -> String {
+        self.base_url.authority().map(ToString::to_string).unwrap_or_default()
+    }
+
+    fn note_unreachable(&self, operation: Operation, cause: &str) {
+        note_unreachable(&self.metrics, &self.base_url, operation, cause);
+    }
+}
+
+/// The fault that the API cannot be reached, among those that go on.
+const UNREACHABLE: &str = "session_api";
+/// Interim answers (1xx) that one call waits through.
+const MAX_INTERIM: usize = 32;
+
+fn note_unreachable(metrics: &Metrics, base_url: &Uri, operation: Operation, cause: &str) {
+    let address = base_url.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+    let what = format!("the session API at `{address}` cannot be reached (`{}`)", operation.label());
+    metrics.conditions.raise(UNREACHABLE, &what, cause);
+}
+
+/// Why no answer came, in words an operator can act on: the name, the connection, or TLS with what is wrong about it.
+fn cause_of(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut source = Some(error);
+    while let Some(cause) = source {
+        let mut io = cause.downcast_ref::<std::io::Error>();
+        while let Some(error) = io {
+            if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+                return format!("TLS: {tls}");
+            }
+            match error.kind() {
+                std::io::ErrorKind::ConnectionRefused => return "the connection is refused".to_owned(),
+                std::io::ErrorKind::TimedOut => return "no connection in time".to_owned(),
+                _ => {}
+            }
+            // An error within another of its kind is skipped by `source`.
+            io = error.get_ref().and_then(|inner| inner.downcast_ref());
+        }
+        source = cause.source();
+    }
+    let text = chain(error);
+    if text.contains("dns error") {
+        let why = text.rsplit(": ").next().unwrap_or_default();
+        return format!("DNS: {why}");
+    }
+    text
+}
+
 /// Counts a call however it ends; one that is given up counts as a timeout.
 struct Timing {
     metrics: Metrics,
@@ -198,18 +274,27 @@ struct Timing {
     started: Instant,
     outcome: &'static str,
     status: Option<u64>,
+    base_url: Uri,
     /// Of whoever it is done for. They are not told of: nothing of ours goes to the API.
     span: Option<Span>,
 }
 
 impl Timing {
-    fn start(metrics: Metrics, operation: Operation, method: &Method) -> Self {
+    fn start(exchange: &Exchange, operation: Operation, method: &Method) -> Self {
         let mut span = cause().and_then(|cause| cause.start("directory", SpanKind::Client));
         if let Some(span) = &mut span {
             span.note("http.request.method", method_label(method));
             span.note("portcullis.operation", operation.label());
         }
-        Self { metrics, operation, started: Instant::now(), outcome: "timeout", status: None, span }
+        Self {
+            metrics: exchange.metrics.clone(),
+            operation,
+            started: Instant::now(),
+            outcome: "timeout",
+            status: None,
+            base_url: exchange.base_url.clone(),
+            span,
+        }
     }
 }
 
@@ -219,6 +304,9 @@ impl Drop for Timing {
         self.metrics.directory_requests.with_label_values(&[operation, self.outcome]).inc();
         let seconds = self.started.elapsed().as_secs_f64();
         self.metrics.directory_request_duration.with_label_values(&[operation]).observe(seconds);
+        if self.outcome == "timeout" {
+            note_unreachable(&self.metrics, &self.base_url, self.operation, "no answer in time");
+        }
         let Some(span) = &mut self.span else { return };
         span.note_some("http.response.status_code", self.status);
         span.note("portcullis.outcome", self.outcome);
@@ -263,7 +351,99 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
+    use crate::stytch::RbacSettings;
+
+    /// What a call comes to where the API answers with these bytes.
+    async fn answered(bytes: String) -> Result<StatusCode, DirectoryError> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            drop(stream.read(&mut [0; 4096]).await);
+            drop(stream.write_all(bytes.as_bytes()).await);
+            drop(stream.read(&mut [0; 4096]).await);
+        });
+        exchange(&format!("http://{address}"))
+            .call(Operation::List, Method::GET, "/", None)
+            .await
+            .map(|answer| answer.status)
+    }
+
+    fn exchange(base_url: &str) -> Exchange {
+        drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+        let settings = StytchSettings {
+            project_id: ProjectId::parse("project-test-1").unwrap(),
+            secret: Secret::new("secret".to_owned()),
+            base_url: base_url.parse().unwrap(),
+            deadline: Duration::from_secs(5),
+            refresh_keys_every: Duration::from_secs(300),
+            seed_keys: None,
+            rbac: RbacSettings {
+                refresh_every: Duration::from_secs(300),
+                keep_for: Duration::from_secs(300),
+                deadline: Duration::from_secs(5),
+            },
+            apps: Arc::from([]),
+            claim_pointers: Arc::from([]),
+        };
+        let roots = rustls::RootCertStore::empty();
+        let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        Exchange::new(&settings, &Arc::new(tls), Metrics::new().unwrap())
+    }
+
+    #[tokio::test]
+    async fn so_many_interim_answers_are_waited_through_and_no_more() {
+        let interim = "HTTP/1.1 103 Early Hints\r\n\r\n";
+        let last = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+        assert_eq!(answered(interim.repeat(MAX_INTERIM) + last).await, Ok(StatusCode::OK));
+        let more = answered(interim.repeat(MAX_INTERIM + 1)).await;
+        assert!(matches!(more, Err(DirectoryError::Malformed(_))), "{more:?}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_with_two_lengths_is_none() {
+        let both =
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
+        let answer = answered(both.to_owned()).await;
+        assert!(matches!(answer, Err(DirectoryError::Malformed(_))), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_cannot_be_reached_is_told_of_with_its_address_and_the_cause() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+        drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+        let config = rustls::ServerConfig::builder().with_no_client_auth();
+        let config = config.with_single_cert(vec![certified.cert.der().clone()], key).unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            drop(acceptor.accept(stream).await);
+        });
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        for (base_url, cause) in [
+            (format!("https://localhost:{}", address.port()), "TLS: invalid peer certificate: UnknownIssuer"),
+            (format!("http://{gone}"), "the connection is refused"),
+            ("http://no-such-host.invalid".to_owned(), "DNS: "),
+        ] {
+            let exchange = exchange(&base_url);
+            let failed = exchange.call(Operation::List, Method::GET, "/", None).await;
+            assert!(matches!(failed, Err(DirectoryError::Unreachable)));
+            let (_, condition) = exchange.metrics.conditions.list().remove(0);
+            assert!(condition.cause.starts_with(cause), "{base_url}: {}", condition.cause);
+            let authority = base_url.split("//").nth(1).unwrap();
+            assert!(
+                condition.what.contains(authority) && condition.what.contains("`list`"),
+                "{}",
+                condition.what
+            );
+        }
+    }
 
     #[test]
     fn retry_after_is_read_in_both_forms_and_capped() {

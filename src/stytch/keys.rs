@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::client::StytchClient;
 use super::exchange::{ApiAnswer, Exchange, Operation};
 use super::settings::StytchSettings;
+use super::wire::ApiError;
 use crate::directory::{Answer, Breaker, CallOutcome, Clock, DirectoryError, KeySource, KeyVault};
 use crate::identity::{KeySet, VerificationKey};
 use crate::telemetry::{Metrics, cause, caused_by};
@@ -206,7 +207,11 @@ impl Inner {
         let call = self.exchange.call(Operation::Keys, Method::GET, &self.path, None);
         let answer =
             tokio::time::timeout(self.deadline, call).await.map_err(|_| DirectoryError::Timeout)??;
-        if answer.status.is_success() { Ok(answer) } else { Err(answer.fault(self.clock.now().wall)) }
+        if answer.status.is_success() {
+            Ok(answer)
+        } else {
+            Err(answer.fault(ApiError::read(&answer.body).is_the_apis(), self.clock.now().wall))
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::directory::{DirectoryError, Spelling, TokenBinding};
 use crate::identity::{MemberId, MemberRef, Now, OrganizationId, SessionId};
-use crate::session::{ActiveSessions, MemberSession, claims_at, read_factors};
+use crate::session::{ActiveSessions, MemberSession, claims_at, read_date, read_factors};
 
 /// Reads `GET /v1/b2b/sessions`. Ids come from the answer; one that names somebody else than asked is a fault.
 ///
@@ -69,6 +69,11 @@ impl ApiError {
         self.error_type.as_deref().is_some_and(|kind| kinds.contains(&kind))
     }
 
+    /// Whether the answer has the shape that the API gives its errors: what an edge or a proxy in between answers has not.
+    pub(super) fn is_the_apis(&self) -> bool {
+        self.error_type.is_some()
+    }
+
     /// For the log: printable and short, since the far end chose it.
     pub(super) fn kind(&self) -> String {
         printable(self.error_type.as_deref())
@@ -119,8 +124,8 @@ impl WireSession<'_> {
                 member_id: MemberId::parse(&self.member_id).map_err(|_| bad("member_id"))?,
             },
             organization_slug: self.organization_slug.map(Arc::from),
-            started_at: self.started_at.as_deref().and_then(|date| date.parse().ok()),
-            expires_at: self.expires_at.parse().map_err(|_| bad("expires_at"))?,
+            started_at: self.started_at.as_deref().and_then(read_date),
+            expires_at: read_date(&self.expires_at).ok_or_else(|| bad("expires_at"))?,
             roles: self.roles.map(|roles| roles.into_iter().map(Arc::from).collect()),
             factors: read_factors(self.authentication_factors.as_deref()),
             claims: match pointers {

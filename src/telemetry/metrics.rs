@@ -336,6 +336,7 @@ impl Metrics {
 
     /// An upstream is gone: how its servers stand is told no more.
     pub fn forget_upstream(&self, name: &str) {
+        self.conditions.forget(&format!("upstream {name}"));
         for state in ["available", "ejected", "unhealthy"] {
             // One that never was is gone as well.
             drop(self.upstream_servers.remove_label_values(&[name, state]));

@@ -62,6 +62,14 @@ impl OriginError {
         !matches!(self, Self::Busy | Self::Unresolved)
     }
 
+    /// Whether no connection was made: a fault that goes on, and not one request's.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(
+            self,
+            Self::Unresolved | Self::Connect(_) | Self::Untrusted(_) | Self::Protocol | Self::ConnectTimeout
+        )
+    }
+
     /// Whether another try of a request that may have arrived can help.
     pub(super) fn may_pass(&self) -> bool {
         matches!(self, Self::Closed(_) | Self::ResponseTimeout)

@@ -96,9 +96,19 @@ where
         self.0.settings.servers.iter().any(super::OriginAddress::is_secure)
     }
 
+    /// Tells of a server that could not be reached, until one of the application's answers.
+    pub fn note_unreachable(&self, error: &OriginError, server: Option<&str>) {
+        let name = &self.0.settings.name;
+        let what = format!("upstream `{name}` cannot be reached at `{}`", server.unwrap_or("no address"));
+        self.0.metrics.conditions.raise(format!("upstream {name}"), &what, &error.to_string());
+    }
+
     /// Counts a request, and what was wrong with its answer or how it failed to get one.
     pub fn count(&self, failure: Option<&'static str>, took: Duration) {
         let inner = &self.0;
+        if failure.is_none() && inner.metrics.conditions.any() {
+            inner.metrics.conditions.clear(&format!("upstream {}", inner.settings.name));
+        }
         match failure {
             None => inner.answered.inc(),
             Some(failure) => {

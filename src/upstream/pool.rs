@@ -310,9 +310,11 @@ where
         }
         let (alarm, until) = (lease.alarm, Instant::now() + kept);
         match lease.sender {
-            Sender::Wire(mut wire) if wire.is_reusable() => {
-                wire.shrink();
-                lock(&self.idle_wires).push(Idle { connection: wire, alarm, until });
+            Sender::Wire(mut wire) => {
+                if wire.is_reusable() {
+                    wire.shrink();
+                    lock(&self.idle_wires).push(Idle { connection: wire, alarm, until });
+                }
             }
             Sender::Http1(sender) if !sender.is_closed() => {
                 lock(&self.idle).push(Idle { connection: sender, alarm, until });

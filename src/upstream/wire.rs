@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::Method;
+use http::{Method, StatusCode};
 use http_body::Frame;
 use tokio::io::AsyncWrite as _;
 use tokio::task::coop::has_budget_remaining;
@@ -47,6 +47,8 @@ pub(super) struct Wire {
     reading: Reading,
     /// Another request may follow.
     keeps: bool,
+    /// The answer was a head alone, whatever its fields say: a server that sent a body as well has it on its way.
+    is_bare: bool,
 }
 
 impl Wire {
@@ -60,6 +62,7 @@ impl Wire {
             to_head: false,
             reading: Reading::default(),
             keeps: true,
+            is_bare: false,
         }
     }
 
@@ -90,6 +93,8 @@ impl Wire {
         loop {
             if let Some(head) = take_head(&mut self.buffer, self.to_head, &mut self.reading)? {
                 self.keeps = head.keeps && sent;
+                self.is_bare =
+                    self.to_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
                 self.head = None;
                 return Poll::Ready(Ok(head));
             }
@@ -149,8 +154,8 @@ impl Wire {
     }
 
     /// Whether another request may follow the answer that was read to its end.
-    pub(super) fn is_reusable(&self) -> bool {
-        self.keeps && self.buffer.is_empty()
+    pub(super) fn is_reusable(&mut self) -> bool {
+        self.keeps && self.buffer.is_empty() && (!self.is_bare || self.is_quiet())
     }
 
     /// Whether the server says nothing, as it should while it was not asked: neither that it leaves, nor anything else.

@@ -69,8 +69,16 @@ fn faults(world: &World) -> Vec<(&'static str, Value)> {
         ("directory_malformed", json!({ "operation": "list", "body": "{\"member_sessions\":null}" })),
         ("directory_oversized", json!({ "operation": "list", "oversized": 50_000_000 })),
         ("directory_mismatched", json!({ "operation": "list", "answer_for": other })),
-        ("directory_refused", json!({ "operation": "list", "status": 404, "body": "not found" })),
-        ("directory_refused", json!({ "operation": "list", "status": 302 })),
+        // What an edge in front of the API answers has not the API's shape.
+        ("directory_malformed", json!({ "operation": "list", "status": 404, "body": "not found" })),
+        ("directory_malformed", json!({ "operation": "list", "status": 302 })),
+        ("directory_malformed", json!({ "operation": "list", "status": 400, "body": "<html>no</html>" })),
+        ("directory_malformed", json!({ "operation": "list", "status": 403, "body": "<html>no</html>" })),
+        ("directory_malformed", json!({ "operation": "list", "status": 408, "body": "" })),
+        ("directory_malformed", json!({ "operation": "list", "status": 418, "body": "teapot" })),
+        ("directory_malformed", json!({ "operation": "list", "status": 451, "body": "[]" })),
+        ("directory_malformed", json!({ "operation": "list", "status": 200, "body": "<html>hello</html>" })),
+        ("directory_refused", json!({ "operation": "list", "status": 403, "error_type": "forbidden" })),
     ]
 }
 

@@ -38,6 +38,7 @@ mod grpc_troubles;
 mod hostile_requests;
 mod identity_headers;
 mod operations;
+mod origin_answers;
 mod origins;
 mod outage;
 mod overload;

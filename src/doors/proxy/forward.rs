@@ -144,7 +144,12 @@ impl Site {
             Ok(response) => response,
             Err(OriginFailure { error, server }) => {
                 let (upstream, request_id) = (origin.name(), &account.request_id);
-                tracing::warn!(%upstream, server, %request_id, %error, "the origin did not answer");
+                if error.is_unreachable() {
+                    tracing::debug!(%upstream, server, %request_id, %error, "the origin cannot be reached");
+                    origin.note_unreachable(&error, server.as_deref());
+                } else {
+                    tracing::warn!(%upstream, server, %request_id, %error, "the origin did not answer");
+                }
                 return self.refuse(&reason_of(&error).into(), account);
             }
         };
