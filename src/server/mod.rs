@@ -7,6 +7,7 @@ mod client_certificate;
 mod drain;
 mod forwarded;
 mod listener;
+mod peek;
 mod peer;
 mod peer_shares;
 mod places;

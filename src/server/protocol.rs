@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::activity::{Activity, Counted};
 use super::client_certificate::ClientCertificate;
+use super::peek::peek_past;
 use super::peer::Peer;
 use super::proxy_protocol::read_header;
 use super::stream::ClientStream;
@@ -307,13 +308,16 @@ where
 async fn sniff(stream: &TcpStream) -> std::io::Result<bool> {
     const PREFACE: &[u8] = b"PRI ";
     let mut first = [0; PREFACE.len()];
+    let mut count = stream.peek(&mut first).await?;
     loop {
-        let count = stream.peek(&mut first).await?;
         let seen = first.get(..count).unwrap_or_default();
         if count == PREFACE.len() || !PREFACE.starts_with(seen) || count == 0 {
             return Ok(seen == PREFACE);
         }
-        // The bytes so far could be either; peeking again at once would return them again.
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        // The bytes so far could be either.
+        match peek_past(stream, count, &mut first).await? {
+            more if more > count => count = more,
+            _ => return Ok(false),
+        }
     }
 }

@@ -5,10 +5,11 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
+
+use super::peek::peek_past;
 
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// The longest line of version 1, its end included (section 2.1).
@@ -55,19 +56,20 @@ pub(super) async fn read_header(stream: &mut TcpStream) -> io::Result<Proxied> {
     let mut line = [0; LONGEST_LINE];
     let (head, tail) = line.split_at_mut(start.len());
     head.copy_from_slice(&start);
+    let mut count = 0;
     loop {
-        let seen = stream.peek(tail).await?;
-        let seen = tail.get(..seen).unwrap_or_default();
+        let before = count;
+        count = peek_past(stream, before, tail).await?;
+        let seen = tail.get(..count).unwrap_or_default();
         if let Some(end) = seen.windows(2).position(|pair| pair == b"\r\n") {
             let mut taken = vec![0; end + 2];
             stream.read_exact(&mut taken).await?;
             let text = [&start[..], seen.get(..end).unwrap_or_default()].concat();
             return std::str::from_utf8(&text).ok().and_then(parse_line).ok_or_else(malformed);
         }
-        if seen.is_empty() || seen.len() == LONGEST_LINE - SIGNATURE.len() || !start.starts_with(b"PROXY ") {
+        if count <= before || seen.len() == LONGEST_LINE - SIGNATURE.len() || !start.starts_with(b"PROXY ") {
             return Err(malformed());
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
