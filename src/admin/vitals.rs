@@ -2,11 +2,14 @@
 //!
 //! Must not make readiness depend on the directory being reachable: its bad day would empty every service.
 
+use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use jiff::Timestamp;
+use tokio::sync::Mutex as AsyncMutex;
 
 use super::ConfigurationState;
 use crate::telemetry::{Condition, Metrics, RecentRefusals};
@@ -33,8 +36,15 @@ struct Inner {
     refusals: RecentRefusals,
     refresh: Box<dyn Fn() + Send + Sync>,
     probe: Probe,
+    /// The last answer of each configured probe, and when it came. The lock is held while the application is asked.
+    probed: Mutex<HashMap<String, Arc<AsyncMutex<Option<Probed>>>>>,
     started_at: Timestamp,
 }
+
+type Probed = (Instant, Option<StatusCode>);
+
+/// How long an application's answer stands for all who ask: the ops listener is open to everybody who reaches it.
+const PROBED_FOR: Duration = Duration::from_secs(1);
 
 impl Vitals {
     /// `startup` is needed once, at the start, `readiness` all the time; `refresh` brings gauges up to date before they are
@@ -57,6 +67,7 @@ impl Vitals {
             refusals,
             refresh,
             probe,
+            probed: Mutex::default(),
             started_at,
         }))
     }
@@ -67,9 +78,23 @@ impl Vitals {
         &self.0.metrics
     }
 
-    /// What the application answers that the probe of this name asks: none if it does not; nothing without such a probe.
+    /// What the application answers that the probe of this name asks, at most a second ago: none if it does not; nothing
+    /// without such a probe. One request at a time is sent, however many ask.
     pub(super) async fn probe(&self, name: &str) -> Option<Option<StatusCode>> {
-        Some((self.0.probe)(name)?.await)
+        let asking = (self.0.probe)(name)?;
+        let probed = {
+            let mut known = self.0.probed.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(known.entry(name.to_owned()).or_default())
+        };
+        let mut probed = probed.lock().await;
+        if let Some((at, status)) = *probed
+            && at.elapsed() < PROBED_FOR
+        {
+            return Some(status);
+        }
+        let status = asking.await;
+        *probed = Some((Instant::now(), status));
+        Some(status)
     }
 
     pub(super) fn startup(&self) -> impl Iterator<Item = &Readiness> {
