@@ -127,7 +127,8 @@ fn tiers(
 ) -> Memory {
     let deadline = Duration::from_secs(2);
     let guard = GuardSettings { deadline, max_in_flight: 64, max_waiting: 100_000 };
-    let guard = Guard::new(Arc::new(api), Arc::clone(clock), &guard, metrics);
+    let attempts = Arc::new(Attempts::new(UnknownTokenSettings { per_peer: 2, in_total: 50 }));
+    let guard = Guard::new(Arc::new(api), Arc::clone(clock), &guard, attempts, metrics);
     let settings = MemorySettings {
         max_entries,
         max_bytes: 4 << 30,

@@ -157,13 +157,14 @@ pub(super) fn build_core(
     };
     let vault = link.clone().map(|link| Arc::new(link) as Arc<dyn KeyVault>);
     let keys = Keys::new(&client, &config.stytch, vault, metrics.clone());
-    let guard = Guard::new(Arc::new(client.clone()), Arc::clone(&clock), &config.guard, metrics);
+    let attempts = Arc::new(Attempts::new(config.unknown_tokens));
+    let api = Arc::new(client.clone());
+    let guard = Guard::new(api, Arc::clone(&clock), &config.guard, Arc::clone(&attempts), metrics);
     let mut tiers: Arc<dyn SessionDirectory> = Arc::new(guard);
     if let Some(link) = link.clone() {
         let deadline = config.guard.deadline;
         tiers = Arc::new(Shared::new(link, tiers, deadline, Arc::clone(&clock), &config.memory, metrics));
     }
-    let attempts = Arc::new(Attempts::new(config.unknown_tokens));
     let settings = config.memory.clone();
     let memory = Memory::new(tiers, Arc::clone(&clock), settings, Arc::clone(&attempts), metrics);
     let facts = ProjectFacts::new(&client, &config.stytch.rbac, metrics);

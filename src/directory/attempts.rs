@@ -1,16 +1,16 @@
-//! How many unknown opaque tokens may be asked about: from one address, and from all together.
+//! How many unknown opaque tokens may be asked about: from one address, from one network, and from all together.
 //!
-//! Must not count a token that turned out to be good, nor let one address's junk use up what others need.
+//! Must not count a token that turned out to be good, nor let the junk of one address or network use up what others need.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
 
 use super::UnknownTokenSettings;
-use crate::identity::{Monotonic, network_of};
+use crate::identity::{MemberRef, Monotonic, network_of};
 
 /// Addresses remembered for asking about unknown tokens.
 const MAX_PEERS: u64 = 10_000;
@@ -18,6 +18,12 @@ const MAX_PEERS: u64 = 10_000;
 const REMEMBER_FOR: Duration = Duration::from_secs(60);
 /// How long an address that showed something genuine is remembered for it.
 const PROVEN_FOR: Duration = Duration::from_secs(3_600);
+/// The part of what is for all that are new which one network (IPv4: a /24, IPv6: a /48) may use up, and the least of it
+/// in tokens a second.
+const OF_NETWORK: f64 = 8.0;
+const LEAST_OF_NETWORK: f64 = 0.4;
+/// How much more a token costs while the API limits the lookups that everybody needs.
+const COST_WHILE_LIMITED: f64 = 8.0;
 /// Seconds' worth that may be spent at once.
 const BURST: f64 = 20.0;
 
@@ -28,6 +34,12 @@ pub struct Attempts {
     peers: Cache<IpAddr, Arc<Peer>>,
     /// Addresses that showed something genuine lately: whoever floods us from elsewhere takes nothing from them.
     proven: Cache<IpAddr, ()>,
+    /// Wider networks that addresses nothing is known of ask from.
+    wide: Cache<IpAddr, Arc<Mutex<Budget>>>,
+    /// Members whose own expired JWT came beside the token.
+    members: Cache<MemberRef, Arc<Mutex<Budget>>>,
+    /// Until when unknown tokens cost more, in milliseconds of the monotonic clock.
+    held_back_until: AtomicU64,
     for_suspects: Mutex<Budget>,
     /// For addresses nothing is known of, so that a flood from suspects does not shut out the first token of a new one.
     for_strangers: Mutex<Budget>,
@@ -36,7 +48,7 @@ pub struct Attempts {
 
 /// One address.
 struct Peer {
-    budget: Mutex<Budget>,
+    budget: Arc<Mutex<Budget>>,
     /// It sent a token that was nobody's.
     suspect: AtomicBool,
     /// Its questions that are not answered yet.
@@ -67,6 +79,9 @@ impl Attempts {
         Self {
             peers: Cache::builder().max_capacity(MAX_PEERS).time_to_idle(REMEMBER_FOR).build(),
             proven: Cache::builder().max_capacity(MAX_PEERS).time_to_live(PROVEN_FOR).build(),
+            wide: Cache::builder().max_capacity(MAX_PEERS).time_to_idle(REMEMBER_FOR).build(),
+            members: Cache::builder().max_capacity(MAX_PEERS).time_to_idle(REMEMBER_FOR).build(),
+            held_back_until: AtomicU64::new(0),
             for_suspects: share(4.0),
             for_strangers: share(4.0),
             for_proven: share(2.0),
@@ -83,11 +98,35 @@ impl Attempts {
         }
     }
 
+    /// Notes that the API limits session lists: until then, tokens of addresses that are not known for good are asked about
+    /// an eighth as often, since the API counts all calls of a project together.
+    pub(super) fn hold_back(&self, until: Monotonic) {
+        let until = u64::try_from(until.since(Monotonic::default()).as_millis()).unwrap_or(u64::MAX);
+        self.held_back_until.fetch_max(until, Ordering::Relaxed);
+    }
+
+    /// Leave to ask about a token that came beside a genuine, expired JWT: it draws on that member's own budget, which
+    /// nobody else can use up.
+    pub(super) fn admit_member(
+        self: &Arc<Self>,
+        member: &MemberRef,
+        now: Monotonic,
+    ) -> Result<Attempt, Duration> {
+        let per_second = f64::from(self.settings.per_peer);
+        let budget = self.members.get_with_by_ref(member, || Arc::new(Mutex::new(Budget::full(per_second))));
+        if let Some(wait) = lock(&budget).wait(now) {
+            return Err(wait);
+        }
+        lock(&budget).take(1.0);
+        let charged = vec![(Charged::Own(budget), 1.0)];
+        Ok(Attempt { attempts: Arc::clone(self), network: None, peer: None, charged, spent: false })
+    }
+
     /// Leave to ask about a token that nothing is known of, or how long to wait for it.
     pub(super) fn admit(self: &Arc<Self>, peer: Option<IpAddr>, now: Monotonic) -> Result<Attempt, Duration> {
         let network = peer.map(network_of);
         let peer = network.map(|network| {
-            let budget = || Mutex::new(Budget::full(f64::from(self.settings.per_peer)));
+            let budget = || Arc::new(Mutex::new(Budget::full(f64::from(self.settings.per_peer))));
             self.peers.get_with(network, || {
                 let (suspect, under_way) = (AtomicBool::new(false), AtomicU32::new(0));
                 Arc::new(Peer { budget: budget(), suspect, under_way })
@@ -103,10 +142,13 @@ impl Attempts {
             _ => Standing::Stranger,
         };
         // An address that is known for good may have many people behind it: only its junk is counted.
-        let prepaid = !is_proven;
-        let own = peer.as_ref().and_then(|peer| lock(&peer.budget).wait(now));
-        if let Some(wait) = own.filter(|_| prepaid) {
+        let prepaid = peer.as_ref().filter(|_| !is_proven).map(|peer| Arc::clone(&peer.budget));
+        if let Some(wait) = prepaid.as_ref().and_then(|own| lock(own).wait(now)) {
             return Err(wait);
+        }
+        let wide = network.filter(|_| standing == Standing::Stranger).map(|network| self.wide(network));
+        if wide.as_ref().is_some_and(|wide| lock(wide).wait(now).is_some()) {
+            standing = Standing::Suspect;
         }
         if let Some(wait) = lock(self.pool(standing)).wait(now) {
             if standing != Standing::Proven {
@@ -118,14 +160,34 @@ impl Attempts {
             }
         }
         // Taken before the answer is there: many at once must not all find the same one left.
-        lock(self.pool(standing)).take(1.0);
+        let limited = now.since(Monotonic::default()).as_millis()
+            < u128::from(self.held_back_until.load(Ordering::Relaxed));
+        let cost = if limited && standing != Standing::Proven { COST_WHILE_LIMITED } else { 1.0 };
+        let mut charged = vec![(Charged::Pool(standing), cost)];
+        charged
+            .extend(wide.filter(|_| standing == Standing::Stranger).map(|wide| (Charged::Own(wide), cost)));
+        charged.extend(prepaid.map(|own| (Charged::Own(own), 1.0)));
+        for (budget, cost) in &charged {
+            self.charge(budget, *cost);
+        }
         if let Some(peer) = &peer {
             peer.under_way.fetch_add(1, Ordering::Relaxed);
-            if prepaid {
-                lock(&peer.budget).take(1.0);
-            }
         }
-        Ok(Attempt { attempts: Arc::clone(self), standing, network, peer, prepaid, spent: false })
+        Ok(Attempt { attempts: Arc::clone(self), network, peer, charged, spent: false })
+    }
+
+    /// The budget of the wider network an address is in.
+    fn wide(&self, network: IpAddr) -> Arc<Mutex<Budget>> {
+        let per_second = f64::from(self.settings.in_total) / 4.0 / OF_NETWORK;
+        let budget = || Arc::new(Mutex::new(Budget::full(per_second.max(LEAST_OF_NETWORK))));
+        self.wide.get_with(wide_network_of(network), budget)
+    }
+
+    fn charge(&self, charged: &Charged, cost: f64) {
+        match charged {
+            Charged::Pool(standing) => lock(self.pool(*standing)).take(cost),
+            Charged::Own(budget) => lock(budget).take(cost),
+        }
     }
 
     /// Unanswered questions from which on even an address known for good draws on what is for suspects.
@@ -149,14 +211,18 @@ impl Peer {
     }
 }
 
+/// What an attempt was charged to.
+enum Charged {
+    Pool(Standing),
+    Own(Arc<Mutex<Budget>>),
+}
+
 /// Leave to ask about one token. Given back when it is dropped, unless the token turned out to be nobody's.
 pub(super) struct Attempt {
     attempts: Arc<Attempts>,
-    standing: Standing,
     network: Option<IpAddr>,
     peer: Option<Arc<Peer>>,
-    /// Whether the address's own budget was charged already.
-    prepaid: bool,
+    charged: Vec<(Charged, f64)>,
     spent: bool,
 }
 
@@ -166,7 +232,11 @@ impl Attempt {
         self.spent = true;
         let Some((peer, network)) = self.peer.as_ref().zip(self.network) else { return };
         peer.suspect.store(true, Ordering::Relaxed);
-        if !self.prepaid {
+        let is_charged = |(charged, _): &(Charged, f64)| match charged {
+            Charged::Own(budget) => Arc::ptr_eq(budget, &peer.budget),
+            Charged::Pool(_) => false,
+        };
+        if !self.charged.iter().any(is_charged) {
             lock(&peer.budget).take(1.0);
         }
         if peer.is_spent(now) {
@@ -180,12 +250,24 @@ impl Drop for Attempt {
         if let Some(peer) = &self.peer {
             peer.under_way.fetch_sub(1, Ordering::Relaxed);
         }
-        if self.spent {
-            return;
+        if !self.spent {
+            for (charged, cost) in &self.charged {
+                self.attempts.charge(charged, -cost);
+            }
         }
-        lock(self.attempts.pool(self.standing)).take(-1.0);
-        if let Some(peer) = self.peer.as_ref().filter(|_| self.prepaid) {
-            lock(&peer.budget).take(-1.0);
+    }
+}
+
+/// The network that usually has one owner: of IPv4 the /24, of IPv6 the /48 (RFC 6177).
+fn wide_network_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => {
+            let [a, b, c, _] = address.octets();
+            IpAddr::from([a, b, c, 0])
+        }
+        IpAddr::V6(address) => {
+            let [a, b, c, ..] = address.segments();
+            IpAddr::from([a, b, c, 0, 0, 0, 0, 0])
         }
     }
 }
@@ -248,7 +330,7 @@ mod tests {
         assert_eq!(few, 10 + 100);
         assert_eq!(asked(&attempts, "192.0.2.9", 1, at(100)), 1);
         let many =
-            |now| -> usize { (0..=255).map(|n| asked(&attempts, &format!("10.1.0.{n}"), 1, at(now))).sum() };
+            |now| -> usize { (0..=255).map(|n| asked(&attempts, &format!("10.1.{n}.1"), 1, at(now))).sum() };
         assert_eq!(many(100), 100 - 11);
         assert!(many(101) <= 10);
     }
@@ -259,7 +341,7 @@ mod tests {
         let office: IpAddr = "192.0.2.1".parse().unwrap();
         attempts.vouch(office, at(100));
         for n in 0..=255 {
-            asked(&attempts, &format!("10.0.0.{n}"), 1_000, at(100));
+            asked(&attempts, &format!("10.0.{n}.1"), 1_000, at(100));
         }
         assert!(attempts.admit(Some("192.0.2.2".parse().unwrap()), at(100)).is_err());
         // Many people behind it ask at once, and all their tokens are good.
@@ -285,6 +367,66 @@ mod tests {
             (0..40).map_while(|_| attempts.admit(Some("192.0.2.1".parse().unwrap()), at(100)).ok()).collect();
         assert_eq!(held.len(), 2 + 20, "two as a stranger, the rest out of what is for suspects");
         assert!(attempts.admit(Some("192.0.2.2".parse().unwrap()), at(100)).is_ok());
+    }
+
+    #[test]
+    fn one_network_leaves_most_of_what_is_for_all_that_are_new() {
+        let attempts = Arc::new(Attempts::new(UnknownTokenSettings { per_peer: 2, in_total: 50 }));
+        // 420 addresses of two networks, all at once.
+        let from = |n: usize| format!("198.51.{}.{}", 100 + n / 210, n % 210);
+        let held: Vec<_> =
+            (0..420).filter_map(|n| attempts.admit(Some(from(n).parse().unwrap()), at(100)).ok()).collect();
+        let strangers =
+            held.iter().filter(|held| matches!(held.charged[0].0, Charged::Pool(Standing::Stranger)));
+        assert_eq!(
+            strangers.count(),
+            2 * 31,
+            "an eighth of 250 each, and the rest out of what is for suspects"
+        );
+        held.into_iter().for_each(|attempt| attempt.spend(at(100)));
+        for n in 0..180 {
+            assert_eq!(asked(&attempts, &format!("203.0.{n}.1"), 1, at(100)), 1, "a new address elsewhere");
+        }
+        let six: Vec<_> = (0..300)
+            .filter_map(|n| {
+                attempts.admit(Some(format!("2001:db8:7:{n:x}::1").parse().unwrap()), at(200)).ok()
+            })
+            .filter(|held| matches!(held.charged[0].0, Charged::Pool(Standing::Stranger)))
+            .collect();
+        assert_eq!(six.len(), 31, "a /48 is one network");
+    }
+
+    #[test]
+    fn a_members_expired_jwt_opens_its_own_budget_and_no_other() {
+        let attempts = Arc::new(Attempts::new(UnknownTokenSettings { per_peer: 1, in_total: 4 }));
+        for n in 0..=255 {
+            asked(&attempts, &format!("10.0.{n}.1"), 100, at(100));
+        }
+        let peer = Some("192.0.2.1".parse().unwrap());
+        assert!(attempts.admit(peer, at(100)).is_err());
+        let member = |id: &str| {
+            let member_id = crate::identity::MemberId::parse(id).unwrap();
+            let organization_id = crate::identity::OrganizationId::parse("organization-test-1").unwrap();
+            MemberRef { organization_id, member_id }
+        };
+        let tries = |id: &str| {
+            (0..100)
+                .filter(|_| attempts.admit_member(&member(id), at(100)).map(|one| one.spend(at(100))).is_ok())
+                .count()
+        };
+        assert_eq!((tries("member-test-1"), tries("member-test-1"), tries("member-test-2")), (20, 0, 20));
+        assert!(attempts.admit(peer, at(100)).is_err());
+    }
+
+    #[test]
+    fn while_lists_are_limited_unknown_tokens_cost_eight_times_as_much() {
+        let attempts = Arc::new(Attempts::new(UnknownTokenSettings { per_peer: 50, in_total: 64 }));
+        attempts.hold_back(at(110));
+        let flood = |net: usize, now| -> usize {
+            (0..64).map(|n| asked(&attempts, &format!("10.{net}.{n}.1"), 50, at(now))).sum()
+        };
+        assert_eq!(flood(1, 100), 2 * 320 / 8, "an eighth of what is for strangers and for suspects");
+        assert_eq!(flood(2, 1_000), 64 + 320, "and afterwards as before");
     }
 
     #[test]

@@ -12,7 +12,8 @@ use tokio::sync::Semaphore;
 
 use super::breaker::{Breaker, CallOutcome};
 use super::{
-    Answer, Clock, DirectoryError, GuardSettings, SessionDirectory, SessionQuery, TokenOwner, TokenQuery,
+    Answer, Attempts, Clock, DirectoryError, GuardSettings, SessionDirectory, SessionQuery, TokenOwner,
+    TokenQuery,
 };
 use crate::identity::Monotonic;
 use crate::session::{Evidence, Revocation};
@@ -28,11 +29,16 @@ const MAX_SAVED: f64 = 10.0;
 const NONSENSE_ABOUT: usize = 3;
 const NONSENSE_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long unknown tokens are held back, at least, after the API limited a session list.
+const HOLD_BACK_FOR: Duration = Duration::from_secs(10);
+
 /// Bounds the calls to the next tier.
 pub struct Guard {
     next: Arc<dyn SessionDirectory>,
     list: Gate,
     authenticate: Gate,
+    /// Told when session lists are limited: the API counts a project's calls together.
+    attempts: Arc<Attempts>,
     clock: Arc<dyn Clock>,
 }
 
@@ -78,6 +84,7 @@ impl Guard {
         next: Arc<dyn SessionDirectory>,
         clock: Arc<dyn Clock>,
         settings: &GuardSettings,
+        attempts: Arc<Attempts>,
         metrics: &Metrics,
     ) -> Self {
         let gate = |operation, safe: bool| Gate {
@@ -89,16 +96,25 @@ impl Guard {
             retries: safe.then(|| Arc::new(Mutex::new(MAX_SAVED))),
             clock: Arc::clone(&clock),
         };
-        Self { next, list: gate("list", true), authenticate: gate("authenticate", false), clock }
+        Self { next, list: gate("list", true), authenticate: gate("authenticate", false), attempts, clock }
     }
 }
 
 impl SessionDirectory for Guard {
     fn active_sessions(&self, query: &SessionQuery) -> Answer<Evidence> {
         let (next, query, clock) = (Arc::clone(&self.next), query.clone(), Arc::clone(&self.clock));
+        let attempts = Arc::clone(&self.attempts);
         self.list.pass(about(&query.member), move || {
             let answer = next.active_sessions(&SessionQuery { now: clock.now(), ..query.clone() });
-            async move { answer.wait().await }
+            let (attempts, clock) = (Arc::clone(&attempts), Arc::clone(&clock));
+            async move {
+                let answer = answer.wait().await;
+                if let Err(DirectoryError::RateLimited { retry_after }) = &answer {
+                    let wait = retry_after.unwrap_or_default().max(HOLD_BACK_FOR);
+                    attempts.hold_back(clock.now().monotonic.plus(wait));
+                }
+                answer
+            }
         })
     }
 

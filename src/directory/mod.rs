@@ -170,6 +170,8 @@ pub struct TokenQuery {
     pub digest: CredentialDigest,
     /// Who sent it: unknown tokens are counted by address.
     pub peer: Option<IpAddr>,
+    /// The member of a genuine JWT beside it, whose own budget it draws on.
+    pub member: Option<MemberRef>,
     /// What is known must be newer than this: set once a mark outranked it.
     pub newer_than: Option<Monotonic>,
     pub now: Now,

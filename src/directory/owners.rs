@@ -145,7 +145,11 @@ impl Owners {
     }
 
     fn admit(&self, query: &TokenQuery, clock: &Arc<dyn Clock>) -> Result<Attempt, DirectoryError> {
-        let admitted = self.attempts.admit(query.peer, clock.now().monotonic);
+        let now = clock.now().monotonic;
+        let admitted = match &query.member {
+            Some(member) => self.attempts.admit_member(member, now),
+            None => self.attempts.admit(query.peer, now),
+        };
         admitted.map_err(|retry_after| DirectoryError::TooManyUnknown { retry_after })
     }
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
@@ -25,6 +25,11 @@ pub(super) struct Fault {
     pub(super) operation: Option<String>,
     /// Calls it still applies to; absent: all.
     times: Option<u64>,
+    /// Calls of the whole project that are answered in each second, whatever they are about; further ones get 429.
+    per_second: Option<u64>,
+    /// The second that is counted in, and the calls so far.
+    #[serde(skip)]
+    counted: Option<(Instant, u64)>,
     /// Waited before anything else.
     latency_ms: Option<u64>,
     /// Answered instead, with an error body of the API's shape.
@@ -52,10 +57,19 @@ impl Fault {
         self.times != Some(0) && self.operation.as_deref().is_none_or(|wanted| wanted == operation)
     }
 
-    pub(super) fn use_up(&mut self) {
+    /// Counts a call that it is for, and tells whether it happens to that one.
+    pub(super) fn strikes(&mut self) -> bool {
         if let Some(times) = &mut self.times {
             *times = times.saturating_sub(1);
         }
+        let Some(most) = self.per_second else { return true };
+        let now = Instant::now();
+        let (began, calls) = self.counted.unwrap_or((now, 0));
+        let is_over = now.duration_since(began) >= Duration::from_secs(1);
+        let (began, calls) = if is_over { (now, 1) } else { (began, calls + 1) };
+        self.counted = Some((began, calls));
+        self.status = self.status.or(Some(429));
+        calls > most
     }
 
     /// Applies the fault to the answer that would have been given. `None`: the connection is to break.

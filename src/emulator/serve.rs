@@ -166,10 +166,8 @@ async fn answer(
     let (answer, fault) = {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         *state.calls.entry(operation.label()).or_default() += 1;
-        let fault = state.faults.iter_mut().find(|fault| fault.applies_to(operation.label())).map(|fault| {
-            fault.use_up();
-            fault.clone()
-        });
+        let fault = state.faults.iter_mut().find(|fault| fault.applies_to(operation.label()));
+        let fault = fault.and_then(|fault| fault.strikes().then(|| fault.clone()));
         if let Some(other) = fault.as_ref().and_then(|fault| fault.answer_for.as_ref()) {
             call.query = other_member(other);
         }

@@ -168,7 +168,7 @@ impl Engine {
                     }
                     Some(Credential::SessionToken(token)) => {
                         reading = None;
-                        self.resolve(token, peer, may_wait).await.map(Verified::from)
+                        self.resolve(token, peer, None, may_wait).await.map(Verified::from)
                     }
                     Some(Credential::TrustedIdentity(member)) => Ok(Principal::any_session_of(member).into()),
                     None => Err(Unfit::Malformed),
@@ -194,11 +194,46 @@ impl Engine {
                 (Err(why), _) => unfit.push(why),
             }
         }
+        if winner.is_none() && unfit.iter().any(Unfit::is_over_budget) {
+            winner = Box::pin(self.identify_by_own_budget(request, basic, snapshot)).await;
+        }
         // What was our trouble outranks what was wrong with the credential; nothing at all is "missing".
         winner.map(|winner| (winner, reading)).ok_or_else(|| {
             let told = unfit.iter().filter_map(Unfit::refusal).max_by_key(|refusal| rank(refusal.reason));
             told.unwrap_or_else(|| Reason::CredentialMissing.into())
         })
+    }
+
+    /// The owner of an opaque token that others' junk kept us from asking about, where a genuine, expired JWT beside it names a
+    /// member: a browser that comes back after five minutes has both.
+    async fn identify_by_own_budget(
+        &self,
+        request: &AccessRequest<'_>,
+        basic: Option<&[u8]>,
+        snapshot: &Snapshot,
+    ) -> Option<Identified> {
+        let (keys, rules) = (self.sources.keys.keys(), &snapshot.jwt_rules);
+        let found = find_credentials(request.headers, basic, &snapshot.credentials, request.peer).candidates;
+        let member = found.iter().find_map(|(_, credential)| {
+            let Credential::Jwt(token) = credential else { return None };
+            match verify_ended_or_not(token, &keys, rules).ok()?.subject {
+                JwtSubject::Session { member, .. } => Some(member),
+                JwtSubject::Machine { .. } | JwtSubject::App { .. } => None,
+            }
+        })?;
+        for (source, credential) in found {
+            let Credential::SessionToken(token) = credential else { continue };
+            let asked = self.resolve(token, request.client_ip, Some(member.clone()), true).await;
+            if let Ok(principal) = asked {
+                let source = snapshot.credentials.get(source);
+                let is_bearer = source == Some(&CredentialSource::Bearer);
+                let by_authorization = is_bearer || source == Some(&CredentialSource::BasicPassword);
+                let (vouched, recent, named) = (None, None, None);
+                let is_ambient = !is_bearer;
+                return Some(Identified { principal, by_authorization, is_ambient, vouched, recent, named });
+            }
+        }
+        None
     }
 
     /// Every session that a request holds a genuine credential of, an expired JWT included: what its sender may end. And
@@ -215,11 +250,13 @@ impl Engine {
         for (_, credential) in found.candidates {
             let found = match credential {
                 Credential::Jwt(token) => self.session_of(token, snapshot).await,
-                Credential::SessionToken(token) => match self.resolve(token, request.client_ip, true).await {
-                    Ok(principal) => Ok(principal.session_id().cloned()),
-                    Err(Unfit::Directory(error)) => Err(error.refusal()),
-                    Err(_) => Ok(None),
-                },
+                Credential::SessionToken(token) => {
+                    match self.resolve(token, request.client_ip, None, true).await {
+                        Ok(principal) => Ok(principal.session_id().cloned()),
+                        Err(Unfit::Directory(error)) => Err(error.refusal()),
+                        Err(_) => Ok(None),
+                    }
+                }
                 // Whoever vouches for a member holds none of their sessions.
                 Credential::TrustedIdentity(_) => Ok(None),
             };
@@ -314,10 +351,16 @@ impl Engine {
         Some(Arc::new(ActiveSessions::new(member.clone(), &[session], made)))
     }
 
-    async fn resolve(&self, token: &str, peer: Option<IpAddr>, may_wait: bool) -> Result<Principal, Unfit> {
+    async fn resolve(
+        &self,
+        token: &str,
+        peer: Option<IpAddr>,
+        member: Option<MemberRef>,
+        may_wait: bool,
+    ) -> Result<Principal, Unfit> {
         let now = self.clock.now();
         let (token, digest) = (Secret::new(token.to_owned()), CredentialDigest::of(token));
-        let query = TokenQuery { token, digest, peer, newer_than: None, now };
+        let query = TokenQuery { token, digest, peer, member, newer_than: None, now };
         let owner = match self.sources.directory.resolve(&query) {
             Answer::Pending(_) if !may_wait => return Err(Unfit::NotLookedAt),
             Answer::Pending(answer) => {
@@ -351,6 +394,11 @@ impl Engine {
 }
 
 impl Unfit {
+    /// Whether others' unknown tokens may be why.
+    fn is_over_budget(&self) -> bool {
+        matches!(self, Self::Directory(DirectoryError::TooManyUnknown { .. }))
+    }
+
     fn refusal(&self) -> Option<Refusal> {
         match self {
             Self::Jwt(JwtError::Expired) => Some(Reason::CredentialExpired.into()),

@@ -82,7 +82,13 @@ impl World {
 
     fn guard(&self) -> Guard {
         let settings = GuardSettings { deadline: Duration::from_secs(2), max_in_flight: 4, max_waiting: 4 };
-        Guard::new(self.below.clone(), self.clock.clone(), &settings, &self.metrics)
+        Guard::new(
+            self.below.clone(),
+            self.clock.clone(),
+            &settings,
+            Arc::new(Attempts::new(UnknownTokenSettings { per_peer: 2, in_total: 50 })),
+            &self.metrics,
+        )
     }
 
     fn query(&self) -> SessionQuery {
@@ -350,6 +356,7 @@ async fn a_list_is_asked_for_twice_within_a_budget_and_a_token_never() {
         token: Secret::new("t".to_owned()),
         digest: CredentialDigest::of("t"),
         peer: Default::default(),
+        member: None,
         newer_than: None,
         now: world.clock.now(),
     };

@@ -70,7 +70,8 @@ impl Simulation {
         let metrics = Metrics::new().unwrap();
         let guard = GuardSettings { deadline: Duration::from_secs(2), max_in_flight: 64, max_waiting: 1024 };
         let next: Arc<dyn SessionDirectory> = directory.clone();
-        let guard = Guard::new(next, Arc::clone(&shared), &guard, &metrics);
+        let attempts = Arc::new(Attempts::new(UnknownTokenSettings { per_peer: 2, in_total: 50 }));
+        let guard = Guard::new(next, Arc::clone(&shared), &guard, attempts, &metrics);
         let settings = MemorySettings {
             max_entries: 100_000,
             max_bytes: 128 << 20,

@@ -113,6 +113,7 @@ impl World {
             token: Secret::new(token.into()),
             digest: CredentialDigest::of(token),
             peer: None,
+            member: None,
             newer_than: None,
             now: self.clock.now(),
         };

@@ -49,7 +49,7 @@ impl RedisLink {
         self.publish(message, horizon, false).await
     }
 
-    /// Sends a sign of life on the way that revocations take; it comes back to whoever listens, ourselves included. True if a
+    /// Sends a sign of life on the way that revocations take; it comes back to every subscriber, this replica included. True if a
     /// revocation would be kept in the log.
     pub async fn tick(&self) -> Result<bool, BusFault> {
         let message = self.seal_message(BusEvent::Tick, self.0.clock.now().wall);
