@@ -57,7 +57,12 @@ pub fn read_token_owner(body: &[u8], sent: Now) -> Result<TokenBinding, Director
 pub(super) struct ApiError {
     error_type: Option<String>,
     request_id: Option<String>,
+    /// What its OAuth endpoints answer in place of a type (RFC 6749 section 5.2).
+    error: Option<String>,
 }
+
+/// The errors of OAuth that an introspection is refused with.
+const OAUTH_ERRORS: [&str; 4] = ["invalid_client", "invalid_request", "invalid_token", "unauthorized_client"];
 
 impl ApiError {
     /// An answer that is not JSON gives an error of no known type.
@@ -71,7 +76,7 @@ impl ApiError {
 
     /// Whether the answer has the shape that the API gives its errors: what an edge or a proxy in between answers has not.
     pub(super) fn is_the_apis(&self) -> bool {
-        self.error_type.is_some()
+        self.error_type.is_some() || self.error.as_deref().is_some_and(|error| OAUTH_ERRORS.contains(&error))
     }
 
     /// For the log: printable and short, since the far end chose it.
