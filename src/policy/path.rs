@@ -105,6 +105,11 @@ impl CanonicalPath {
         Ok(())
     }
 
+    /// The text alone, for what outlives the decision.
+    pub fn shared_text(&self) -> Arc<str> {
+        Arc::clone(&self.text)
+    }
+
     /// The path as origins might read it: that decode before they split, drop parameters, end it at an encoded `#` or `?`,
     /// trim dots and blanks from the end of a segment, or do several of these. A route must answer every reading alike, or
     /// the path is refused (decisions/002). They were found once, when the path was parsed.
@@ -412,24 +417,33 @@ fn push_encoded(byte: u8, text: &mut String) {
     text.extend(['%', digit(byte >> 4), digit(byte & 0xf)]);
 }
 
-/// Every further reading of a canonical text, in canonical form. Each step is linear, and their number is bounded.
+/// Every further reading of a canonical text, in canonical form: what comes of decoding what is reserved, dropping
+/// parameters and cutting at an encoded `#` or `?`, in any order, and of trimming at the end. Each step is linear, and none
+/// finds more in a text that it was applied to already, so their number is bounded.
 fn readings_of(text: &str) -> Result<Box<[PathReading]>, PathError> {
     let mut found: Vec<String> = vec![text.to_owned()];
-    let (decoded, bare) = (decode_reserved(text)?, drop_parameters(text));
-    found.extend([drop_parameters(&decoded), decode_reserved(&bare)?, decoded, bare]);
-    // An encoded `#` or `?` may stand in a parameter, so the cut comes before and after.
-    let start = cut(text).to_owned();
-    found.extend([decode_reserved(&start)?, drop_parameters(&start), start]);
-    distinct(&mut found);
-    found.extend(found.iter().map(|reading| cut(reading).to_owned()).collect::<Vec<_>>());
-    distinct(&mut found);
-    found.extend(found.iter().map(|reading| trim_segments(reading)).collect::<Vec<_>>());
-    distinct(&mut found);
+    for _ in 0..2 {
+        add(&mut found, |reading| Ok(cut(reading).to_owned()))?;
+        add(&mut found, decode_reserved)?;
+        add(&mut found, |reading| Ok(drop_parameters(reading)))?;
+        add(&mut found, decode_reserved)?;
+    }
+    add(&mut found, |reading| Ok(cut(reading).to_owned()))?;
+    add(&mut found, |reading| Ok(drop_parameters(reading)))?;
+    add(&mut found, |reading| Ok(trim_segments(reading)))?;
     let readings = found.iter().filter(|reading| *reading != text).map(|reading| {
         let (text, _) = canonical(reading)?;
         Ok(PathReading { folded: fold(&text), text })
     });
     readings.collect()
+}
+
+/// Adds what `step` makes of every reading found so far.
+fn add(found: &mut Vec<String>, step: impl Fn(&str) -> Result<String, PathError>) -> Result<(), PathError> {
+    let more = found.iter().map(|reading| step(reading)).collect::<Result<Vec<_>, _>>()?;
+    found.extend(more);
+    distinct(found);
+    Ok(())
 }
 
 fn distinct(readings: &mut Vec<String>) {

@@ -112,6 +112,21 @@ impl PathPattern {
         Some(Self { text, folded: shape.folded(), shape, literal_bytes: self.literal_bytes })
     }
 
+    /// The text with parameters for stars: the same for patterns that match the same paths, whatever their names.
+    pub(super) fn skeleton(&self) -> String {
+        let Shape::Glob(segments) = &self.shape else { return self.text.clone() };
+        let texts: Vec<String> = segments
+            .iter()
+            .map(|segment| match segment {
+                Segment::Literal(text) => text.clone(),
+                Segment::Wild(pieces) => pieces.join("*"),
+                Segment::Parameter(_) => "*".to_owned(),
+                Segment::Deep => "**".to_owned(),
+            })
+            .collect();
+        texts.join("/")
+    }
+
     pub fn as_str(&self) -> &str {
         &self.text
     }

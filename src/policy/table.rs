@@ -232,11 +232,12 @@ struct Best<'a> {
 fn other_slashes(entries: &[Entry]) -> Vec<Option<PathPattern>> {
     let mut exact: HashSet<(String, &str)> = HashSet::new();
     let mut prefixes: HashSet<(String, &str)> = HashSet::new();
+    let mut globs: HashSet<(String, String)> = HashSet::new();
     for entry in entries {
         match entry.path.shape() {
             Shape::Exact(text) => exact.insert((entry.host.to_string(), text)),
             Shape::Prefix(text) => prefixes.insert((entry.host.to_string(), text)),
-            Shape::Glob(_) => false,
+            Shape::Glob(_) => globs.insert((entry.host.to_string(), entry.path.skeleton())),
         };
     }
     let other_slash = |entry: &Entry| {
@@ -250,7 +251,7 @@ fn other_slashes(entries: &[Entry]) -> Vec<Option<PathPattern>> {
                     || text.ends_with('/') && prefixes.contains(&(host, below))
             }
             // An exact path and the prefix of that spelling come before a glob.
-            _ => false,
+            _ => globs.contains(&(host, other.skeleton())),
         };
         (!is_named).then_some(other)
     };

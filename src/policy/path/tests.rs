@@ -105,6 +105,8 @@ fn other_readings_are_what_origins_make_of_it_that_decode_drop_cut_or_trim() {
         ("/a%E2%80%8B/b", Ok(&["/a/b"])),
         ("/exact.;x", Ok(&["/exact", "/exact."])),
         ("/a.%3Fx", Ok(&["/a", "/a."])),
+        // Cut, then decoded, then dropped.
+        ("/admin%3Bx%23/y", Ok(&["/admin", "/admin%3Bx", "/admin/y", "/admin;x", "/admin;x%23/y"])),
     ] {
         let path = CanonicalPath::parse(raw).unwrap();
         let read = path.other_readings();

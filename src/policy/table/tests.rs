@@ -183,6 +183,20 @@ fn guarded(name: &str, path: &str) -> Route {
 }
 
 #[test]
+fn a_glob_that_names_the_other_spelling_keeps_it() {
+    for (bare, slashed) in [("/a/*", "/a/*/"), ("/a/{org}", "/a/*/"), ("/*/b", "/{any}/b/"), ("/x*", "/x*/")]
+    {
+        for order in [[("bare", bare), ("slashed", slashed)], [("slashed", slashed), ("bare", bare)]] {
+            let table = RouteTable::new(order.map(|(name, path)| guarded(name, path)));
+            let bare_path = bare.replace("{org}", "q").replace('*', "q");
+            let find = |path: &str| find_in(&table, "h", path, &Method::GET).unwrap();
+            assert_eq!(find(&bare_path), "bare", "{order:?}");
+            assert_eq!(find(&format!("{bare_path}/")), "slashed", "{order:?}");
+        }
+    }
+}
+
+#[test]
 fn a_last_slash_is_ignored_at_the_patterns_own_rank() {
     let table = RouteTable::new([
         guarded("all", "/**"),
