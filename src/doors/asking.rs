@@ -28,7 +28,7 @@ pub(super) struct Asking {
     pub(super) form: Form,
     /// It came with a bearer token, so that a challenge to another is understood.
     pub(super) shows_bearer: bool,
-    /// A browser's request, a page's or a script's: only browsers send `Sec-Fetch-*` (Fetch Metadata).
+    /// A browser's request, a page's or a script's.
     pub(super) is_browser: bool,
     /// The browser may be sent elsewhere, and back to here: only for a page that somebody opens by a safe method.
     pub(super) return_to: Option<String>,
@@ -40,7 +40,12 @@ impl Asking {
     /// Reads the shape of the request alone.
     pub(super) fn of(method: &Method, headers: &HeaderMap, version: Version) -> Self {
         let form = form(method, headers, version);
-        let is_browser = form == Form::Page || headers.contains_key(SEC_FETCH_MODE);
+        // Older browsers send no `Sec-Fetch-*`; all of them say `Mozilla`, and an `Origin` where a script asks.
+        let agent = headers.get(header::USER_AGENT).map(|value| value.as_bytes());
+        let is_browser = form == Form::Page
+            || headers.contains_key(SEC_FETCH_MODE)
+            || headers.contains_key(header::ORIGIN)
+            || agent.is_some_and(|agent| agent.starts_with(b"Mozilla/"));
         let authorization = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
         let scheme = authorization.and_then(|value| value.get(..6));
         let shows_bearer = scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"));

@@ -79,12 +79,14 @@ impl Refusals {
             },
         };
         let length = HeaderValue::from(response.body().len());
+        // A refusal of gRPC is a 200, whatever its reason.
+        let status = response.status();
         if *method == Method::HEAD {
             *response.body_mut() = Bytes::new();
         }
         let headers = response.headers_mut();
         // A browser that is offered Basic asks for a password by itself.
-        if self.settings.basic && !asking.is_browser && refusal.reason.status() == StatusCode::UNAUTHORIZED {
+        if self.settings.basic && !asking.is_browser && status == StatusCode::UNAUTHORIZED {
             let bearer = headers.remove(header::WWW_AUTHENTICATE);
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(BASIC_CHALLENGE));
             // Registry clients take the realm of Bearer for the address of a token server, so they are not offered it.

@@ -17,6 +17,8 @@ pub(super) fn is_same_origin(origin: &str, authority: &str, peer: &Peer) -> bool
         _ => return false,
     };
     let Ok(asked) = authority.parse::<http::uri::Authority>() else { return false };
-    named.host().eq_ignore_ascii_case(asked.host())
+    // One last dot says that the name is complete (RFC 1034 section 3.1).
+    let bare = |host: &str| host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    bare(named.host()) == bare(asked.host())
         && named.port_u16().unwrap_or(default_port) == asked.port_u16().unwrap_or(default_port)
 }

@@ -68,7 +68,7 @@ const USERS_AND_CERTIFICATES: [&str; 35] = [
     "ssl-client-cert",
 ];
 /// Names that carry a client's address. Many proxies pass on the client's own copy of them.
-const CLIENT_ADDRESSES: [&str; 26] = [
+const CLIENT_ADDRESSES: [&str; 23] = [
     "client-ip",
     "true-client-ip",
     "x-true-client-ip",
@@ -87,17 +87,27 @@ const CLIENT_ADDRESSES: [&str; 26] = [
     "x-original-forwarded-for",
     "x-originating-ip",
     "x-remote-ip",
-    "x-remote-addr",
     "remote-addr",
     "x-source-ip",
     "x-appengine-user-ip",
     "x-azure-clientip",
     "x-azure-socketip",
-    "proxy-client-ip",
-    "wl-proxy-client-ip",
+];
+/// What names of that kind end with, whatever product they begin with.
+const ADDRESS_ENDINGS: [&str; 10] = [
+    "-client-ip",
+    "-connecting-ip",
+    "-real-ip",
+    "-user-ip",
+    "-forwarded-for",
+    "-remote-addr",
+    "-remote-ip",
+    "-client-address",
+    "-viewer-address",
+    "-external-address",
 ];
 /// What families of such names begin with.
-const FAMILIES: [&str; 9] = [
+const FAMILIES: [&str; 18] = [
     "x-forwarded-",
     "x-envoy-",
     "x-accel-",
@@ -107,8 +117,17 @@ const FAMILIES: [&str; 9] = [
     "x-client-cert-",
     "x-amzn-mtls-",
     "x-remote-extra-",
+    "x-webauth-",
+    "x-authenticated-",
+    "x-auth-request-",
+    "x-authentik-",
+    "x-ms-client-principal",
+    "x-goog-authenticated-",
+    "x-pomerium-claim-",
+    "x-vouch-",
+    "tailscale-user-",
 ];
-/// Names of the gateway's own besides the identity prefix.
+/// Names of the gateway's own beside the identity prefix.
 const OWN: [&str; 3] = ["x-request-id", "traceparent", "tracestate"];
 /// Names that the gateway writes itself into every forwarded request.
 const WRITTEN: [&str; 4] = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"];
@@ -224,16 +243,20 @@ impl ManagedNames {
         let shape = self.shapes.get(usize::from(first)).copied().unwrap_or_default();
         let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
         let may_be_exact = shape.lengths.checked_shr(length).unwrap_or(1) & 1 == 1;
-        if !may_be_exact && !shape.begins {
+        // The last letter of every ending in `ADDRESS_ENDINGS`.
+        let may_be_address = matches!(name.bytes().last(), Some(b'p' | b'r' | b's' | b'P' | b'R' | b'S'));
+        if !may_be_exact && !shape.begins && !may_be_address {
             return None;
         }
         let folded = fold(name);
         let exact = if may_be_exact { self.exact.get(&*folded).copied() } else { None };
         exact.or_else(|| {
             let mut beginnings = self.beginnings.iter();
-            let found = beginnings.find(|(beginning, _)| folded.starts_with(&**beginning))?;
-            let is_spared = found.1 == Kind::Removed && self.kept.iter().any(|kept| **kept == *folded);
-            (!is_spared).then_some(found.1)
+            let found = beginnings.find(|(beginning, _)| folded.starts_with(&**beginning));
+            let by_ending = || (may_be_address && ends_as_address(&folded)).then_some(Kind::Removed);
+            let kind = found.map(|(_, kind)| *kind).or_else(by_ending)?;
+            let is_spared = kind == Kind::Removed && self.kept.iter().any(|kept| **kept == *folded);
+            (!is_spared).then_some(kind)
         })
     }
 
@@ -297,13 +320,17 @@ impl HeaderSettings {
         let is_assertion = self.assertion.iter().map(|assertion| &assertion.header);
         let is_ours = is_identity.chain(is_assertion).any(|own| fold(own.as_str()) == folded);
         let is_written = WRITTEN.contains(&&*folded) || OWN.contains(&&*folded);
-        !is_ours && !is_written && !folded.starts_with(&self.prefix) && !FRAMING.contains(&&*folded)
+        !is_ours && !is_written && !folded.starts_with(&*fold(&self.prefix)) && !FRAMING.contains(&&*folded)
     }
 }
 
 /// Whether the folded `name` carries a client's address.
 fn is_client_address(name: &str) -> bool {
-    CLIENT_ADDRESSES.contains(&name)
+    CLIENT_ADDRESSES.contains(&name) || ends_as_address(name)
+}
+
+fn ends_as_address(name: &str) -> bool {
+    ADDRESS_ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
 /// Whether a name holds a byte outside `[A-Za-z0-9-]`. Lenient readers take such names for others: CGI folds `_` into `-`,

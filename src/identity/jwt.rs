@@ -126,8 +126,24 @@ pub fn holds_credential(headers: &HeaderMap, sources: &[CredentialSource], rules
         value.split(|byte| *byte == b',').any(|part| {
             let bearer = after_scheme(part, b"bearer").filter(|_| reads(&CredentialSource::Bearer));
             let basic = after_scheme(part, b"basic").filter(|_| reads(&CredentialSource::BasicPassword));
-            basic.is_some() || bearer.is_some_and(|token| is_list || !is_of_another_issuer(token, rules))
+            let is_ours = |token| is_list || !is_of_another_issuer(token, rules);
+            // What follows the scheme may be blank to a reader that knows more blanks than RFC 9110.
+            let blurred =
+                bearer.is_none() && (reads(&CredentialSource::Bearer) && begins_with_scheme(part, b"bearer"));
+            basic.is_some()
+                || bearer.is_some_and(is_ours)
+                || blurred
+                || reads(&CredentialSource::BasicPassword) && begins_with_scheme(part, b"basic")
         })
+    })
+}
+
+/// Whether a lenient reader may see `scheme` there.
+fn begins_with_scheme(value: &[u8], scheme: &[u8]) -> bool {
+    let value = value.trim_ascii_start();
+    value.split_at_checked(scheme.len()).is_some_and(|(found, rest)| {
+        let ends = rest.first().is_none_or(|byte| !byte.is_ascii_alphanumeric() && *byte != b'-');
+        found.eq_ignore_ascii_case(scheme) && ends
     })
 }
 

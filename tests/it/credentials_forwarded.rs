@@ -152,12 +152,13 @@ async fn trailers_carry_no_credential_and_nothing_that_frames_or_routes() {
 async fn an_answer_sets_what_its_upstream_may_set() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nAlt-Svc: h3=\":443\"\r\nSet-Cookie: theme=dark\r\n\
                   Set-Cookie: stytch_session=forced; Path=/\r\nSet-Cookie: stytch_session_jwt =x\r\n\
-                  Set-Cookie: portcullis_sign_in=x\r\n\r\nok";
+                  Set-Cookie: portcullis_sign_in=x\r\n\
+                  Set-Cookie: =stytch_session=forced\r\nSet-Cookie: = portcullis_sign_in=x\r\n\r\nok";
     let origin = Origin::start(Reply::text(answer)).await;
     for (may_set, cookies, alt_svc) in [
-        ("", 3, false),
+        ("", 4, false),
         ("upstreams: { app: { may_set: [] } }", 1, false),
-        ("upstreams: { app: { may_set: [session_cookies, alt_svc] } }", 3, true),
+        ("upstreams: { app: { may_set: [session_cookies, alt_svc] } }", 4, true),
     ] {
         let yaml = ROUTES.replace("routes:", &format!("{may_set}\nroutes:"));
         let world = World::with_origin(&yaml, &[], &origin.url()).await;

@@ -39,6 +39,14 @@ fn is_forbidden(name: &str) -> bool {
             | "www-authenticate"
             | "strict-transport-security"
             | "content-security-policy"
+            | "clear-site-data"
+            | "depth"
+            | "destination"
+            | "if"
+            | "link"
+            | "overwrite"
+            | "refresh"
+            | "set-cookie2"
     ) || name.starts_with("if-")
         || name.starts_with("sec-")
         || name.starts_with("access-control-")
