@@ -341,6 +341,7 @@ fn small_listener(name: &str, address: SocketAddr) -> ListenerSettings {
         tls: None,
         proxy_protocol: Vec::new(),
         forwarded: None,
+        direct: false,
         redirect_to_https: None,
         hsts: None,
         limits: ServerLimits { max_connections: 100, ..ServerLimits::default() },

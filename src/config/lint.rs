@@ -185,7 +185,7 @@ fn weaker_below(route: &Route, places: &[Place<'_>], path: &Path) -> Option<Prob
     })
 }
 
-/// Whether `one` asks for all that `other` does and for something besides; nothing is asked on a public route.
+/// Whether `one` asks for all that `other` does and for something more; nothing is asked on a public route.
 fn asks_more(one: &Requirement, other: Option<&Requirement>) -> bool {
     fn parts(requirement: &Requirement) -> Vec<&Requirement> {
         match requirement {

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderName, Method, Request, StatusCode, Version, header};
 use jiff::Timestamp;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::asking::Asking;
 use crate::engine::is_odd;
-use crate::policy::{CanonicalPath, HostName, Reason};
+use crate::policy::{HostName, Reason};
 use crate::server::Peer;
 use crate::telemetry::{
     AccessRecord, LineWriter, Metrics, RequestId, RouteMetrics, TraceContext, Tracer, method_label,
 };
+use crate::upstream::Slot;
 
 /// What nginx taught everybody to read as "the client left before the answer".
 const CLIENT_LEFT: u16 = 499;
@@ -32,7 +32,8 @@ pub(super) struct Account {
     pub(super) joins_trace: bool,
     pub(super) method: Method,
     pub(super) host: Option<HostName>,
-    pub(super) path: Option<CanonicalPath>,
+    /// The canonical text; its readings go once it is decided on.
+    pub(super) path: Option<Arc<str>>,
     /// A path that has no canonical form, or as much of it as is written down.
     pub(super) odd_path: String,
     pub(super) route: Option<Arc<str>>,
@@ -49,8 +50,8 @@ pub(super) struct Account {
     pub(super) unread_body: bool,
     /// What a refusal's answer depends on.
     pub(super) asking: Asking,
-    /// Its place among the requests that are worked on; given back when the answer is our own.
-    pub(super) place: Option<OwnedSemaphorePermit>,
+    /// Its slot among the requests that are worked on; given back when the answer is our own.
+    pub(super) slot: Option<Slot>,
     peer: Arc<Peer>,
     began: Instant,
     metrics: Metrics,
@@ -98,7 +99,7 @@ impl Account {
             request_bytes: Arc::new(AtomicU64::new(0)),
             response_bytes: 0,
             complete: false,
-            place: None,
+            slot: None,
             peer: Arc::clone(peer),
             version: request.version(),
             unread_body,
@@ -197,7 +198,7 @@ impl Drop for Account {
             protocol: self.protocol(),
             method,
             host: self.host.as_ref().map(HostName::as_str).unwrap_or_default(),
-            path: self.path.as_ref().map_or(&self.odd_path, CanonicalPath::as_str),
+            path: self.path.as_deref().unwrap_or(&self.odd_path),
             route,
             status,
             reason: self.reason.map(Reason::code),

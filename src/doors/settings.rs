@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 
+use crate::upstream::CallerShare;
+
 /// What signing out does besides ending the session.
 #[derive(Debug, Clone)]
 pub struct SignOutSettings {
@@ -41,6 +43,10 @@ pub struct ProxySettings {
     pub tunnel_timeout: Duration,
     /// Requests under way at once, their responses included; further ones are refused at once.
     pub max_requests: usize,
+    /// Tunnels and event streams at once, which do not count among the requests; none: as many as requests.
+    pub max_open_streams: Option<usize>,
+    /// What one caller may hold of these and of each upstream's limits.
+    pub caller_share: CallerShare,
     pub max_request_bytes: u64,
     /// The path of a request as it is sent, without its query.
     pub max_path_bytes: usize,
@@ -50,12 +56,20 @@ pub struct ProxySettings {
     pub refusals: RefusalSettings,
 }
 
+impl ProxySettings {
+    pub fn open_streams(&self) -> usize {
+        self.max_open_streams.unwrap_or(self.max_requests)
+    }
+}
+
 impl Default for ProxySettings {
     fn default() -> Self {
         Self {
             body_timeout: Duration::from_secs(300),
             tunnel_timeout: Duration::from_secs(3600),
             max_requests: 20_000,
+            max_open_streams: None,
+            caller_share: CallerShare::default(),
             max_request_bytes: 10 * 1024 * 1024 * 1024,
             max_path_bytes: 8192,
             max_headers: 100,

@@ -82,6 +82,7 @@ reasons! {
     RequestTimeout "request_timeout" REQUEST_TIMEOUT ChangeRequest "the request's body did not arrive in time";
     RequestIncomplete "request_incomplete" BAD_REQUEST ChangeRequest "the request's body ended early or was malformed";
     Overloaded "overloaded" SERVICE_UNAVAILABLE Retry "more requests are under way than the gateway takes";
+    CallerShare "caller_share" TOO_MANY_REQUESTS SlowDown "too many of the caller's requests are under way at once";
     AuditUnavailable "audit_unavailable" SERVICE_UNAVAILABLE Retry "the decision could not be recorded";
     ServerNameMismatch "server_name_mismatch" MISDIRECTED_REQUEST ChangeRequest "the connection was made for another host";
     Misdirected "misdirected" MISDIRECTED_REQUEST ChangeRequest "no route answers for this host";

@@ -220,16 +220,22 @@ impl Listening {
             if now.limits.max_connections != limits.max_connections {
                 places.resize(now.limits.max_connections);
             }
-            if now.limits.max_connections_per_peer != limits.max_connections_per_peer {
-                shares = Shares::new(now.limits.max_connections_per_peer);
-            }
+            shares.resize(now.limits.max_connections_per_peer);
             limits = now.limits.clone();
             let Some(permit) = places.take() else {
                 self.metrics.connections_rejected.with_label_values(&[&*now.name, "limit"]).inc();
                 continue;
             };
-            let Some(share) = shares.take(address.ip()) else {
+            let listed = now.lists(address.ip());
+            let share = if listed { Some(Share::exempt()) } else { shares.take(address.ip()) };
+            let Some(share) = share else {
                 self.metrics.connections_rejected.with_label_values(&[&*now.name, "peer_limit"]).inc();
+                tracing::warn!(
+                    listener = %now.name,
+                    address = %address.ip(),
+                    limit = limits.max_connections_per_peer,
+                    "a connection was refused: its address holds all that `limits.max_connections_per_peer` allows; list it under `forwarded` or `proxy_protocol` if it is a proxy"
+                );
                 continue;
             };
             let open = self.metrics.connections_open.with_label_values(&[&*now.name]);

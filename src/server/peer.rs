@@ -12,6 +12,7 @@ use super::activity::Activity;
 use super::client_certificate::ClientCertificate;
 use super::forwarded::{Told, read_forwarded};
 use super::listener::Place;
+use super::peer_shares::network;
 use super::proxy_protocol::{Proxied, ProxiedClient};
 use super::settings::ForwardedTrust;
 
@@ -75,9 +76,9 @@ impl Peer {
         self.activity.as_ref().map(|activity| Activity::begin(activity, false))
     }
 
-    /// Whether a proxy that the listener lists sent the request, under `forwarded` or `proxy_protocol`.
-    pub fn is_listed(&self) -> bool {
-        self.is_proxy || !self.hops.is_empty()
+    /// The client's address; of IPv6 the /64 it is in, all of which one host may use.
+    pub fn network(&self) -> Option<IpAddr> {
+        self.address.map(network)
     }
 
     /// The client and the proxies it came through, as `X-Forwarded-For` has them.

@@ -1,4 +1,4 @@
-//! How many connections each address holds, where that has a bound.
+//! How many connections each address holds, and the bound on that.
 //!
 //! Must not grow past the connections there are: an address without one is forgotten.
 
@@ -10,7 +10,7 @@ type Held = Arc<Mutex<HashMap<IpAddr, usize>>>;
 
 /// The shares of all addresses.
 pub(super) struct Shares {
-    most: Option<usize>,
+    most: usize,
     held: Held,
 }
 
@@ -19,21 +19,32 @@ pub(super) struct Shares {
 pub(super) struct Share(Option<(Held, IpAddr)>);
 
 impl Shares {
-    pub(super) fn new(most: Option<usize>) -> Self {
+    pub(super) fn new(most: usize) -> Self {
         Self { most, held: Arc::default() }
+    }
+
+    /// Changes the bound. Connections that are open stay open and count.
+    pub(super) fn resize(&mut self, most: usize) {
+        self.most = most;
     }
 
     /// None where the address has its share already.
     pub(super) fn take(&self, address: IpAddr) -> Option<Share> {
-        let Some(most) = self.most else { return Some(Share(None)) };
         let address = network(address.to_canonical());
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let count = held.entry(address).or_default();
-        if *count >= most {
+        if *count >= self.most {
             return None;
         }
         *count += 1;
         Some(Share(Some((Arc::clone(&self.held), address))))
+    }
+}
+
+impl Share {
+    /// Of a listed proxy, which has no bound of its own.
+    pub(super) fn exempt() -> Self {
+        Self(None)
     }
 }
 
@@ -51,7 +62,7 @@ impl Drop for Share {
 }
 
 /// The address itself; of IPv6 the /64 it is in, all of which one host may use.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => {
@@ -67,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_share_is_taken_and_given_back() {
-        let shares = Shares::new(Some(2));
+        let shares = Shares::new(2);
         let take = |text: &str| shares.take(text.parse().unwrap());
         let held = [take("2001:db8::1").unwrap(), take("2001:db8::2").unwrap()];
         assert!(take("2001:db8::3").is_none(), "one /64 is one peer");

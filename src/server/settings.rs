@@ -21,11 +21,27 @@ pub struct ListenerSettings {
     /// Whose connections begin with a header of the PROXY protocol; empty: nobody's.
     pub proxy_protocol: Vec<IpNet>,
     pub forwarded: Option<ForwardedTrust>,
+    /// Clients connect to it themselves: the address of a connection is the client's.
+    pub direct: bool,
     /// Nothing is answered, and everybody is sent to HTTPS on this port.
     pub redirect_to_https: Option<u16>,
     /// `Strict-Transport-Security` of every answer under TLS.
     pub hsts: Option<HeaderValue>,
     pub limits: ServerLimits,
+}
+
+impl ListenerSettings {
+    /// Whether the addresses that requests come from are those of clients, and not of a balancer nobody told us of.
+    pub fn knows_clients(&self) -> bool {
+        self.direct || self.forwarded.is_some() || !self.proxy_protocol.is_empty()
+    }
+
+    /// Whether connections from this address are a proxy's that the listener lists.
+    pub(super) fn lists(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.proxy_protocol.iter().any(|network| network.contains(&address))
+            || self.forwarded.as_ref().is_some_and(|trust| trust.covers(address))
+    }
 }
 
 /// TLS of one listener.
@@ -69,8 +85,8 @@ pub struct CertificateFiles {
 pub struct ServerLimits {
     /// Connections open at once on one listener.
     pub max_connections: usize,
-    /// Of those, how many one address may hold, or one /64 in IPv6.
-    pub max_connections_per_peer: Option<usize>,
+    /// Of those, how many one address may hold, or one /64 in IPv6; listed proxies are exempt.
+    pub max_connections_per_peer: usize,
     /// From accepting a connection to its first complete request head.
     pub header_timeout: Duration,
     /// How long a connection may stay without a request under way, the head of the next one included.
@@ -87,7 +103,7 @@ impl Default for ServerLimits {
     fn default() -> Self {
         Self {
             max_connections: 10_000,
-            max_connections_per_peer: None,
+            max_connections_per_peer: 5_000,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(60),

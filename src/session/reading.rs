@@ -26,7 +26,7 @@ pub fn read_factors(factors: Option<&[&RawValue]>) -> Vec<Factor> {
     }
 }
 
-/// A date of RFC 3339. One past the end of our calendar is a date in the far future, and no fault of whoever wrote it.
+/// A date of RFC 3339. One past the end of our calendar is a date in the far future, and no fault of its writer.
 pub fn read_date(text: &str) -> Option<Timestamp> {
     if let Ok(date) = text.parse() {
         return Some(date);

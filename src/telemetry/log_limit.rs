@@ -1,4 +1,4 @@
-//! A bound on the lines of the operational log: no place in the code writes more than so many, whoever provokes them.
+//! A bound on the lines of the operational log: no place in the code writes more than so many, however they are provoked.
 //!
 //! Must not drop a line uncounted, nor write one itself: it runs while another is written.
 

@@ -44,6 +44,7 @@ pub struct AllMetrics {
     pub http_request_duration: HistogramVec,
     pub http_requests_in_flight: IntGauge,
     pub http_fields_dropped: IntCounter,
+    pub caller_share_refusals: IntCounterVec,
     pub decisions: IntCounterVec,
     pub decision_duration: HistogramVec,
     pub shadow_decisions: IntCounterVec,
@@ -122,6 +123,11 @@ impl Metrics {
                     "http_fields_dropped_total",
                     "Header fields of requests that were dropped for a byte outside A-Z, a-z, 0-9 and - in their name.",
                 )),
+            )?,
+            caller_share_refusals: counters(
+                "caller_share_refusals_total",
+                "Requests refused because their caller held its share of a limit.",
+                &["limit"],
             )?,
             decisions: counters(
                 "decisions_total",

@@ -10,12 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::answer::Framing;
 use super::balance::Server;
 use super::pool::{Lease, Sender};
 use super::progress::Progress;
+use super::slots::Slot;
 
 /// How long an upload may go on after its answer ended.
 const UPLOAD_AFTER_ANSWER: Duration = Duration::from_secs(600);
@@ -94,9 +94,9 @@ where
         });
     }
 
-    /// The origin's place, to be held by the tunnel this answer opens.
-    pub fn take_place(&mut self) -> Option<OwnedSemaphorePermit> {
-        self.lease.take().map(|lease| lease.place)
+    /// The origin's slot, to be held by the tunnel this answer opens.
+    pub fn take_slot(&mut self) -> Option<Slot> {
+        self.lease.take().map(|lease| lease.slot)
     }
 }
 

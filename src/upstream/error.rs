@@ -3,6 +3,7 @@
 //! Must not guess whether a request arrived: what cannot be known is an exchange that failed.
 
 use super::answer::AnswerError;
+use super::slots::NoSlot;
 use super::wire::WireError;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -22,6 +23,8 @@ pub enum OriginError {
     ConnectTimeout,
     #[error("all connections are in use")]
     Busy,
+    #[error("the caller holds its share of the connections")]
+    CallerShare,
     #[error("no answer came in time")]
     ResponseTimeout,
     #[error("the connection ended before the answer: {0}")]
@@ -37,6 +40,15 @@ pub struct OriginFailure {
     pub error: OriginError,
     /// As it is connected to; none where none is known.
     pub server: Option<String>,
+}
+
+impl From<NoSlot> for OriginError {
+    fn from(none: NoSlot) -> Self {
+        match none {
+            NoSlot::Full => Self::Busy,
+            NoSlot::CallerShare => Self::CallerShare,
+        }
+    }
 }
 
 impl From<WireError> for OriginError {
@@ -59,7 +71,7 @@ impl OriginError {
 
     /// Whether the server is to blame: one that is busy has done nothing wrong.
     pub(super) fn is_failure(&self) -> bool {
-        !matches!(self, Self::Busy | Self::Unresolved)
+        !matches!(self, Self::Busy | Self::CallerShare | Self::Unresolved)
     }
 
     /// Whether no connection was made: a fault that goes on, and not one request's.

@@ -18,6 +18,7 @@ mod request;
 mod resolve;
 mod retry;
 mod settings;
+mod slots;
 mod standing;
 mod stream;
 mod tls;
@@ -26,10 +27,12 @@ mod wire;
 pub use answer::{AnswerError, AnswerHead, Framing, Piece, Reading, take_head};
 pub use body::OriginBody;
 pub use error::{OriginError, OriginFailure};
-pub use origin::{Origin, OriginResponse};
+pub use origin::{Origin, OriginResponse, lasts};
 pub use progress::{Progress, UploadFailure};
 pub use request::{OriginRequest, RequestHead};
 pub use settings::{
-    EjectionSettings, HealthSettings, MaySet, OriginAddress, OriginSettings, OriginTls, RetrySettings,
+    CallerShare, EjectionSettings, HealthSettings, MaySet, OriginAddress, OriginSettings, OriginTls,
+    RetrySettings,
 };
+pub use slots::{Caller, NoSlot, Slot, Slots};
 pub use tls::{OriginTlsError, origin_tls};

@@ -23,6 +23,7 @@ use super::pool::{Lease, Unanswered};
 use super::progress::{Progress, UploadFailure};
 use super::request::{OriginRequest, RequestHead, binds_connection};
 use super::retry::{Budget, Repeatable};
+use super::slots::Caller;
 use super::tls::OriginTlsError;
 use crate::telemetry::Metrics;
 
@@ -135,7 +136,7 @@ where
             OriginRequest::Head(Box::new(head))
         };
         let progress = Arc::new(Progress::new(Instant::now(), patience));
-        let answer = tokio::time::timeout(patience, self.send(request, &progress)).await;
+        let answer = tokio::time::timeout(patience, self.send(request, None, &progress)).await;
         Some(answer.ok()?.ok()?.status())
     }
 
@@ -151,10 +152,11 @@ where
     pub fn send(
         &self,
         request: OriginRequest<B>,
+        caller: Option<Caller>,
         progress: &Arc<Progress>,
     ) -> impl Future<Output = Result<OriginResponse<B>, OriginFailure>> + Send {
         let until = self.0.settings.deadline.map(|deadline| Instant::now() + deadline);
-        self.0.try_servers(request, progress, until)
+        self.0.try_servers(request, caller, progress, until)
     }
 }
 
@@ -166,6 +168,7 @@ where
     async fn try_servers(
         &self,
         mut request: OriginRequest<B>,
+        caller: Option<Caller>,
         progress: &Arc<Progress>,
         until: Option<Instant>,
     ) -> Result<OriginResponse<B>, OriginFailure> {
@@ -183,7 +186,7 @@ where
                 (Some(_), Some(per_try)) if retries > 0 => per_try.min(self.settings.response_timeout),
                 _ => self.settings.response_timeout,
             };
-            let (error, unsent) = match self.ask(&server, request, progress, patience, until).await {
+            let (error, unsent) = match self.ask(&server, request, caller, progress, patience, until).await {
                 Ok(response) => {
                     server.standing.succeed();
                     return Ok(response);
@@ -226,13 +229,14 @@ where
         &self,
         server: &Arc<Server<B>>,
         request: OriginRequest<B>,
+        caller: Option<Caller>,
         progress: &Arc<Progress>,
         patience: Duration,
         until: Option<Instant>,
     ) -> Result<OriginResponse<B>, Unanswered<B>> {
         let bound = request.binds_connection();
         let plain = matches!(request, OriginRequest::Head(_));
-        let mut lease = match server.pool.take(plain, until).await {
+        let mut lease = match server.pool.take(plain, caller, until).await {
             Ok(lease) => lease,
             Err(error) => return Err((error, Some(request))),
         };
@@ -256,6 +260,11 @@ where
         }
         let response = sent?;
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if lasts(response.status(), response.headers())
+            && let Err(error) = server.pool.note_lasting(&mut lease, caller)
+        {
+            return Err((error, None));
+        }
         let bound = bound || binds_connection(response.headers(), header::WWW_AUTHENTICATE);
         if bound {
             lease.close_to_others();
@@ -316,6 +325,16 @@ where
         Poll::Pending
     })
     .await
+}
+
+/// Whether an answer goes on for as long as both sides like: a tunnel (RFC 9110 section 7.8), or server-sent events (HTML
+/// Standard, section 9.2).
+pub fn lasts(status: StatusCode, headers: &HeaderMap) -> bool {
+    let is_events = |value: &HeaderValue| {
+        let kind = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+    };
+    status == StatusCode::SWITCHING_PROTOCOLS || headers.get(header::CONTENT_TYPE).is_some_and(is_events)
 }
 
 /// How long the server says it keeps a connection idle (`Keep-Alive: timeout=5`, RFC 2068 section 19.7.1.1).

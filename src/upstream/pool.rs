@@ -4,16 +4,9 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
-
-use bytes::Bytes;
-use http::Response;
-use http_body::Body;
-use hyper::client::conn::http1::SendRequest;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::OriginSettings;
 use super::alarm::Alarm;
@@ -23,7 +16,12 @@ use super::connect::{Connector, Endpoint};
 use super::error::OriginError;
 use super::multiplex::{Multiplex, Stream};
 use super::request::OriginRequest;
+use super::slots::{Caller, Joined, Slot, Slots, Waiting};
 use super::wire::Wire;
+use bytes::Bytes;
+use http::Response;
+use http_body::Body;
+use hyper::client::conn::http1::SendRequest;
 
 /// A kept connection that is good is ready at once.
 const READY_WITHIN: Duration = Duration::from_millis(100);
@@ -39,15 +37,15 @@ pub(super) struct Pool<B> {
     idle_wires: Mutex<Vec<Idle<Box<Wire>>>>,
     /// Where the server speaks HTTP/2.
     multiplex: Option<Multiplex<B>>,
-    /// One place per request under way: since an idle connection is taken before a new one is made, or closed where it
+    /// One slot per request under way: since an idle connection is taken before a new one is made, or closed where it
     /// is of the other kind, it also bounds the connections.
-    places: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    slots: Slots,
+    /// One per tunnel or event stream, which hold no slot of the requests.
+    streams: Slots,
 }
 
 struct Limits {
-    places: usize,
-    max_waiting: usize,
+    slots: usize,
     wait_timeout: Duration,
     idle_timeout: Duration,
 }
@@ -82,7 +80,7 @@ pub(super) struct Lease<B> {
     /// Kept with the connection.
     pub(super) alarm: Option<Alarm>,
     /// Held as long as the request, or the tunnel it became, lives.
-    pub(super) place: OwnedSemaphorePermit,
+    pub(super) slot: Slot,
 }
 
 /// A request that did not get an answer, and the request itself if none of it was sent.
@@ -129,8 +127,8 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    fn new(sender: Sender<B>, used: bool, place: OwnedSemaphorePermit) -> Self {
-        Self { sender, used, kept_for: None, taken_at: Instant::now(), alarm: None, place }
+    fn new(sender: Sender<B>, used: bool, slot: Slot) -> Self {
+        Self { sender, used, kept_for: None, taken_at: Instant::now(), alarm: None, slot }
     }
 
     /// Nobody else comes onto its connection, where it is shared; one that is not is dropped after use.
@@ -149,42 +147,33 @@ where
     }
 }
 
-/// Counts a request among the waiting.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl<B> Pool<B>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     pub(super) fn new(endpoint: Endpoint, settings: &OriginSettings, connector: Connector) -> Self {
-        let (places, multiplex) = if settings.http2 {
-            let places = settings.max_connections.saturating_mul(settings.max_streams);
-            (places, Some(Multiplex::new(settings)))
+        let (slots, multiplex) = if settings.http2 {
+            let slots = settings.max_connections.saturating_mul(settings.max_streams);
+            (slots, Some(Multiplex::new(settings)))
         } else {
             (settings.max_connections, None)
         };
-        let places = places.min(Semaphore::MAX_PERMITS);
+        let open_streams = settings.max_open_streams.unwrap_or(slots);
+        let share = settings.caller_share;
         Self {
             endpoint,
             connector,
             limits: Limits {
-                places,
-                max_waiting: settings.max_waiting,
+                slots,
                 wait_timeout: settings.wait_timeout,
                 idle_timeout: settings.idle_timeout,
             },
             idle: Mutex::new(Vec::new()),
             idle_wires: Mutex::new(Vec::new()),
             multiplex,
-            places: Arc::new(Semaphore::new(places)),
-            waiting: AtomicUsize::new(0),
+            slots: Slots::with_queue(slots, settings.max_waiting, share),
+            streams: Slots::new(open_streams, share),
         }
     }
 
@@ -194,27 +183,32 @@ where
 
     /// Requests under way and waiting.
     pub(super) fn load(&self) -> usize {
-        self.limits.places - self.places.available_permits() + self.waiting.load(Ordering::Relaxed)
+        self.slots.load()
     }
 
     /// An idle connection that is ready, the latest used first, or a new one; by `until` at the latest. `plain` tells that
     /// the request has no body and asks for no tunnel.
-    pub(super) async fn take(&self, plain: bool, until: Option<Instant>) -> Result<Lease<B>, OriginError> {
-        let place = match Arc::clone(&self.places).try_acquire_owned() {
-            Ok(place) => place,
-            Err(_) => Box::pin(self.wait_for_place(until)).await?,
+    pub(super) async fn take(
+        &self,
+        plain: bool,
+        caller: Option<Caller>,
+        until: Option<Instant>,
+    ) -> Result<Lease<B>, OriginError> {
+        let slot = match self.slots.join(caller)? {
+            Joined::Slot(slot) => slot,
+            Joined::Queue(waiting) => Box::pin(self.wait(waiting, until)).await?,
         };
         if let Some(multiplex) = &self.multiplex {
             let taking = Box::pin(multiplex.take(&self.endpoint, &self.connector));
             let (stream, used) = by(until, taking, OriginError::ConnectTimeout).await?;
-            return Ok(Lease::new(Sender::Http2(stream), used, place));
+            return Ok(Lease::new(Sender::Http2(stream), used, slot));
         }
         if plain {
             while let Some(Idle { connection: mut wire, alarm, until }) = pop(&self.idle_wires) {
                 let now = Instant::now();
                 if now < until && wire.is_quiet() {
                     let sender = Sender::Wire(wire);
-                    return Ok(Lease { sender, used: true, kept_for: None, taken_at: now, alarm, place });
+                    return Ok(Lease { sender, used: true, kept_for: None, taken_at: now, alarm, slot });
                 }
             }
         } else {
@@ -222,12 +216,12 @@ where
                 let now = Instant::now();
                 if now < until && !sender.is_closed() && is_ready(&mut sender).await {
                     let sender = Sender::Http1(sender);
-                    return Ok(Lease { sender, used: true, kept_for: None, taken_at: now, alarm, place });
+                    return Ok(Lease { sender, used: true, kept_for: None, taken_at: now, alarm, slot });
                 }
             }
         }
         let sender = self.connect(plain, until).await?;
-        Ok(Lease::new(sender, false, place))
+        Ok(Lease::new(sender, false, slot))
     }
 
     /// A new connection that speaks HTTP/1.1.
@@ -245,9 +239,9 @@ where
 
     /// Closes idle connections, of either kind, that would be too many beside those in use.
     fn make_room(&self) {
-        let in_use = self.limits.places - self.places.available_permits();
+        let in_use = self.slots.in_use();
         let (mut idle, mut wires) = (lock(&self.idle), lock(&self.idle_wires));
-        let most = self.limits.places.saturating_sub(in_use);
+        let most = self.limits.slots.saturating_sub(in_use);
         let mut excess = (idle.len() + wires.len()).saturating_sub(most);
         // The oldest of those there are more of: they are at the front.
         while excess > 0 {
@@ -260,20 +254,24 @@ where
         }
     }
 
-    async fn wait_for_place(&self, until: Option<Instant>) -> Result<OwnedSemaphorePermit, OriginError> {
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.limits.max_waiting {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return Err(OriginError::Busy);
+    async fn wait(&self, mut waiting: Waiting, until: Option<Instant>) -> Result<Slot, OriginError> {
+        let late = Instant::now() + self.limits.wait_timeout;
+        let late = until.map_or(late, |until| until.min(late));
+        match tokio::time::timeout_at(late.into(), &mut waiting).await {
+            Ok(slot) => Ok(slot),
+            Err(_) if waiting.exceeds_share() => Err(OriginError::CallerShare),
+            Err(_) => Err(OriginError::Busy),
         }
-        let _waiting = Waiting(&self.waiting);
-        let place = Arc::clone(&self.places).acquire_owned();
-        let place = async {
-            match tokio::time::timeout(self.limits.wait_timeout, place).await {
-                Ok(Ok(place)) => Ok(place),
-                _ => Err(OriginError::Busy),
-            }
-        };
-        by(until, place, OriginError::Busy).await
+    }
+
+    /// Moves a request whose answer may last for days out of the slots of those that pass.
+    pub(super) fn note_lasting(
+        &self,
+        lease: &mut Lease<B>,
+        caller: Option<Caller>,
+    ) -> Result<(), OriginError> {
+        lease.slot = self.streams.take(caller)?;
+        Ok(())
     }
 
     /// Another connection in the place of one that turned out closed.
@@ -311,7 +309,8 @@ where
         let (alarm, until) = (lease.alarm, Instant::now() + kept);
         match lease.sender {
             Sender::Wire(mut wire) => {
-                if wire.is_reusable() {
+                let reusable = wire.is_reusable();
+                if reusable {
                     wire.shrink();
                     lock(&self.idle_wires).push(Idle { connection: wire, alarm, until });
                 }

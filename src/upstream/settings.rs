@@ -102,6 +102,9 @@ pub struct OriginSettings {
     pub max_connections: usize,
     /// Requests at once on one HTTP/2 connection.
     pub max_streams: usize,
+    /// Tunnels and event streams at once with one server; none: as many as requests.
+    pub max_open_streams: Option<usize>,
+    pub caller_share: CallerShare,
     /// Requests waiting for a place at one server.
     pub max_waiting: usize,
     /// How long a request may wait for a place.
@@ -114,7 +117,7 @@ pub struct OriginSettings {
     pub may_set: MaySet,
 }
 
-/// What an application's answers may set at the client besides its own pages.
+/// What an application's answers may set at the client beside its own pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaySet {
     /// The session cookies that the gateway reads: an application that signs people in sets them.
@@ -126,5 +129,18 @@ pub struct MaySet {
 impl Default for MaySet {
     fn default() -> Self {
         Self { session_cookies: true, alt_svc: false }
+    }
+}
+
+/// What one caller may hold of a limit while more than half of it is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallerShare {
+    /// One part in so many; at least 1, which is the whole limit.
+    pub parts: usize,
+}
+
+impl Default for CallerShare {
+    fn default() -> Self {
+        Self { parts: 8 }
     }
 }

@@ -62,6 +62,7 @@ mod rules;
 mod secrets;
 mod servers;
 mod shared_tier;
+mod shares;
 mod streams;
 mod support;
 mod svix;

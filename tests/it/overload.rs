@@ -64,3 +64,24 @@ async fn one_address_holds_no_more_connections_than_its_share() {
     }
     assert!(is_served(&mut connect().await.unwrap()).await);
 }
+
+#[tokio::test]
+async fn one_address_never_takes_every_connection_unless_it_is_a_listed_proxy() {
+    let served = async |world: &World| {
+        let mut held = Vec::new();
+        loop {
+            let mut stream = TcpStream::connect(world.address()).await.unwrap();
+            drop(stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await);
+            if !stream.read(&mut [0; 1024]).await.is_ok_and(|count| count > 0) {
+                return held.len();
+            }
+            held.push(stream);
+        }
+    };
+    let limits = format!("limits: {{ max_connections: 20 }}\n{PUBLIC}");
+    let unlisted = World::with(&limits, &[]).await;
+    assert_eq!(served(&unlisted).await, 10, "half of them by default");
+    let proxy = "listeners: [ { address: \"127.0.0.1:0\", forwarded: { from: [127.0.0.0/8] } } ]";
+    let listed = World::with(&format!("{limits}\n{proxy}"), &[]).await;
+    assert_eq!(served(&listed).await, 20, "a proxy that is listed holds all");
+}

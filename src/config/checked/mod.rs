@@ -129,7 +129,8 @@ pub(super) fn check(
     let stytch = checker.stytch(raw.stytch.as_ref(), &root.key("stytch"));
     let credentials = checker.credentials(raw.credentials.as_deref(), &root.key("credentials"));
     let sessions = checker.sessions(raw.sessions.as_ref(), &root.key("sessions"));
-    let upstreams = checker.upstreams(raw.upstreams.as_ref(), &root.key("upstreams"));
+    let upstreams =
+        checker.upstreams(raw.upstreams.as_ref(), limits.proxy.caller_share, &root.key("upstreams"));
     let mut headers = checker.identity(raw.identity.as_ref(), &root.key("identity"));
     checker.named_requirements(raw.requirements.as_ref());
     let log = checker.log(raw.log.as_ref(), &root.key("log"));

@@ -14,6 +14,7 @@ use crate::config::tree::Path;
 use crate::doors::ProxySettings;
 use crate::identity::CredentialSource;
 use crate::server::{CertificateFiles, ListenerSettings, ServerLimits, TlsSettings};
+use crate::upstream::CallerShare;
 
 pub(super) struct Limits {
     pub(super) server: ServerLimits,
@@ -45,6 +46,16 @@ impl Checker<'_> {
             let hsts = listener.tls.as_ref().and_then(|raw| raw.hsts.as_ref());
             let hsts = hsts.map(|raw| self.hsts(raw, &path.key("tls").key("hsts")));
             let redirect_to_https = self.redirect(listener, &path.key("redirect_to_https"));
+            let direct = listener.clients.as_deref() == Some("direct");
+            if let Some(word) = listener.clients.as_deref().filter(|_| !direct) {
+                let message = format!("`{word}` is no way for clients to connect");
+                let hint = "`direct`, or leave it out where a balancer may be in front";
+                self.note(Code::InvalidValue, &path.key("clients"), message, Some(hint));
+            }
+            if direct && (listener.forwarded.is_some() || listener.proxy_protocol.is_some()) {
+                let message = "clients do not connect to it directly where it lists proxies";
+                self.note(Code::Conflict, &path.key("clients"), message, Some("remove one of them"));
+            }
             let limits = limits.clone();
             listeners.push(ListenerSettings {
                 name: Arc::from(name),
@@ -58,6 +69,7 @@ impl Checker<'_> {
                     .forwarded
                     .as_ref()
                     .and_then(|raw| self.forwarded(raw, &path.key("forwarded"))),
+                direct,
                 redirect_to_https,
                 hsts,
                 limits,
@@ -211,6 +223,20 @@ impl Checker<'_> {
         sources
     }
 
+    /// One part in so many, such as `1/8`.
+    fn share(&mut self, raw: Option<&str>, path: &Path) -> CallerShare {
+        let Some(raw) = raw else { return CallerShare::default() };
+        let parts = raw.strip_prefix("1/").and_then(|parts| parts.trim().parse().ok());
+        match parts {
+            Some(parts) if parts > 0 => CallerShare { parts },
+            _ => {
+                let message = format!("`{raw}` is no share of a limit");
+                self.note(Code::InvalidValue, path, message, Some("one part in so many, such as `1/8`"));
+                CallerShare::default()
+            }
+        }
+    }
+
     pub(super) fn limits(&mut self, raw: Option<&RawLimits>, path: &Path) -> Limits {
         let default = RawLimits::default();
         let raw = raw.unwrap_or(&default);
@@ -230,17 +256,21 @@ impl Checker<'_> {
             self.note(Code::InvalidValue, &path.key("max_header_bytes"), message, None);
         }
         let max_headers = self.count(raw.max_headers, usual.max_headers, &path.key("max_headers"));
+        let max_connections =
+            self.count(raw.max_connections, usual.max_connections, &path.key("max_connections"));
+        let max_open_streams = raw.max_open_streams;
+        let max_open_streams =
+            max_open_streams.map(|most| self.count(Some(most), 1, &path.key("max_open_streams")));
+        let caller_share = self.share(raw.caller_share.as_deref(), &path.key("caller_share"));
         let proxy = ProxySettings::default();
         Limits {
             server: ServerLimits {
-                max_connections: self.count(
-                    raw.max_connections,
-                    usual.max_connections,
-                    &path.key("max_connections"),
+                max_connections,
+                max_connections_per_peer: self.count(
+                    raw.max_connections_per_peer,
+                    (max_connections / 2).max(1),
+                    &path.key("max_connections_per_peer"),
                 ),
-                max_connections_per_peer: raw
-                    .max_connections_per_peer
-                    .map(|most| self.count(Some(most), 1, &path.key("max_connections_per_peer"))),
                 header_timeout,
                 idle_timeout,
                 write_timeout,
@@ -252,6 +282,8 @@ impl Checker<'_> {
                 body_timeout,
                 tunnel_timeout,
                 max_requests: self.count(raw.max_requests, proxy.max_requests, &path.key("max_requests")),
+                max_open_streams,
+                caller_share,
                 max_path_bytes: self.count(
                     raw.max_path_bytes,
                     proxy.max_path_bytes,

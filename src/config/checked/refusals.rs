@@ -39,7 +39,7 @@ impl Checker<'_> {
         RefusalSettings {
             sign_in: sign_in.and_then(|raw| self.sign_in(raw, &root.key("sign_in"))),
             cors: cors.map(|raw| self.cors(raw, &root.key("cors"))),
-            // Told once the sources of credentials are known.
+            // Noted once the sources of credentials are known.
             basic: false,
             details: raw.details.unwrap_or_default(),
             type_prefix,

@@ -18,7 +18,8 @@ use crate::config::mask::without_credentials;
 use crate::config::raw::{RawEjection, RawHealth, RawOriginTls, RawRetries, RawUpstream};
 use crate::config::tree::Path;
 use crate::upstream::{
-    EjectionSettings, HealthSettings, MaySet, OriginAddress, OriginSettings, OriginTls, RetrySettings,
+    CallerShare, EjectionSettings, HealthSettings, MaySet, OriginAddress, OriginSettings, OriginTls,
+    RetrySettings,
 };
 
 const fn seconds(count: u64) -> Duration {
@@ -29,6 +30,7 @@ impl Checker<'_> {
     pub(super) fn upstreams(
         &mut self,
         raw: Option<&BTreeMap<String, RawUpstream>>,
+        share: CallerShare,
         path: &Path,
     ) -> Vec<OriginSettings> {
         let Some(raw) = raw.filter(|raw| !raw.is_empty()) else {
@@ -36,10 +38,18 @@ impl Checker<'_> {
             self.note(Code::Missing, path, "there is no upstream", Some(hint));
             return Vec::new();
         };
-        raw.iter().filter_map(|(name, upstream)| self.upstream(name, upstream, &path.key(name))).collect()
+        raw.iter()
+            .filter_map(|(name, upstream)| self.upstream(name, upstream, share, &path.key(name)))
+            .collect()
     }
 
-    fn upstream(&mut self, name: &str, raw: &RawUpstream, path: &Path) -> Option<OriginSettings> {
+    fn upstream(
+        &mut self,
+        name: &str,
+        raw: &RawUpstream,
+        caller_share: CallerShare,
+        path: &Path,
+    ) -> Option<OriginSettings> {
         let servers = self.servers(name, raw, path);
         let http2 = self.protocol(raw.protocol.as_deref(), &path.key("protocol"));
         let secure = servers.as_ref().is_none_or(|servers| servers.iter().any(OriginAddress::is_secure));
@@ -81,6 +91,8 @@ impl Checker<'_> {
             name: Arc::from(name),
             max_connections: count(raw.max_connections, 1024, "max_connections"),
             max_streams: count(raw.max_streams, 100, "max_streams"),
+            max_open_streams: raw.max_open_streams.map(|most| count(Some(most), 1, "max_open_streams")),
+            caller_share,
             max_waiting: count(raw.max_waiting, 1024, "max_waiting"),
             idle_timeout: self.duration(raw.idle_timeout.as_deref(), seconds(30), &path.key("idle_timeout")),
             servers: servers?,

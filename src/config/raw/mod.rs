@@ -90,6 +90,8 @@ pub(super) struct RawListener {
     pub(super) proxy_protocol: Option<RawProxyProtocol>,
     /// Proxies that are believed what they say of the client. Default: none, and what a client says of itself is replaced.
     pub(super) forwarded: Option<RawForwarded>,
+    /// `direct`: clients connect to it themselves, so that the address of a connection is the client's, and anonymous clients have shares (`limits.caller_share`). Default: unknown, unless proxies are listed.
+    pub(super) clients: Option<String>,
     /// Answers nothing itself and sends every request to HTTPS on this port (308), under the same name. Default: no.
     pub(super) redirect_to_https: Option<u64>,
 }
@@ -300,10 +302,14 @@ pub(super) struct RawCredential {
 pub(super) struct RawLimits {
     /// Connections at once on one listener. Default: `10000`.
     pub(super) max_connections: Option<u64>,
-    /// Connections of one address at once on one listener; of one /64 in IPv6. A proxy in front counts as one address. Default: no limit.
+    /// Connections of one address at once on one listener; of one /64 in IPv6. A proxy that the listener lists (`forwarded`, `proxy_protocol`) is exempt; one that it does not list counts as one address. Default: half of `max_connections`.
     pub(super) max_connections_per_peer: Option<u64>,
-    /// Requests under way at once, their responses included; further ones are refused with 503. Streams count for as long as they last. Default: `20000`.
+    /// Requests under way at once, their responses included; further ones are refused with 503. Default: `20000`.
     pub(super) max_requests: Option<u64>,
+    /// WebSockets and event streams open at once; they do not count among the requests. Default: as many as `max_requests`.
+    pub(super) max_open_streams: Option<u64>,
+    /// What one caller may hold of `max_requests`, `max_open_streams` and each server's connections and queue while more than half of that is in use, as one part in so many; at least 8. A caller is a member, a machine, or the address of an anonymous client where true addresses are known. `1/1` lets one caller take all. Default: `1/8`.
+    pub(super) caller_share: Option<String>,
     /// From accepting a connection to its first complete request head. Default: `10s`.
     pub(super) header_timeout: Option<String>,
     /// How long a connection may stay without a request. Default: `75s`.

@@ -35,6 +35,8 @@ pub(in crate::config) struct RawUpstream {
     pub(in crate::config) max_connections: Option<u64>,
     /// Requests at once on one HTTP/2 connection; what the server allows is heeded by itself. Default: `100`.
     pub(in crate::config) max_streams: Option<u64>,
+    /// WebSockets and event streams open at once with each server; they do not count among `max_connections`. Default: as many as requests.
+    pub(in crate::config) max_open_streams: Option<u64>,
     /// Requests that may wait for a place at a server; further ones are refused at once. Default: `1024`.
     pub(in crate::config) max_waiting: Option<u64>,
     /// How long a request may wait for a place. Default: `5s`.

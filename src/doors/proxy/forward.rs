@@ -25,7 +25,8 @@ use crate::policy::{Permit, Reason};
 use crate::server::Peer;
 use crate::telemetry::{Span, SpanKind, method_label};
 use crate::upstream::{
-    MaySet, OriginError, OriginFailure, OriginRequest, OriginResponse, Progress, UploadFailure,
+    Caller, MaySet, NoSlot, OriginError, OriginFailure, OriginRequest, OriginResponse, Progress,
+    UploadFailure, lasts,
 };
 
 impl Site {
@@ -40,6 +41,7 @@ impl Site {
         intake: &Intake,
         peer: &Arc<Peer>,
         permit: &Permit,
+        caller: Option<Caller>,
         edits: &HeaderEdits,
         snapshot: &Snapshot,
         lease: Option<Arc<Lease>>,
@@ -122,7 +124,7 @@ impl Site {
                 }
                 return self.refuse(&reason.into(), account);
             }
-            sent = origin.send(outbound, &progress) => sent,
+            sent = origin.send(outbound, caller, &progress) => sent,
         };
         let took = began.elapsed();
         account.upstream_took = Some(took);
@@ -144,6 +146,9 @@ impl Site {
             Ok(response) => response,
             Err(OriginFailure { error, server }) => {
                 let (upstream, request_id) = (origin.name(), &account.request_id);
+                if matches!(error, OriginError::CallerShare) {
+                    return self.refuse_share("connections", account);
+                }
                 if error.is_unreachable() {
                     tracing::debug!(%upstream, server, %request_id, %error, "the origin cannot be reached");
                     origin.note_unreachable(&error, server.as_deref());
@@ -157,6 +162,13 @@ impl Site {
             return self.refuse(&Reason::OriginMalformed.into(), account);
         }
 
+        if lasts(response.status(), response.headers()) {
+            match self.streams.take(caller) {
+                Ok(slot) => account.slot = Some(slot),
+                Err(NoSlot::CallerShare) => return self.refuse_share("streams", account),
+                Err(NoSlot::Full) => return self.refuse(&Reason::Overloaded.into(), account),
+            }
+        }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let proven = key.as_ref().is_none_or(|key| key.is_answered(response.headers()));
             let asked = client_side.filter(|_| proven && asks_for_websocket(response.headers()));
@@ -164,14 +176,14 @@ impl Site {
                 return self.refuse(&Reason::OriginMalformed.into(), account);
             };
             let origin_side = hyper::upgrade::on(&mut response);
-            // Every place stays taken for as long as the tunnel lives.
+            // Its connection and every slot stay taken for as long as the tunnel lives.
             let busy = intake.extended_connect.then(|| peer.stay_busy());
-            let places = (Arc::clone(peer), busy, response.body_mut().take_place(), account.place.take());
+            let slots = (Arc::clone(peer), busy, response.body_mut().take_slot(), account.slot.take());
             let tunnel =
                 open_tunnel(client_side, origin_side, settings.tunnel_timeout, self.drain.clone(), lease);
             self.drain.spawn(async move {
                 tunnel.await;
-                drop(places);
+                drop(slots);
             });
             if key.is_some() {
                 // The tunnel is a stream of its own (RFC 8441 section 5).
@@ -219,10 +231,18 @@ fn strip_settings(headers: &mut HeaderMap, may_set: MaySet, sources: &[Credentia
         headers.remove(header::ALT_SVC);
     }
     let is_refused = |value: &HeaderValue| {
-        let name = value.as_bytes().split(|byte| matches!(byte, b'=' | b';')).next().unwrap_or_default();
-        let name = name.trim_ascii();
-        let is_session = |source: &CredentialSource| matches!(source, CredentialSource::Cookie(cookie) if cookie.as_bytes() == name);
-        name == OWN_COOKIE.as_bytes() || !may_set.session_cookies && sources.iter().any(is_session)
+        let pair = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+        let name_of = |pair: &[u8]| {
+            pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii().to_ascii_lowercase()
+        };
+        // A cookie without a name is sent back as its value alone, `name=value` included (RFC 6265bis section 5.6).
+        let bare = pair.trim_ascii_start();
+        let bare =
+            bare.iter().position(|byte| *byte != b'=').and_then(|at| bare.get(at..)).unwrap_or_default();
+        let name = name_of(bare);
+        let is_session = |source: &CredentialSource| matches!(source, CredentialSource::Cookie(cookie) if cookie.as_bytes().eq_ignore_ascii_case(&name));
+        name.eq_ignore_ascii_case(OWN_COOKIE.as_bytes())
+            || !may_set.session_cookies && sources.iter().any(is_session)
     };
     if !headers.get_all(header::SET_COOKIE).iter().any(is_refused) {
         return;
@@ -281,6 +301,7 @@ fn reason_of(error: &OriginError) -> Reason {
         | OriginError::ConnectTimeout => Reason::OriginUnreachable,
         OriginError::Untrusted(_) => Reason::OriginUntrusted,
         OriginError::Busy => Reason::OriginBusy,
+        OriginError::CallerShare => Reason::CallerShare,
         OriginError::ResponseTimeout => Reason::OriginTimeout,
         OriginError::Closed(_) => Reason::OriginClosed,
         OriginError::Malformed(_) => Reason::OriginMalformed,

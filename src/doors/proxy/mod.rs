@@ -133,7 +133,7 @@ impl Site {
             }
         };
         account.host = Some(intake.host.clone());
-        account.path = Some(intake.path.clone());
+        account.path = Some(intake.path.shared_text());
         account.method = intake.method.clone();
         if !peer.secure
             && let Some(port) = self.listener(peer).and_then(|listener| listener.redirect_to_https)
@@ -159,8 +159,8 @@ impl Site {
             return Box::pin(self.own_page(page, request, &intake, peer, ticket, account)).await;
         }
         // Our own pages are not counted: revocations come in by one of them, and each has a bound of its own.
-        account.place = self.places.take();
-        if account.place.is_none() {
+        account.slot = self.requests.take(None).ok();
+        if account.slot.is_none() {
             let reason = Reason::Overloaded;
             let reason = self.engine.record_refusal(&account.request_id, &account.trace, reason);
             return self.refuse(&reason.into(), account);
@@ -191,13 +191,24 @@ impl Site {
                 Box::pin(discard_body(&head.headers, body, &mut account)).await;
                 self.refuse(&refusal, account)
             }
-            Decision::Allow(_) if ends_here(&intake.method, request.headers()) => self.options(account),
+            Decision::Allow(_) if ends_here(&intake.method, request.headers()) => {
+                let (head, body) = (*request).into_parts();
+                Box::pin(discard_body(&head.headers, body, &mut account)).await;
+                self.options(account)
+            }
             Decision::Allow(permit) => {
+                let caller = self.caller(&permit, peer);
+                if account.slot.as_mut().is_some_and(|slot| !slot.claim(caller)) {
+                    let (head, body) = (*request).into_parts();
+                    Box::pin(discard_body(&head.headers, body, &mut account)).await;
+                    return self.refuse_share("requests", account);
+                }
                 self.forward(
                     request,
                     &intake,
                     peer,
                     &permit,
+                    caller,
                     &verdict.edits,
                     &verdict.snapshot,
                     lease,
@@ -306,9 +317,15 @@ impl Site {
         self.finish(response, account)
     }
 
-    /// An answer of our own, with its account. Whoever does not read it holds up nobody's place.
+    /// Refuses a caller that holds its share of a limit.
+    fn refuse_share(&self, limit: &str, account: Box<Account>) -> Response<ResponseBody> {
+        self.metrics.caller_share_refusals.with_label_values(&[limit]).inc();
+        self.refuse(&Reason::CallerShare.into(), account)
+    }
+
+    /// An answer of our own, with its account. A client that does not read it does not occupy a slot.
     fn finish(&self, mut response: Response<Bytes>, mut account: Box<Account>) -> Response<ResponseBody> {
-        account.place = None;
+        account.slot = None;
         // What follows an unread body or a malformed request on its connection must not be taken for a request.
         if account.version != Version::HTTP_2
             && (account.unread_body || response.status() == StatusCode::BAD_REQUEST)
@@ -318,12 +335,12 @@ impl Site {
         response.map(|bytes| ResponseBody::own(bytes, &self.managed_names(), account))
     }
 
-    /// The answer to `OPTIONS *`: that we are here.
+    /// The answer to an OPTIONS of which the gateway is the last recipient: that it is here.
     fn options(&self, mut account: Box<Account>) -> Response<ResponseBody> {
         account.status = Some(StatusCode::NO_CONTENT);
-        let mut response = Response::new(ResponseBody::own(Bytes::new(), &self.managed_names(), account));
+        let mut response = Response::new(Bytes::new());
         *response.status_mut() = StatusCode::NO_CONTENT;
-        response
+        self.finish(response, account)
     }
 
     fn managed_names(&self) -> Arc<ManagedNames> {
@@ -351,7 +368,10 @@ fn page_of<'a>(request: &'a Request<Incoming>, intake: &Intake, peer: &Peer) -> 
 /// Whether the request says that we are its last recipient (RFC 9110 section 7.6.2).
 fn ends_here(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::OPTIONS
-        && headers.get(header::MAX_FORWARDS).is_some_and(|left| left.as_bytes() == b"0")
+        && headers.get(header::MAX_FORWARDS).is_some_and(|left| {
+            let left = left.as_bytes();
+            !left.is_empty() && left.iter().all(|digit| *digit == b'0')
+        })
 }
 
 /// Reads what little of a refused body is on its way: a connection closed on unread bytes is reset, and the client

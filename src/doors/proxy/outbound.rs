@@ -57,7 +57,7 @@ impl Outbound<'_> {
         Some(head)
     }
 
-    /// The target and the fields over HTTP/1.1. They say anew how long the body is: what the client said about it ends here.
+    /// The target and the fields over HTTP/1.1. They say how long the body is as the gateway counts it: what the client said about that ends here.
     pub(super) fn http1(&self, body: &Incoming) -> Option<(Uri, HeaderMap)> {
         let mut headers = HeaderMap::with_capacity(self.headers.len() + BESIDES);
         self.compose(&mut headers);
@@ -96,9 +96,9 @@ impl Outbound<'_> {
                 continue;
             }
             announces |= *name == header::TRAILER;
-            let anew =
+            let rewritten =
                 matches!(*name, header::HOST | header::CONTENT_LENGTH | header::EXPECT | header::TRAILER);
-            if anew || edits.removes(name, peer.is_listed()) {
+            if rewritten || edits.removes(name, peer.is_proxy) {
                 account.note_odd(name);
             } else if options && *name == header::MAX_FORWARDS {
                 fields.put(name, &one_less(value));

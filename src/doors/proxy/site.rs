@@ -11,9 +11,11 @@ use crate::doors::own::OwnPages;
 use crate::doors::refusal::Refusals;
 use crate::doors::settings::ProxySettings;
 use crate::engine::{Engine, Snapshot};
+use crate::policy::{Permit, Subject};
 use crate::revocation::Revocations;
-use crate::server::{Drain, ListenerSettings, Peer, Places};
+use crate::server::{Drain, ListenerSettings, Peer};
 use crate::telemetry::{LineWriter, Metrics, Tracer};
+use crate::upstream::{Caller, Slots};
 
 /// What the door is set up with.
 pub struct ProxySite {
@@ -38,7 +40,9 @@ pub(super) struct Site {
     /// Those that say something about requests: usually none, and nobody is looked for.
     listeners: Vec<ListenerSettings>,
     /// One for each request that is decided on or forwarded.
-    pub(super) places: Places,
+    pub(super) requests: Slots,
+    /// One for each tunnel and event stream.
+    pub(super) streams: Slots,
     pub(super) drain: Drain,
     pub(super) metrics: Metrics,
     pub(super) lines: LineWriter,
@@ -56,10 +60,15 @@ impl Site {
     ) -> Self {
         let ProxySite { snapshot, origins, settings, mut listeners, tracer } = site;
         listeners.retain(says_something);
+        for limit in ["requests", "connections", "streams"] {
+            // What never happened is zero, not missing.
+            metrics.caller_share_refusals.with_label_values(&[limit]);
+        }
         Self {
             own: OwnPages::new(Arc::clone(&engine), revocations, settings.sign_out.clone()),
             refusals: Refusals::new(settings.refusals.clone()),
-            places: Places::new(settings.max_requests),
+            requests: Slots::new(settings.max_requests, settings.caller_share),
+            streams: Slots::new(settings.open_streams(), settings.caller_share),
             engine,
             snapshot,
             origins,
@@ -76,13 +85,14 @@ impl Site {
     pub(super) fn succeeded_by(&self, site: ProxySite) -> Self {
         let ProxySite { snapshot, origins, settings, mut listeners, tracer } = site;
         listeners.retain(says_something);
-        self.places.resize(settings.max_requests);
-        let places = self.places.clone();
+        self.requests.resize(settings.max_requests, settings.caller_share);
+        self.streams.resize(settings.open_streams(), settings.caller_share);
         Self {
             engine: Arc::clone(&self.engine),
             own: self.own.with(settings.sign_out.clone()),
             refusals: Refusals::new(settings.refusals.clone()),
-            places,
+            requests: self.requests.clone(),
+            streams: self.streams.clone(),
             snapshot,
             origins,
             settings,
@@ -100,6 +110,20 @@ impl Site {
         peer.of(headers, listener.and_then(|listener| listener.forwarded.as_ref()))
     }
 
+    /// Whose share a request counts against: the member's, else the client's, else its network's where true addresses are
+    /// known. Elsewhere an address may be a balancer or a whole office, and there is nobody to count.
+    pub(super) fn caller(&self, permit: &Permit, peer: &Peer) -> Option<Caller> {
+        match permit.caller().map(|caller| &caller.subject) {
+            Some(Subject::Member(session)) => Some(Caller::of(("member", &session.member))),
+            Some(Subject::App(token)) => Some(Caller::of(("member", &token.member))),
+            Some(Subject::Machine(token)) => Some(Caller::of(("client", &token.client_id))),
+            None if self.listener(peer).is_some_and(ListenerSettings::knows_clients) => {
+                peer.network().map(|network| Caller::of(("network", network)))
+            }
+            None => None,
+        }
+    }
+
     /// Where a request came in.
     pub(super) fn listener(&self, peer: &Peer) -> Option<&ListenerSettings> {
         self.listeners.iter().find(|listener| listener.name == peer.listener)
@@ -107,5 +131,5 @@ impl Site {
 }
 
 fn says_something(listener: &ListenerSettings) -> bool {
-    listener.forwarded.is_some() || listener.redirect_to_https.is_some() || listener.hsts.is_some()
+    listener.knows_clients() || listener.redirect_to_https.is_some() || listener.hsts.is_some()
 }

@@ -1,0 +1,424 @@
+//! Slots of a limit that all callers share: a bound on how many there are at once, and on how many one caller holds.
+//!
+//! Must not let one caller hold so many slots that the others find none.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use tokio::sync::oneshot;
+
+use super::CallerShare;
+
+/// Slots that every caller may hold, however small the limit is.
+const LEAST_SHARE: usize = 8;
+
+static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// Who takes slots: a member, a client or an address, as a hash under a random key of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Caller(u64);
+
+impl Caller {
+    pub fn of(who: impl Hash) -> Self {
+        Self(KEYS.hash_one(who))
+    }
+}
+
+impl CallerShare {
+    fn of(self, limit: usize) -> usize {
+        (limit / self.parts.max(1)).max(LEAST_SHARE)
+    }
+
+    /// Whether a caller who holds `held` may take one more while all together hold `in_use`.
+    fn allows(self, held: usize, in_use: usize, limit: usize) -> bool {
+        in_use <= limit / 2 || held < self.of(limit)
+    }
+}
+
+/// Why there is no slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoSlot {
+    /// All are taken, and the queue is full.
+    Full,
+    /// The caller holds its share.
+    CallerShare,
+}
+
+/// A limit's slots. Cheap to clone.
+#[derive(Clone)]
+pub struct Slots(Arc<Inner>);
+
+struct Inner {
+    state: Mutex<State>,
+    /// Slots in use and waiters, for readers without the lock.
+    load: AtomicUsize,
+}
+
+struct State {
+    limit: usize,
+    share: CallerShare,
+    max_waiting: usize,
+    in_use: usize,
+    /// Callers that hold any.
+    held: HashMap<Caller, usize>,
+    waiters: VecDeque<Waiter>,
+    next_id: u64,
+}
+
+struct Waiter {
+    id: u64,
+    caller: Option<Caller>,
+    granted: oneshot::Sender<()>,
+}
+
+/// One slot, given back when it is dropped.
+pub struct Slot {
+    slots: Slots,
+    caller: Option<Caller>,
+}
+
+/// A request that waits for a slot, in the order of arrival: callers beyond their share let the others pass.
+pub(super) struct Waiting {
+    slots: Slots,
+    caller: Option<Caller>,
+    id: u64,
+    granted: oneshot::Receiver<()>,
+    taken: bool,
+}
+
+/// What came of asking for a slot.
+pub(super) enum Joined {
+    Slot(Slot),
+    Queue(Waiting),
+}
+
+impl Slots {
+    pub fn new(limit: usize, share: CallerShare) -> Self {
+        Self::with_queue(limit, 0, share)
+    }
+
+    pub(super) fn with_queue(limit: usize, max_waiting: usize, share: CallerShare) -> Self {
+        let state = State {
+            limit,
+            share,
+            max_waiting,
+            in_use: 0,
+            held: HashMap::new(),
+            waiters: VecDeque::new(),
+            next_id: 0,
+        };
+        Self(Arc::new(Inner { state: Mutex::new(state), load: AtomicUsize::new(0) }))
+    }
+
+    /// Changes the limit. Slots in use stay in use and count.
+    pub fn resize(&self, limit: usize, share: CallerShare) {
+        let mut state = self.lock();
+        (state.limit, state.share) = (limit, share);
+        self.grant(&mut state);
+    }
+
+    /// A slot, if one is free and within the caller's share.
+    pub fn take(&self, caller: Option<Caller>) -> Result<Slot, NoSlot> {
+        let mut state = self.lock();
+        if state.in_use >= state.limit {
+            return Err(NoSlot::Full);
+        }
+        if !state.allows(caller) {
+            return Err(NoSlot::CallerShare);
+        }
+        Ok(self.issue(&mut state, caller))
+    }
+
+    /// A slot, or a place in the queue. One caller holds no more than its share of a queue either.
+    pub(super) fn join(&self, caller: Option<Caller>) -> Result<Joined, NoSlot> {
+        let mut state = self.lock();
+        if state.in_use < state.limit && state.allows(caller) {
+            return Ok(Joined::Slot(self.issue(&mut state, caller)));
+        }
+        let (waiting, most) = (state.waiters.len(), state.max_waiting);
+        if waiting >= most {
+            return Err(NoSlot::Full);
+        }
+        if let Some(caller) = caller
+            && waiting > most / 2
+        {
+            let own = state.waiters.iter().filter(|waiter| waiter.caller == Some(caller)).count();
+            if !state.share.allows(own, waiting, most) {
+                return Err(NoSlot::CallerShare);
+            }
+        }
+        let (sender, granted) = oneshot::channel();
+        let id = state.next_id;
+        state.next_id += 1;
+        state.waiters.push_back(Waiter { id, caller, granted: sender });
+        self.note(&state);
+        Ok(Joined::Queue(Waiting { slots: self.clone(), caller, id, granted, taken: false }))
+    }
+
+    pub(super) fn in_use(&self) -> usize {
+        self.lock().in_use
+    }
+
+    /// Slots in use and requests that wait for one.
+    pub(super) fn load(&self) -> usize {
+        self.0.load.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, state: &State) {
+        self.0.load.store(state.in_use + state.waiters.len(), Ordering::Relaxed);
+    }
+
+    fn issue(&self, state: &mut State, caller: Option<Caller>) -> Slot {
+        state.count(caller);
+        self.note(state);
+        Slot { slots: self.clone(), caller }
+    }
+
+    fn release(&self, state: &mut State, caller: Option<Caller>) {
+        state.in_use -= 1;
+        state.forget(caller);
+        self.grant(state);
+    }
+
+    /// Hands free slots to the first waiters that are within their shares.
+    fn grant(&self, state: &mut State) {
+        while state.in_use < state.limit {
+            let next = state.waiters.iter().position(|waiter| state.allows(waiter.caller));
+            let Some(waiter) = next.and_then(|at| state.waiters.remove(at)) else { break };
+            state.count(waiter.caller);
+            // A waiter leaves the queue under the lock before its receiver is dropped: somebody is there.
+            _ = waiter.granted.send(());
+        }
+        self.note(state);
+    }
+}
+
+impl State {
+    fn allows(&self, caller: Option<Caller>) -> bool {
+        // Nearly always less than half is in use, and nobody needs to be looked for.
+        if self.in_use <= self.limit / 2 {
+            return true;
+        }
+        let held = caller.and_then(|caller| self.held.get(&caller).copied()).unwrap_or_default();
+        self.share.allows(held, self.in_use, self.limit)
+    }
+
+    fn count(&mut self, caller: Option<Caller>) {
+        self.in_use += 1;
+        if let Some(caller) = caller {
+            *self.held.entry(caller).or_default() += 1;
+        }
+    }
+
+    fn forget(&mut self, caller: Option<Caller>) {
+        let Some(caller) = caller else { return };
+        if let Some(held) = self.held.get_mut(&caller) {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(&caller);
+            }
+        }
+    }
+}
+
+impl Slot {
+    /// Counts a slot that was taken for nobody as the caller's, if that is within its share.
+    pub fn claim(&mut self, caller: Option<Caller>) -> bool {
+        let Some(caller) = caller else { return true };
+        let mut state = self.slots.lock();
+        let held = state.held.get(&caller).copied().unwrap_or_default();
+        // The slot itself is in use already.
+        if !state.share.allows(held, state.in_use - 1, state.limit) {
+            return false;
+        }
+        state.forget(self.caller);
+        *state.held.entry(caller).or_default() += 1;
+        self.caller = Some(caller);
+        true
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut state = self.slots.lock();
+        self.slots.release(&mut state, self.caller);
+    }
+}
+
+impl Waiting {
+    /// Whether the caller's own slots are why it waits.
+    pub(super) fn exceeds_share(&self) -> bool {
+        !self.slots.lock().allows(self.caller)
+    }
+}
+
+impl Future for Waiting {
+    type Output = Slot;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Slot> {
+        match Pin::new(&mut self.granted).poll(cx) {
+            Poll::Ready(Ok(())) => {
+                self.taken = true;
+                Poll::Ready(Slot { slots: self.slots.clone(), caller: self.caller })
+            }
+            // The sender goes only with a grant.
+            _ => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if self.taken {
+            return;
+        }
+        let mut state = self.slots.lock();
+        match state.waiters.iter().position(|waiter| waiter.id == self.id) {
+            Some(at) => {
+                state.waiters.remove(at);
+                self.slots.note(&state);
+            }
+            // The slot came while the request left.
+            None => self.slots.release(&mut state, self.caller),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// What is there without waiting.
+    fn now(waiting: &mut Waiting) -> Option<Slot> {
+        match Pin::new(waiting).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(slot) => Some(slot),
+            Poll::Pending => None,
+        }
+    }
+
+    fn queue(joined: Result<Joined, NoSlot>) -> Waiting {
+        match joined {
+            Ok(Joined::Queue(waiting)) => waiting,
+            Ok(Joined::Slot(_)) => panic!("got a slot"),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+
+    #[test]
+    fn one_caller_leaves_the_other_half_to_the_others() {
+        let slots = Slots::new(64, CallerShare::default());
+        let (greedy, good) = (Some(Caller::of("greedy")), Some(Caller::of("good")));
+        let mut held: Vec<_> = std::iter::from_fn(|| slots.take(greedy).ok()).collect();
+        assert_eq!(held.len(), 33, "alone, it takes what is over half");
+        assert_eq!(slots.take(greedy).err(), Some(NoSlot::CallerShare));
+        let others: Vec<_> = std::iter::from_fn(|| slots.take(good).ok()).collect();
+        assert_eq!(others.len(), 8, "an eighth");
+        let nobody: Vec<_> = std::iter::from_fn(|| slots.take(None).ok()).collect();
+        assert_eq!(nobody.len(), 64 - 33 - 8, "without a caller there is only the limit");
+        assert_eq!(slots.take(good).err(), Some(NoSlot::Full));
+        held.clear();
+        assert!(slots.take(good).is_ok(), "under half, shares do not matter");
+        drop((others, nobody));
+        assert!(slots.lock().held.is_empty() && slots.load() == 0);
+    }
+
+    #[test]
+    fn small_limits_and_whole_shares_are_open_to_one_caller() {
+        let caller = Some(Caller::of(1));
+        for (limit, parts, takes) in [(8, 8, 8), (4, 8, 4), (64, 1, 64), (20, 2, 11), (100, 8, 51)] {
+            let slots = Slots::new(limit, CallerShare { parts });
+            let held: Vec<_> = std::iter::from_fn(|| slots.take(caller).ok()).collect();
+            assert_eq!(held.len(), takes, "{limit} in {parts}");
+        }
+    }
+
+    #[test]
+    fn a_slot_taken_before_the_caller_is_known_is_claimed() {
+        let slots = Slots::new(32, CallerShare::default());
+        let caller = Some(Caller::of(1));
+        let mut held = Vec::new();
+        let refused = loop {
+            let mut slot = slots.take(None).unwrap();
+            if !slot.claim(caller) {
+                break slot;
+            }
+            held.push(slot);
+        };
+        assert_eq!(held.len(), 17);
+        drop(refused);
+        assert_eq!(slots.in_use(), 17);
+        drop(held);
+        assert!(slots.lock().held.is_empty());
+    }
+
+    #[test]
+    fn callers_beyond_their_share_wait_behind_the_others() {
+        let slots = Slots::with_queue(16, 8, CallerShare::default());
+        let (greedy, good) = (Some(Caller::of(1)), Some(Caller::of(2)));
+        let mut held: Vec<_> = (0..9).map(|_| slots.take(greedy).unwrap()).collect();
+        let mut first = queue(slots.join(greedy));
+        assert!(first.exceeds_share() && now(&mut first).is_none());
+        // Free ones go to the others at once.
+        let mut others: Vec<_> = (0..7).map(|_| slots.take(good).unwrap()).collect();
+        let mut second = queue(slots.join(good));
+        assert!(!second.exceeds_share());
+        held.pop();
+        assert!(now(&mut second).is_some() && now(&mut first).is_none(), "the later one is served first");
+        drop(second);
+        others.clear();
+        let slot = now(&mut first).expect("half of them are free");
+        drop((slot, first, held));
+        assert_eq!(slots.load(), 0);
+    }
+
+    #[test]
+    fn a_queue_has_shares_too() {
+        let slots = Slots::with_queue(1, 32, CallerShare::default());
+        let (greedy, good) = (Some(Caller::of(1)), Some(Caller::of(2)));
+        let _one = slots.take(None).unwrap();
+        let waiting: Vec<_> = (0..17).map(|_| queue(slots.join(greedy))).collect();
+        assert_eq!(slots.join(greedy).err(), Some(NoSlot::CallerShare));
+        let other = queue(slots.join(good));
+        assert_eq!(slots.load(), 19);
+        drop((waiting, other));
+        assert_eq!(slots.load(), 1);
+    }
+
+    #[test]
+    fn a_waiter_that_leaves_gives_its_slot_on() {
+        let slots = Slots::with_queue(1, 8, CallerShare::default());
+        let slot = slots.take(None).unwrap();
+        let (left, granted, mut last) =
+            (queue(slots.join(None)), queue(slots.join(None)), queue(slots.join(None)));
+        drop(left);
+        drop(slot);
+        // Granted, and gone before it looked.
+        drop(granted);
+        assert!(now(&mut last).is_some());
+        drop(last);
+        assert_eq!(slots.load(), 0);
+    }
+
+    #[test]
+    fn a_smaller_limit_counts_those_in_use() {
+        let slots = Slots::with_queue(4, 8, CallerShare::default());
+        let mut held: Vec<_> = (0..4).map(|_| slots.take(None).unwrap()).collect();
+        slots.resize(2, CallerShare::default());
+        held.truncate(2);
+        assert_eq!(slots.take(None).err(), Some(NoSlot::Full));
+        let mut waiting = queue(slots.join(None));
+        slots.resize(3, CallerShare::default());
+        assert!(now(&mut waiting).is_some());
+    }
+}
