@@ -37,6 +37,7 @@ mod grpc;
 mod grpc_troubles;
 mod hostile_requests;
 mod identity_headers;
+mod ingress;
 mod operations;
 mod origin_answers;
 mod origins;
