@@ -106,6 +106,10 @@ fn policy(args: &CheckArgs, config: &Config) -> Result<Option<Arc<RbacPolicy>>, 
 /// The most lookups that a route with a shorter `max_staleness` than usual costs, in calls a minute.
 fn cost(route: &Route, config: &Config) -> Option<String> {
     let requirement = route.access.requirement()?;
+    // What is only tried looks up the same.
+    let asks = |part: &dyn Fn(&Requirement) -> bool| {
+        requirement.any_part(&part) || route.shadow.as_ref().is_some_and(|shadow| shadow.any_part(&part))
+    };
     let ages = route.freshness;
     if ages.max_staleness >= USUAL_STALENESS {
         return None;
@@ -116,14 +120,14 @@ fn cost(route: &Route, config: &Config) -> Option<String> {
     let of_fact = per_minute(config.stytch.rbac.ages().within(ages).fresh_for);
     let mut organization = Vec::new();
     let mut project = String::new();
-    if requirement.any_part(&Requirement::is_permission) {
+    if asks(&Requirement::is_permission) {
         organization.push(format!("{of_fact} for its policy"));
         project = format!("; {of_fact} for the project's policy");
     }
-    if requirement.any_part(&Requirement::is_organization) {
+    if asks(&Requirement::is_organization) {
         organization.push(format!("{of_fact} for its names"));
         let either = |part: &Requirement| matches!(part, Requirement::OrganizationFrom(from) if from.by.slug && from.by.external_id);
-        if requirement.any_part(&either) {
+        if asks(&either) {
             organization.push(format!("{of_fact} for each name it is called by"));
         }
     }

@@ -170,7 +170,13 @@ fn weaker_below(route: &Route, places: &[Place<'_>], path: &Path) -> Option<Prob
                     "`{exact}/…` is not covered by route `{}` ({exact}): the {by} route `{}` ({}) takes it",
                     route.name, around.route.name, around.path
                 );
-                (message, format!("did you mean `{bare}/**`?"))
+                let is_there = *around.path == below;
+                let hint = if is_there {
+                    format!("let `{bare}/**` ask for the same")
+                } else {
+                    format!("did you mean `{bare}/**`?")
+                };
+                (message, hint)
             }
             (None, Some(_)) if sounds_administrative(route) => {
                 let message = format!(

@@ -118,12 +118,13 @@ upstreams: { app: { url: http://127.0.0.1:3000 } }
 routes:
   - { name: read, match: { path: /read }, require: { permission: { resource: a, action: b } }, max_staleness: 5s }
   - { name: page, match: { path: /page }, require: authenticated, max_staleness: 1s }
+  - { name: tried, match: { path: /tried }, require: authenticated, shadow: { permission: { resource: a, action: b } }, max_staleness: 5s }
   - { name: rest, match: { path: /** }, require: { permission: { resource: a, action: b } } }
 "#;
     let told = portcullis(&["check", "-c", path(&file(".yaml", yaml))]);
     let told = String::from_utf8_lossy(&told.stdout).into_owned();
     let costs: Vec<&str> = told.lines().filter(|line| line.starts_with("cost: ")).collect();
-    let [read, page] = costs[..] else { panic!("{told}") };
+    let [read, page, tried] = costs[..] else { panic!("{told}") };
     assert!(read.contains("`read` (evidence at most 5s old)"), "{read}");
     assert!(
         read.ends_with(
@@ -132,6 +133,7 @@ routes:
         "{read}"
     );
     assert!(page.ends_with("per member 60 for the session list"), "{page}");
+    assert!(tried.ends_with("15 for its policy; 15 for the project's policy"), "{tried}");
 }
 
 /// What lies below an exact path, and which of its neighbours is asked about.
@@ -161,4 +163,18 @@ routes: [ {{ name: one, match: {routes} }}, {{ name: rest, match: {{ path: /** }
             assert!(told.contains("did you mean `/admin/**`?"), "{told}");
         }
     }
+}
+
+/// A pattern that is there already is not proposed.
+#[test]
+fn the_hint_about_an_exact_path_names_what_is_missing() {
+    let yaml = "stytch: { project_id: project-test-1, secret: { value: s } }
+upstreams: { app: { url: \"http://127.0.0.1:3000\" } }
+routes:
+  - { name: one, match: { path: /exact }, require: { role: a } }
+  - { name: below, match: { path: /exact/** }, require: authenticated }
+";
+    let told = portcullis(&["check", "-c", path(&file(".yaml", yaml))]);
+    let told = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(told.contains("let `/exact/**` ask for the same") && !told.contains("did you mean"), "{told}");
 }
