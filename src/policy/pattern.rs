@@ -112,19 +112,21 @@ impl PathPattern {
         Some(Self { text, folded: shape.folded(), shape, literal_bytes: self.literal_bytes })
     }
 
-    /// The text with parameters for stars: the same for patterns that match the same paths, whatever their names.
-    pub(super) fn skeleton(&self) -> String {
-        let Shape::Glob(segments) = &self.shape else { return self.text.clone() };
-        let texts: Vec<String> = segments
-            .iter()
-            .map(|segment| match segment {
-                Segment::Literal(text) => text.clone(),
-                Segment::Wild(pieces) => pieces.join("*"),
-                Segment::Parameter(_) => "*".to_owned(),
-                Segment::Deep => "**".to_owned(),
-            })
-            .collect();
-        texts.join("/")
+    /// The same text for patterns that match the same paths, whatever the names of their parameters and whether they are
+    /// written as a prefix or as a glob.
+    pub(super) fn skeleton(&self, fold_case: bool) -> String {
+        let segments = match self.folded.as_ref().filter(|_| fold_case).unwrap_or(&self.shape) {
+            Shape::Exact(text) => return text.clone(),
+            Shape::Prefix(text) => return format!("{text}/**"),
+            Shape::Glob(segments) => segments,
+        };
+        let text = |segment: &Segment| match segment {
+            Segment::Literal(text) => format!("/{text}"),
+            Segment::Wild(pieces) => format!("/{}", pieces.join("*")),
+            Segment::Parameter(_) => "/*".to_owned(),
+            Segment::Deep => "/**".to_owned(),
+        };
+        segments.iter().map(text).collect()
     }
 
     pub fn as_str(&self) -> &str {

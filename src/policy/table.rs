@@ -8,7 +8,6 @@ use std::sync::Arc;
 use http::Method;
 
 use super::path::Segments;
-use super::pattern::Shape;
 use super::{
     Access, CanonicalPath, HostName, HostPattern, LetterCase, PathPattern, PathReading, PathText, Route,
 };
@@ -228,31 +227,26 @@ struct Best<'a> {
 }
 
 /// For each entry the pattern of the other spelling of its last slash, if its route takes that: not where a pattern of the
-/// same host names the spelling, and never on a public route.
+/// same host names the spelling, in whatever case where its route ignores that, and never on a public route.
 fn other_slashes(entries: &[Entry]) -> Vec<Option<PathPattern>> {
-    let mut exact: HashSet<(String, &str)> = HashSet::new();
-    let mut prefixes: HashSet<(String, &str)> = HashSet::new();
-    let mut globs: HashSet<(String, String)> = HashSet::new();
+    let (mut named, mut named_in_any_case) = (HashSet::new(), HashSet::new());
     for entry in entries {
-        match entry.path.shape() {
-            Shape::Exact(text) => exact.insert((entry.host.to_string(), text)),
-            Shape::Prefix(text) => prefixes.insert((entry.host.to_string(), text)),
-            Shape::Glob(_) => globs.insert((entry.host.to_string(), entry.path.skeleton())),
-        };
+        let ignores_case = entry.ignores_case();
+        let patterns = if ignores_case { &mut named_in_any_case } else { &mut named };
+        patterns.insert((entry.host.to_string(), entry.path.skeleton(ignores_case)));
     }
     let other_slash = |entry: &Entry| {
         let other =
             entry.path.with_other_slash().filter(|_| !matches!(entry.route.access, Access::Public))?;
         let host = entry.host.to_string();
-        let is_named = match other.shape() {
-            Shape::Exact(text) => {
-                let below = text.strip_suffix('/').unwrap_or_default();
-                exact.contains(&(host.clone(), text.as_str()))
-                    || text.ends_with('/') && prefixes.contains(&(host, below))
-            }
-            // An exact path and the prefix of that spelling come before a glob.
-            _ => globs.contains(&(host, other.skeleton())),
+        let (exact, folded) = (other.skeleton(false), other.skeleton(true));
+        // `/wide/**` names `/wide/` as well.
+        let below = |text: &String| text.ends_with('/').then(|| format!("{text}**"));
+        let is_named = |patterns: &HashSet<(String, String)>, text: String| {
+            let below = below(&text);
+            [Some(text), below].into_iter().flatten().any(|text| patterns.contains(&(host.clone(), text)))
         };
+        let is_named = is_named(&named, exact) || is_named(&named_in_any_case, folded);
         (!is_named).then_some(other)
     };
     entries.iter().map(other_slash).collect()

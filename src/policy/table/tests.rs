@@ -197,6 +197,32 @@ fn a_glob_that_names_the_other_spelling_keeps_it() {
 }
 
 #[test]
+fn the_other_spelling_of_a_deep_glob_does_not_silence_the_prefix_of_that_spelling() {
+    let deep = [guarded("glob", "/admin/**/"), guarded("prefix", "/admin/**"), guarded("all", "/**")];
+    let table = RouteTable::new(deep);
+    for (path, expected) in
+        [("/admin/x", "prefix"), ("/admin/x/", "glob"), ("/admin", "prefix"), ("/other/", "all")]
+    {
+        assert_eq!(find_in(&table, "h", path, &Method::GET).unwrap(), expected, "{path}");
+    }
+    let alone = RouteTable::new([guarded("glob", "/admin/**/"), guarded("all", "/**")]);
+    assert_eq!(find_in(&alone, "h", "/admin/x", &Method::GET).unwrap(), "glob");
+    let root = RouteTable::new([guarded("slashed", "/**/"), guarded("all", "/**")]);
+    assert_eq!(find_in(&root, "h", "/x", &Method::GET).unwrap(), "all");
+    assert_eq!(find_in(&root, "h", "/x/", &Method::GET).unwrap(), "slashed");
+}
+
+#[test]
+fn the_other_spelling_named_in_another_case_is_named_where_the_origin_ignores_case() {
+    let insensitive = |name, path| Route { letter_case: LetterCase::Insensitive, ..guarded(name, path) };
+    for order in [[("bare", "/A/*"), ("slashed", "/a/*/")], [("slashed", "/A/*/"), ("bare", "/a/*")]] {
+        let table = RouteTable::new(order.map(|(name, path)| insensitive(name, path)));
+        assert_eq!(find_in(&table, "h", "/a/x", &Method::GET).unwrap(), "bare", "{order:?}");
+        assert_eq!(find_in(&table, "h", "/A/x/", &Method::GET).unwrap(), "slashed", "{order:?}");
+    }
+}
+
+#[test]
 fn a_last_slash_is_ignored_at_the_patterns_own_rank() {
     let table = RouteTable::new([
         guarded("all", "/**"),
