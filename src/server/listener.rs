@@ -3,8 +3,8 @@
 //! Must not read a byte of a connection here, so that a slow client never holds up the next.
 
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -40,7 +40,18 @@ pub enum BindError {
 pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
     _share: Share,
+    shares: Shares,
+    /// What it counts as where a listed proxy names the client.
+    client_share: OnceLock<Share>,
     open: IntGauge,
+}
+
+impl Place {
+    /// Counts the connection as the client's that a listed proxy names; false where that client holds its share.
+    pub(super) fn count_client(&self, client: IpAddr, settings: &ListenerSettings) -> bool {
+        let share = self.shares.admit_client(client, settings);
+        share.is_some_and(|share| self.client_share.set(share).is_ok())
+    }
 }
 
 impl Drop for Place {
@@ -184,7 +195,7 @@ impl Listening {
             let (metrics, name) = (self.metrics.clone(), Arc::clone(&settings.name));
             tokio::spawn(keep_certificates(tls, metrics, name, drain.clone()));
         }
-        let mut shares = Shares::new(settings.limits.max_connections_per_peer);
+        let shares = Shares::default();
         let places = Places::new(settings.limits.max_connections);
         let mut limits = settings.limits.clone();
         let mut leaving: Option<Instant> = None;
@@ -220,27 +231,25 @@ impl Listening {
             if now.limits.max_connections != limits.max_connections {
                 places.resize(now.limits.max_connections);
             }
-            shares.resize(now.limits.max_connections_per_peer);
             limits = now.limits.clone();
             let Some(permit) = places.take() else {
                 self.metrics.connections_rejected.with_label_values(&[&*now.name, "limit"]).inc();
                 continue;
             };
-            let listed = now.lists(address.ip());
-            let share = if listed { Some(Share::exempt()) } else { shares.take(address.ip()) };
-            let Some(share) = share else {
+            let Some(share) = shares.admit(address.ip(), &now) else {
                 self.metrics.connections_rejected.with_label_values(&[&*now.name, "peer_limit"]).inc();
-                tracing::warn!(
-                    listener = %now.name,
-                    address = %address.ip(),
-                    limit = limits.max_connections_per_peer,
-                    "a connection was refused: its address holds all that `limits.max_connections_per_peer` allows; list it under `forwarded` or `proxy_protocol` if it is a proxy"
-                );
                 continue;
             };
             let open = self.metrics.connections_open.with_label_values(&[&*now.name]);
             open.inc();
-            let place = Arc::new(Place { _permit: permit, _share: share, open });
+            let place = Place {
+                _permit: permit,
+                _share: share,
+                shares: shares.clone(),
+                client_share: OnceLock::new(),
+                open,
+            };
+            let place = Arc::new(place);
             drain.spawn(self.serve_one(stream, address, now, place, service.clone(), drain.clone()));
         }
     }

@@ -3,19 +3,18 @@
 //! Must not poll: a client that sends half of what is waited for costs nothing until it sends more.
 
 use std::io;
-use std::os::fd::AsFd as _;
 
+use rustix::net::{RecvFlags, recv};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// Waits until more than `seen` bytes have arrived, and how many did; no more than `seen` where the client stopped sending.
 pub(super) async fn peek_past(stream: &TcpStream, seen: usize, buffer: &mut [u8]) -> io::Result<usize> {
-    // A second handle on the socket: readiness is given up only for a look that saw nothing new, in the same step.
-    let socket = std::net::TcpStream::from(stream.as_fd().try_clone_to_owned()?);
     loop {
         let ready = stream.ready(Interest::READABLE).await?;
+        // Readiness is given up only for a look that saw nothing new, in the same step.
         let looked = stream.try_io(Interest::READABLE, || {
-            let count = socket.peek(buffer)?;
+            let (count, _) = recv(stream, &mut *buffer, RecvFlags::PEEK)?;
             if count > seen || count == 0 { Ok(count) } else { Err(io::ErrorKind::WouldBlock.into()) }
         });
         match looked {

@@ -38,7 +38,7 @@ pub struct Peer {
     pub secure: bool,
     pub(super) certificate: Option<Arc<ClientCertificate>>,
     /// Its place among the connections of the listener: held by whoever holds the peer, tunnels included.
-    pub(super) _place: Arc<Place>,
+    pub(super) place: Arc<Place>,
     pub(super) activity: Option<Arc<Activity>>,
 }
 
@@ -56,7 +56,7 @@ impl Peer {
             server_name: None,
             secure,
             certificate: None,
-            _place: place,
+            place,
             activity: None,
         }
     }

@@ -6,39 +6,68 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::ListenerSettings;
+
 type Held = Arc<Mutex<HashMap<IpAddr, usize>>>;
 
-/// The shares of all addresses.
-pub(super) struct Shares {
-    most: usize,
-    held: Held,
-}
+/// The shares of all addresses. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shares(Held);
 
 /// One connection's part of its address's share, given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Share(Option<(Held, IpAddr)>);
 
 impl Shares {
-    pub(super) fn new(most: usize) -> Self {
-        Self { most, held: Arc::default() }
+    /// A share of the address a connection comes from. None, and a line in the log, where it has as many as it may.
+    pub(super) fn admit(&self, address: IpAddr, settings: &ListenerSettings) -> Option<Share> {
+        if settings.lists(address) {
+            return Some(Share::exempt());
+        }
+        let share = self.take(address, settings.limits.max_connections_per_peer);
+        if share.is_none() {
+            warn_of_refusal(
+                address,
+                settings,
+                "list it under `forwarded` or `proxy_protocol` if it is a proxy",
+            );
+        }
+        share
     }
 
-    /// Changes the bound. Connections that are open stay open and count.
-    pub(super) fn resize(&mut self, most: usize) {
-        self.most = most;
+    /// The same for the address that a listed proxy says it speaks for, which may be another proxy's.
+    pub(super) fn admit_client(&self, address: IpAddr, settings: &ListenerSettings) -> Option<Share> {
+        if settings.forwarded.as_ref().is_some_and(|trust| trust.covers(address.to_canonical())) {
+            return Some(Share::exempt());
+        }
+        let share = self.take(address, settings.limits.max_connections_per_peer);
+        if share.is_none() {
+            warn_of_refusal(address, settings, "list it under `forwarded` if it is a proxy");
+        }
+        share
     }
 
-    /// None where the address has its share already.
-    pub(super) fn take(&self, address: IpAddr) -> Option<Share> {
+    /// None where the address holds `most` already.
+    fn take(&self, address: IpAddr, most: usize) -> Option<Share> {
         let address = network(address.to_canonical());
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = held.entry(address).or_default();
-        if *count >= self.most {
+        if *count >= most {
             return None;
         }
         *count += 1;
-        Some(Share(Some((Arc::clone(&self.held), address))))
+        Some(Share(Some((Arc::clone(&self.0), address))))
     }
+}
+
+fn warn_of_refusal(address: IpAddr, settings: &ListenerSettings, hint: &str) {
+    tracing::warn!(
+        listener = %settings.name,
+        %address,
+        limit = settings.limits.max_connections_per_peer,
+        hint,
+        "a connection was refused: its address holds all that `limits.max_connections_per_peer` allows"
+    );
 }
 
 impl Share {
@@ -78,13 +107,13 @@ mod tests {
 
     #[test]
     fn a_share_is_taken_and_given_back() {
-        let shares = Shares::new(2);
-        let take = |text: &str| shares.take(text.parse().unwrap());
+        let shares = Shares::default();
+        let take = |text: &str| shares.take(text.parse().unwrap(), 2);
         let held = [take("2001:db8::1").unwrap(), take("2001:db8::2").unwrap()];
         assert!(take("2001:db8::3").is_none(), "one /64 is one peer");
         assert!(take("2001:db8:0:1::1").is_some() && take("192.0.2.1").is_some());
         drop(held);
         assert!(take("2001:db8::3").is_some());
-        assert!(shares.held.lock().unwrap().is_empty());
+        assert!(shares.0.lock().unwrap().is_empty());
     }
 }

@@ -24,7 +24,7 @@ use super::activity::{Activity, Counted};
 use super::client_certificate::ClientCertificate;
 use super::peek::peek_past;
 use super::peer::Peer;
-use super::proxy_protocol::read_header;
+use super::proxy_protocol::{ProxiedClient, read_header};
 use super::stream::ClientStream;
 use super::tls::ServerTls;
 use super::{Drain, ListenerSettings, ServerLimits};
@@ -100,7 +100,14 @@ async fn begin(
 ) -> Result<(ClientStream, bool), &'static str> {
     let limits = &settings.limits;
     if settings.proxy_protocol.iter().any(|network| network.contains(&peer.socket)) {
-        peer.is_proxied(read_header(&mut stream).await.map_err(|_| "proxy_protocol")?);
+        let proxied = read_header(&mut stream).await.map_err(|_| "proxy_protocol")?;
+        if let ProxiedClient::Address(client) = proxied.client
+            && client.to_canonical() != peer.socket
+            && !peer.place.count_client(client, settings)
+        {
+            return Err("peer_limit");
+        }
+        peer.is_proxied(proxied);
     }
     let Some(tls) = tls else {
         let is_http2 = sniff(&stream).await.map_err(|_| "preface")?;

@@ -85,3 +85,53 @@ async fn one_address_never_takes_every_connection_unless_it_is_a_listed_proxy() 
     let listed = World::with(&format!("{limits}\n{proxy}"), &[]).await;
     assert_eq!(served(&listed).await, 20, "a proxy that is listed holds all");
 }
+
+#[tokio::test]
+async fn a_client_behind_a_listed_balancer_never_takes_every_connection() {
+    let connected = async |world: &World, header: &str| {
+        let mut stream = TcpStream::connect(world.address()).await.unwrap();
+        let request = format!("{header}\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        drop(stream.write_all(request.as_bytes()).await);
+        stream.read(&mut [0; 1024]).await.is_ok_and(|count| count > 0).then_some(stream)
+    };
+    let from = |client: &str| format!("PROXY TCP4 {client} 192.0.2.200 4711 443");
+    let listener = |more: &str| {
+        format!(
+            "limits: {{ max_connections: 40, max_connections_per_peer: 4 }}\n{PUBLIC}\nlisteners: [ {{ address: \"127.0.0.1:0\", proxy_protocol: {{ from: [127.0.0.1] }}{more} }} ]"
+        )
+    };
+    let world = World::with(&listener(""), &[]).await;
+    let mut held = Vec::new();
+    while let Some(stream) = connected(&world, &from("198.51.100.7")).await {
+        held.push(stream);
+    }
+    assert_eq!(held.len(), 4, "the balancer is exempt, and its client is not");
+    held.push(connected(&world, &from("198.51.100.8")).await.expect("another client"));
+    let six = "PROXY TCP6 2001:db8::1 2001:db8::200 4711 443";
+    for _ in 0..4 {
+        held.push(connected(&world, six).await.expect("a client of another network"));
+    }
+    assert!(connected(&world, &six.replace("::1 ", "::2 ")).await.is_none(), "one /64 is one client");
+    for own in ["PROXY UNKNOWN", &from("127.0.0.1")] {
+        for _ in 0..6 {
+            held.push(connected(&world, own).await.expect("the balancer's own"));
+        }
+    }
+    let text = world.ops("/metrics").await.text();
+    let counted = text.lines().find(|line| {
+        line.starts_with("portcullis_connections_rejected_total") && line.contains("\"peer_limit\"")
+    });
+    assert!(counted.is_some_and(|line| line.ends_with(" 2")), "{counted:?}");
+    // A client that leaves gives its share back.
+    held.remove(0);
+    while connected(&world, &from("198.51.100.7")).await.is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let chain = World::with(&listener(", forwarded: { from: [127.0.0.1, 198.51.100.7] }"), &[]).await;
+    let mut held = Vec::new();
+    for _ in 0..12 {
+        held.push(
+            connected(&chain, &from("198.51.100.7")).await.expect("a listed proxy behind the balancer"),
+        );
+    }
+}
