@@ -44,6 +44,8 @@ pub struct Attempts {
     /// For addresses nothing is known of, so that a flood from suspects does not shut out the first token of a new one.
     for_strangers: Mutex<Budget>,
     for_proven: Mutex<Budget>,
+    /// For members whose own expired JWT came beside the token.
+    for_members: Mutex<Budget>,
 }
 
 /// One address.
@@ -71,6 +73,8 @@ enum Standing {
     Stranger,
     /// It showed something genuine lately.
     Proven,
+    /// A member's expired JWT came beside the token.
+    Member,
 }
 
 impl Attempts {
@@ -84,7 +88,8 @@ impl Attempts {
             held_back_until: AtomicU64::new(0),
             for_suspects: share(4.0),
             for_strangers: share(4.0),
-            for_proven: share(2.0),
+            for_proven: share(8.0 / 3.0),
+            for_members: share(8.0),
             settings,
         }
     }
@@ -105,8 +110,8 @@ impl Attempts {
         self.held_back_until.fetch_max(until, Ordering::Relaxed);
     }
 
-    /// Leave to ask about a token that came beside a genuine, expired JWT: it draws on that member's own budget, which
-    /// nobody else can use up.
+    /// Leave to ask about a token that came beside a genuine JWT that expired lately: it draws on that member's own budget,
+    /// which nobody else can use up, and on what is for all such members.
     pub(super) fn admit_member(
         self: &Arc<Self>,
         member: &MemberRef,
@@ -114,11 +119,15 @@ impl Attempts {
     ) -> Result<Attempt, Duration> {
         let per_second = f64::from(self.settings.per_peer);
         let budget = self.members.get_with_by_ref(member, || Arc::new(Mutex::new(Budget::full(per_second))));
-        if let Some(wait) = lock(&budget).wait(now) {
+        let wait = lock(&budget).wait(now).or_else(|| lock(&self.for_members).wait(now));
+        if let Some(wait) = wait {
             return Err(wait);
         }
-        lock(&budget).take(1.0);
-        let charged = vec![(Charged::Own(budget), 1.0)];
+        let cost = self.cost(now);
+        let charged = vec![(Charged::Own(budget), 1.0), (Charged::Pool(Standing::Member), cost)];
+        for (budget, cost) in &charged {
+            self.charge(budget, *cost);
+        }
         Ok(Attempt { attempts: Arc::clone(self), network: None, peer: None, charged, spent: false })
     }
 
@@ -160,9 +169,7 @@ impl Attempts {
             }
         }
         // Taken before the answer is there: many at once must not all find the same one left.
-        let limited = now.since(Monotonic::default()).as_millis()
-            < u128::from(self.held_back_until.load(Ordering::Relaxed));
-        let cost = if limited && standing != Standing::Proven { COST_WHILE_LIMITED } else { 1.0 };
+        let cost = if standing == Standing::Proven { 1.0 } else { self.cost(now) };
         let mut charged = vec![(Charged::Pool(standing), cost)];
         charged
             .extend(wide.filter(|_| standing == Standing::Stranger).map(|wide| (Charged::Own(wide), cost)));
@@ -183,6 +190,12 @@ impl Attempts {
         self.wide.get_with(wide_network_of(network), budget)
     }
 
+    /// What one token costs that comes from nobody known for good.
+    fn cost(&self, now: Monotonic) -> f64 {
+        let until = u128::from(self.held_back_until.load(Ordering::Relaxed));
+        if now.since(Monotonic::default()).as_millis() < until { COST_WHILE_LIMITED } else { 1.0 }
+    }
+
     fn charge(&self, charged: &Charged, cost: f64) {
         match charged {
             Charged::Pool(standing) => lock(self.pool(*standing)).take(cost),
@@ -200,6 +213,7 @@ impl Attempts {
             Standing::Suspect => &self.for_suspects,
             Standing::Stranger => &self.for_strangers,
             Standing::Proven => &self.for_proven,
+            Standing::Member => &self.for_members,
         }
     }
 }
@@ -348,7 +362,7 @@ mod tests {
         let many: Vec<_> = (0..100).map(|_| attempts.admit(Some(office), at(100)).ok().unwrap()).collect();
         drop(many);
         // Its junk costs it its good name, and a credential does not give that back while it goes on.
-        assert_eq!(asked(&attempts, "192.0.2.1", 1_000, at(100)), 200);
+        assert_eq!(asked(&attempts, "192.0.2.1", 1_000, at(100)), 150);
         attempts.vouch(office, at(100));
         assert!(attempts.admit(Some(office), at(100)).is_err());
         // A little of it over hours is what every office has.
@@ -398,7 +412,7 @@ mod tests {
 
     #[test]
     fn a_members_expired_jwt_opens_its_own_budget_and_no_other() {
-        let attempts = Arc::new(Attempts::new(UnknownTokenSettings { per_peer: 1, in_total: 4 }));
+        let attempts = Arc::new(Attempts::new(UnknownTokenSettings { per_peer: 1, in_total: 20 }));
         for n in 0..=255 {
             asked(&attempts, &format!("10.0.{n}.1"), 100, at(100));
         }
@@ -415,6 +429,11 @@ mod tests {
                 .count()
         };
         assert_eq!((tries("member-test-1"), tries("member-test-1"), tries("member-test-2")), (20, 0, 20));
+        assert_eq!(
+            (tries("member-test-3"), tries("member-test-4")),
+            (10, 0),
+            "an eighth of all for all members"
+        );
         assert!(attempts.admit(peer, at(100)).is_err());
     }
 
@@ -426,6 +445,14 @@ mod tests {
             (0..64).map(|n| asked(&attempts, &format!("10.{net}.{n}.1"), 50, at(now))).sum()
         };
         assert_eq!(flood(1, 100), 2 * 320 / 8, "an eighth of what is for strangers and for suspects");
+        let member = |n: usize| {
+            let member_id = crate::identity::MemberId::parse(&format!("member-test-{n}")).unwrap();
+            let organization_id = crate::identity::OrganizationId::parse("organization-test-1").unwrap();
+            MemberRef { organization_id, member_id }
+        };
+        let members = (0..200)
+            .filter(|n| attempts.admit_member(&member(*n), at(100)).map(|one| one.spend(at(100))).is_ok());
+        assert_eq!(members.count(), 160 / 8, "of what is for members too");
         assert_eq!(flood(2, 1_000), 64 + 320, "and afterwards as before");
     }
 

@@ -126,6 +126,12 @@ impl Owners {
                     continue;
                 }
                 TokenOwner::Session(binding) => {
+                    // Somebody else's expired JWT paid for it.
+                    if query.member.as_ref().is_some_and(|member| *member != binding.member)
+                        && let Some(attempt) = attempt
+                    {
+                        attempt.spend(clock.now().monotonic);
+                    }
                     self.nobodies.invalidate(&query.digest);
                     self.known.insert(query.digest, Arc::clone(binding));
                 }

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 use super::AccessRequest;
 use super::check::Engine;
 use super::recent::RecentToken;
@@ -21,6 +23,9 @@ use crate::session::{ActiveSessions, session_of_claims};
 
 /// How often tokens that are good no more are dropped from those remembered by their bytes.
 const RECENT_TOKENS_EVERY: Duration = Duration::from_secs(60);
+
+/// How long after its end a JWT opens its member's own budget of unknown tokens.
+const OWN_BUDGET_FOR: SignedDuration = SignedDuration::from_hours(24);
 
 /// A caller and how they were known.
 pub(super) struct Identified {
@@ -216,7 +221,12 @@ impl Engine {
         let found = find_credentials(request.headers, basic, &snapshot.credentials, request.peer).candidates;
         let member = found.iter().find_map(|(_, credential)| {
             let Credential::Jwt(token) = credential else { return None };
-            match verify_ended_or_not(token, &keys, rules).ok()?.subject {
+            let jwt = verify_ended_or_not(token, &keys, rules).ok()?;
+            let now = self.clock.now().wall;
+            if now.duration_since(jwt.expires_at) > OWN_BUDGET_FOR {
+                return None;
+            }
+            match jwt.subject {
                 JwtSubject::Session { member, .. } => Some(member),
                 JwtSubject::Machine { .. } | JwtSubject::App { .. } => None,
             }

@@ -45,7 +45,7 @@ pub(in crate::config) struct RawSessions {
 pub(in crate::config) struct RawUnknownTokens {
     /// A second, from one address; twenty seconds' worth may come at once. Default: `2`.
     pub(in crate::config) per_peer: Option<u64>,
-    /// A second, from all addresses; half is kept for addresses that showed something genuine in the last hour, a quarter for those of which nothing is known. Default: `50`.
+    /// A second, from all addresses; three eighths are kept for addresses that showed something genuine in the last hour, a quarter for those of which nothing is known, an eighth for tokens that come beside their member's own JWT, expired within a day. Default: `50`.
     pub(in crate::config) in_total: Option<u64>,
 }
 
