@@ -86,15 +86,19 @@ impl Vitals {
             let mut known = self.0.probed.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(known.entry(name.to_owned()).or_default())
         };
-        let mut probed = probed.lock().await;
+        let mut probed = probed.lock_owned().await;
         if let Some((at, status)) = *probed
             && at.elapsed() < PROBED_FOR
         {
             return Some(status);
         }
-        let status = asking.await;
-        *probed = Some((Instant::now(), status));
-        Some(status)
+        // A prober that leaves does not stop it: the next one would ask once more.
+        let asked = tokio::spawn(async move {
+            let status = asking.await;
+            *probed = Some((Instant::now(), status));
+            status
+        });
+        Some(asked.await.ok().flatten())
     }
 
     pub(super) fn startup(&self) -> impl Iterator<Item = &Readiness> {

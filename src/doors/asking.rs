@@ -40,12 +40,13 @@ impl Asking {
     /// Reads the shape of the request alone.
     pub(super) fn of(method: &Method, headers: &HeaderMap, version: Version) -> Self {
         let form = form(method, headers, version);
-        // Older browsers send no `Sec-Fetch-*`; all of them say `Mozilla`, and an `Origin` where a script asks.
+        // Older browsers send no `Sec-Fetch-*`; all of them say `Mozilla`, as PowerShell does, but name a language too.
         let agent = headers.get(header::USER_AGENT).map(|value| value.as_bytes());
         let is_browser = form == Form::Page
             || headers.contains_key(SEC_FETCH_MODE)
             || headers.contains_key(header::ORIGIN)
-            || agent.is_some_and(|agent| agent.starts_with(b"Mozilla/"));
+            || agent.is_some_and(|agent| agent.starts_with(b"Mozilla/"))
+                && headers.contains_key(header::ACCEPT_LANGUAGE);
         let authorization = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
         let scheme = authorization.and_then(|value| value.get(..6));
         let shows_bearer = scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"));
@@ -163,6 +164,25 @@ mod tests {
         ] {
             let found = super::form(&method, &headers(fields), Version::HTTP_11);
             assert_eq!(found, form, "{method} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_browser_is_told_from_a_program_that_borrows_its_name() {
+        const SAFARI: (&str, &str) = ("user-agent", "Mozilla/5.0 (Macintosh) Version/15.6 Safari/605.1.15");
+        const POWERSHELL: (&str, &str) =
+            ("user-agent", "Mozilla/5.0 (Windows NT; en-US) WindowsPowerShell/5.1.22621.963");
+        for (fields, expected) in [
+            (&[SAFARI, ("accept-language", "en-GB")][..], true),
+            (&[("sec-fetch-mode", "cors")], true),
+            (&[("origin", "https://app.example.com")], true),
+            (&[("accept", "text/html")], true),
+            (&[POWERSHELL], false),
+            (&[("user-agent", "git/2.39.2"), ("accept-language", "de")], false),
+            (&[("accept", "*/*")], false),
+        ] {
+            let asking = Asking::of(&Method::GET, &headers(fields), Version::HTTP_11);
+            assert_eq!(asking.is_browser, expected, "{fields:?}");
         }
     }
 
