@@ -30,7 +30,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// What one answer may have on its way to us, unread.
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// Requests at once on a connection whose server has not said yet how many it takes.
-const BEFORE_SETTINGS: usize = 16;
+pub(super) const BEFORE_SETTINGS: usize = 16;
 
 /// One server, as far as reaching it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +99,8 @@ impl Connector {
         self.within(async { Ok(Wire::new(self.open(endpoint).await?)) }).await
     }
 
-    /// A connection that speaks HTTP/2, and how many requests the server takes on it at once, kept up to date.
+    /// A connection that speaks HTTP/2, and how many requests the server takes on it at once, kept up to date; zero until
+    /// the server may have said so.
     pub(super) async fn http2<B>(
         &self,
         endpoint: &Endpoint,
@@ -126,13 +127,13 @@ impl Connector {
                 .handshake(TokioIo::new(stream))
                 .await
                 .map_err(OriginError::of_exchange)?;
-            let taken = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+            let taken = Arc::new(AtomicUsize::new(0));
             let told = Arc::clone(&taken);
             tokio::spawn(async move {
                 // The settings come when they come, and may change; soon after the start most of all.
                 let mut pause = Duration::from_millis(5);
                 while tokio::time::timeout(pause, &mut connection).await.is_err() {
-                    told.store(connection.current_max_send_streams(), Ordering::Relaxed);
+                    told.store(connection.current_max_send_streams().max(1), Ordering::Relaxed);
                     pause = (pause * 2).min(Duration::from_secs(5));
                 }
             });

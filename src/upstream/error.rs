@@ -25,6 +25,8 @@ pub enum OriginError {
     Busy,
     #[error("the caller holds its share of the connections")]
     CallerShare,
+    #[error("as many tunnels and event streams are open as may be")]
+    NoStream(NoSlot),
     #[error("no answer came in time")]
     ResponseTimeout,
     #[error("the connection ended before the answer: {0}")]
@@ -71,7 +73,12 @@ impl OriginError {
 
     /// Whether the server is to blame: one that is busy has done nothing wrong.
     pub(super) fn is_failure(&self) -> bool {
-        !matches!(self, Self::Busy | Self::CallerShare | Self::Unresolved)
+        !matches!(self, Self::Busy | Self::CallerShare | Self::NoStream(_) | Self::Unresolved)
+    }
+
+    /// Whether another server may take a request nothing of which was sent.
+    pub(super) fn is_worth_another_server(&self) -> bool {
+        self.is_failure() || matches!(self, Self::NoStream(_))
     }
 
     /// Whether no connection was made: a fault that goes on, and not one request's.

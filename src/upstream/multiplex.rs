@@ -12,7 +12,7 @@ use http_body::Body;
 use hyper::client::conn::http2::SendRequest;
 
 use super::OriginSettings;
-use super::connect::{Connector, Endpoint};
+use super::connect::{BEFORE_SETTINGS, Connector, Endpoint};
 use super::error::OriginError;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -23,6 +23,10 @@ const LOOK_FOR_ROOM: Duration = Duration::from_millis(5);
 pub(super) struct Multiplex<B> {
     max_connections: usize,
     max_streams: usize,
+    /// Tunnels and event streams at once where that was set; none: as many as requests.
+    max_open_streams: Option<usize>,
+    /// Requests at once on one connection: the least of the setting and of what the server said last.
+    each: AtomicUsize,
     idle_timeout: Duration,
     wait_timeout: Duration,
     connections: Mutex<Vec<Shared<B>>>,
@@ -34,11 +38,18 @@ pub(super) struct Multiplex<B> {
 struct Shared<B> {
     sender: SendRequest<B>,
     streams: Arc<AtomicUsize>,
-    /// How many the server takes at once.
+    /// How many the server takes at once; zero while it has not said.
     taken: Arc<AtomicUsize>,
     /// Whether nobody else may be put on it.
     closed: Arc<AtomicBool>,
     used: Instant,
+}
+
+/// Requests at once, and tunnels and event streams at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Room {
+    pub(super) requests: usize,
+    pub(super) streams: usize,
 }
 
 /// One request's share of a connection.
@@ -70,6 +81,8 @@ where
         Self {
             max_connections: settings.max_connections,
             max_streams: settings.max_streams,
+            max_open_streams: settings.max_open_streams,
+            each: AtomicUsize::new(settings.max_streams),
             idle_timeout: settings.idle_timeout,
             wait_timeout: settings.wait_timeout,
             connections: Mutex::new(Vec::new()),
@@ -113,11 +126,27 @@ where
         Ok((stream, false))
     }
 
+    /// What there is room for, requests and streams that last, as far as the server takes that many.
+    pub(super) fn room(&self) -> Room {
+        let requests = self.max_connections.saturating_mul(self.each());
+        Room { requests, streams: self.max_open_streams.unwrap_or(requests) }
+    }
+
+    /// Connections there may be: streams that last have as many besides as they need, and take none from the requests.
+    fn most_connections(&self) -> usize {
+        self.max_connections.saturating_add(self.room().streams.div_ceil(self.each()))
+    }
+
+    fn each(&self) -> usize {
+        self.each.load(Ordering::Relaxed).max(1)
+    }
+
     /// Whether no further connection may be made. Those that only finish what is on them are allowed for as many more.
     fn is_full(&self) -> bool {
+        let most = self.most_connections();
         let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         let open = connections.iter().filter(|shared| !shared.closed.load(Ordering::Relaxed)).count();
-        open >= self.max_connections || connections.len() >= self.max_connections.saturating_mul(2)
+        open >= most || connections.len() >= most.saturating_mul(2)
     }
 
     /// Waits here, where it is nobody's failure, and not within a connection whose server takes no more.
@@ -142,7 +171,14 @@ where
         });
         let open = connections.iter_mut().filter(|shared| !shared.closed.load(Ordering::Relaxed));
         let least = open.min_by_key(|shared| shared.streams.load(Ordering::Relaxed))?;
-        let bound = self.max_streams.min(least.taken.load(Ordering::Relaxed).max(1));
+        let bound = match least.taken.load(Ordering::Relaxed) {
+            0 => self.max_streams.min(BEFORE_SETTINGS),
+            taken => {
+                let bound = self.max_streams.min(taken);
+                self.each.store(bound, Ordering::Relaxed);
+                bound
+            }
+        };
         if least.streams.load(Ordering::Relaxed) >= bound {
             return None;
         }

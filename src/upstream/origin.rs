@@ -21,7 +21,7 @@ use super::body::{After, AnswerBody, OriginBody};
 use super::error::{OriginError, OriginFailure};
 use super::pool::{Lease, Unanswered};
 use super::progress::{Progress, UploadFailure};
-use super::request::{OriginRequest, RequestHead, binds_connection};
+use super::request::{OriginRequest, RequestHead, binds_connection, is_event_stream};
 use super::retry::{Budget, Repeatable};
 use super::slots::Caller;
 use super::tls::OriginTlsError;
@@ -203,7 +203,9 @@ where
             let others = self.balance.has_other(&tried, was_available);
             let late = until.is_some_and(|until| Instant::now() >= until);
             let next = match (unsent, &repeatable) {
-                (Some(unsent), _) if others && error.is_failure() && tried.len() < MOST_CONNECTS => {
+                (Some(unsent), _)
+                    if others && error.is_worth_another_server() && tried.len() < MOST_CONNECTS =>
+                {
                     Some(unsent)
                 }
                 (None, Some(again)) if error.may_pass() && retries > 0 && self.budget.spend() => {
@@ -235,8 +237,7 @@ where
         until: Option<Instant>,
     ) -> Result<OriginResponse<B>, Unanswered<B>> {
         let bound = request.binds_connection();
-        let plain = matches!(request, OriginRequest::Head(_));
-        let mut lease = match server.pool.take(plain, caller, until).await {
+        let mut lease = match server.pool.take(request.needs(), caller, until).await {
             Ok(lease) => lease,
             Err(error) => return Err((error, Some(request))),
         };
@@ -330,11 +331,8 @@ where
 /// Whether an answer goes on for as long as both sides like: a tunnel (RFC 9110 section 7.8), or server-sent events (HTML
 /// Standard, section 9.2).
 pub fn lasts(status: StatusCode, headers: &HeaderMap) -> bool {
-    let is_events = |value: &HeaderValue| {
-        let kind = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-        kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
-    };
-    status == StatusCode::SWITCHING_PROTOCOLS || headers.get(header::CONTENT_TYPE).is_some_and(is_events)
+    status == StatusCode::SWITCHING_PROTOCOLS
+        || headers.get(header::CONTENT_TYPE).is_some_and(is_event_stream)
 }
 
 /// How long the server says it keeps a connection idle (`Keep-Alive: timeout=5`, RFC 2068 section 19.7.1.1).

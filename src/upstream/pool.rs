@@ -8,16 +8,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::OriginSettings;
 use super::alarm::Alarm;
 use super::answer::AnswerHead;
 use super::body::AnswerBody;
 use super::connect::{Connector, Endpoint};
 use super::error::OriginError;
-use super::multiplex::{Multiplex, Stream};
-use super::request::OriginRequest;
+use super::multiplex::{Multiplex, Room, Stream};
+use super::request::{Needs, OriginRequest};
 use super::slots::{Caller, Joined, Slot, Slots, Waiting};
 use super::wire::Wire;
+use super::{CallerShare, OriginSettings};
 use bytes::Bytes;
 use http::Response;
 use http_body::Body;
@@ -42,6 +42,9 @@ pub(super) struct Pool<B> {
     slots: Slots,
     /// One per tunnel or event stream, which hold no slot of the requests.
     streams: Slots,
+    /// What the slots are for, where the server's word on HTTP/2 decides it.
+    room: Mutex<Option<Room>>,
+    share: CallerShare,
 }
 
 struct Limits {
@@ -153,12 +156,9 @@ where
     B::Error: Into<BoxError>,
 {
     pub(super) fn new(endpoint: Endpoint, settings: &OriginSettings, connector: Connector) -> Self {
-        let (slots, multiplex) = if settings.http2 {
-            let slots = settings.max_connections.saturating_mul(settings.max_streams);
-            (slots, Some(Multiplex::new(settings)))
-        } else {
-            (settings.max_connections, None)
-        };
+        let multiplex = settings.http2.then(|| Multiplex::new(settings));
+        let room = multiplex.as_ref().map(Multiplex::room);
+        let slots = room.map_or(settings.max_connections, |room| room.requests);
         let open_streams = settings.max_open_streams.unwrap_or(slots);
         let share = settings.caller_share;
         Self {
@@ -174,6 +174,8 @@ where
             multiplex,
             slots: Slots::with_queue(slots, settings.max_waiting, share),
             streams: Slots::new(open_streams, share),
+            room: Mutex::new(room),
+            share,
         }
     }
 
@@ -181,19 +183,23 @@ where
         &self.endpoint
     }
 
-    /// Requests under way and waiting.
+    /// Requests under way and waiting, and streams that last.
     pub(super) fn load(&self) -> usize {
-        self.slots.load()
+        self.slots.load() + self.streams.load()
     }
 
-    /// An idle connection that is ready, the latest used first, or a new one; by `until` at the latest. `plain` tells that
-    /// the request has no body and asks for no tunnel.
+    /// An idle connection that is ready, the latest used first, or a new one; by `until` at the latest.
     pub(super) async fn take(
         &self,
-        plain: bool,
+        needs: Needs,
         caller: Option<Caller>,
         until: Option<Instant>,
     ) -> Result<Lease<B>, OriginError> {
+        let Needs { plain, may_last } = needs;
+        if may_last {
+            // Before it is sent, so that another server can take it.
+            drop(self.streams.take(caller).map_err(OriginError::NoStream)?);
+        }
         let slot = match self.slots.join(caller)? {
             Joined::Slot(slot) => slot,
             Joined::Queue(waiting) => Box::pin(self.wait(waiting, until)).await?,
@@ -201,6 +207,7 @@ where
         if let Some(multiplex) = &self.multiplex {
             let taking = Box::pin(multiplex.take(&self.endpoint, &self.connector));
             let (stream, used) = by(until, taking, OriginError::ConnectTimeout).await?;
+            self.fit(multiplex);
             return Ok(Lease::new(Sender::Http2(stream), used, slot));
         }
         if plain {
@@ -222,6 +229,16 @@ where
         }
         let sender = self.connect(plain, until).await?;
         Ok(Lease::new(sender, false, slot))
+    }
+
+    /// Makes the slots as many as the server takes over HTTP/2: requests past that would wait without shares.
+    fn fit(&self, multiplex: &Multiplex<B>) {
+        let mut fitted = lock(&self.room);
+        let room = multiplex.room();
+        if fitted.replace(room) != Some(room) {
+            self.slots.resize(room.requests, self.share);
+            self.streams.resize(room.streams, self.share);
+        }
     }
 
     /// A new connection that speaks HTTP/1.1.
@@ -270,7 +287,7 @@ where
         lease: &mut Lease<B>,
         caller: Option<Caller>,
     ) -> Result<(), OriginError> {
-        lease.slot = self.streams.take(caller)?;
+        lease.slot = self.streams.take(caller).map_err(OriginError::NoStream)?;
         Ok(())
     }
 

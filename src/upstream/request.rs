@@ -26,6 +26,30 @@ impl<B> OriginRequest<B> {
             Self::Request(request) => binds_connection(request.headers(), header::AUTHORIZATION),
         }
     }
+
+    /// What it has to be sent on.
+    pub(super) fn needs(&self) -> Needs {
+        match self {
+            Self::Head(head) => Needs { plain: true, may_last: head.may_last },
+            Self::Request(request) => {
+                let headers = request.headers();
+                let mut accepted = headers.get_all(header::ACCEPT).iter();
+                let may_last = headers.contains_key(header::UPGRADE)
+                    || accepted.next().is_some_and(is_event_stream) && accepted.next().is_none();
+                Needs { plain: false, may_last }
+            }
+        }
+    }
+}
+
+/// What a request has to be sent on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Needs {
+    /// It has no body and asks for no tunnel.
+    pub(super) plain: bool,
+    /// It asks for an answer that goes on: a tunnel (RFC 9110 section 7.8), or server-sent events and nothing else (HTML
+    /// Standard, section 9.2).
+    pub(super) may_last: bool,
 }
 
 /// A request without a body as it is written (RFC 9112 section 3).
@@ -36,6 +60,7 @@ pub struct RequestHead {
     /// The empty line at its end is there.
     is_whole: bool,
     binds_connection: bool,
+    may_last: bool,
 }
 
 impl RequestHead {
@@ -45,7 +70,7 @@ impl RequestHead {
         for part in [method.as_str(), " ", target.as_str(), " HTTP/1.1\r\n"] {
             bytes.extend_from_slice(part.as_bytes());
         }
-        Self { method: method.clone(), bytes, is_whole: false, binds_connection: false }
+        Self { method: method.clone(), bytes, is_whole: false, binds_connection: false, may_last: false }
     }
 
     /// Puts in a field. Names and values are valid by their types.
@@ -57,6 +82,7 @@ impl RequestHead {
         self.bytes.extend_from_slice(text);
         self.bytes.extend_from_slice(b"\r\n");
         self.binds_connection |= name == "authorization" && is_of_connection(value);
+        self.may_last |= name == "accept" && is_event_stream(value);
     }
 
     pub(super) fn method(&self) -> &Method {
@@ -79,6 +105,12 @@ impl RequestHead {
 /// NTLM and Negotiate authenticate the connection, not the request: its next user would be taken for this one.
 pub(super) fn binds_connection(headers: &HeaderMap, name: HeaderName) -> bool {
     headers.get_all(name).iter().any(is_of_connection)
+}
+
+/// Whether a value names server-sent events, whatever its parameters.
+pub(super) fn is_event_stream(value: &HeaderValue) -> bool {
+    let kind = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
 fn is_of_connection(value: &HeaderValue) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! Must not let one caller hold so many slots that the others find none.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::Future;
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::pin::Pin;
@@ -66,13 +66,16 @@ struct State {
     in_use: usize,
     /// Callers that hold any.
     held: HashMap<Caller, usize>,
-    waiters: VecDeque<Waiter>,
+    /// The waiters of each caller in the order of arrival; no queue is empty.
+    queues: HashMap<Option<Caller>, VecDeque<Waiter>>,
+    /// The first waiter of each queue: a caller beyond its share is passed over once, however many of its requests wait.
+    heads: BTreeMap<u64, Option<Caller>>,
+    waiting: usize,
     next_id: u64,
 }
 
 struct Waiter {
     id: u64,
-    caller: Option<Caller>,
     granted: oneshot::Sender<()>,
 }
 
@@ -109,7 +112,9 @@ impl Slots {
             max_waiting,
             in_use: 0,
             held: HashMap::new(),
-            waiters: VecDeque::new(),
+            queues: HashMap::new(),
+            heads: BTreeMap::new(),
+            waiting: 0,
             next_id: 0,
         };
         Self(Arc::new(Inner { state: Mutex::new(state), load: AtomicUsize::new(0) }))
@@ -140,22 +145,19 @@ impl Slots {
         if state.in_use < state.limit && state.allows(caller) {
             return Ok(Joined::Slot(self.issue(&mut state, caller)));
         }
-        let (waiting, most) = (state.waiters.len(), state.max_waiting);
+        let (waiting, most) = (state.waiting, state.max_waiting);
         if waiting >= most {
-            return Err(NoSlot::Full);
+            // With free slots, what the caller holds is why it would wait.
+            return Err(if state.in_use < state.limit { NoSlot::CallerShare } else { NoSlot::Full });
         }
-        if let Some(caller) = caller
-            && waiting > most / 2
-        {
-            let own = state.waiters.iter().filter(|waiter| waiter.caller == Some(caller)).count();
-            if !state.share.allows(own, waiting, most) {
-                return Err(NoSlot::CallerShare);
-            }
+        let own = state.queues.get(&caller).map_or(0, VecDeque::len);
+        if caller.is_some() && !state.share.allows(own, waiting, most) {
+            return Err(NoSlot::CallerShare);
         }
         let (sender, granted) = oneshot::channel();
         let id = state.next_id;
         state.next_id += 1;
-        state.waiters.push_back(Waiter { id, caller, granted: sender });
+        state.queue(caller, Waiter { id, granted: sender });
         self.note(&state);
         Ok(Joined::Queue(Waiting { slots: self.clone(), caller, id, granted, taken: false }))
     }
@@ -174,7 +176,7 @@ impl Slots {
     }
 
     fn note(&self, state: &State) {
-        self.0.load.store(state.in_use + state.waiters.len(), Ordering::Relaxed);
+        self.0.load.store(state.in_use + state.waiting, Ordering::Relaxed);
     }
 
     fn issue(&self, state: &mut State, caller: Option<Caller>) -> Slot {
@@ -192,9 +194,10 @@ impl Slots {
     /// Hands free slots to the first waiters that are within their shares.
     fn grant(&self, state: &mut State) {
         while state.in_use < state.limit {
-            let next = state.waiters.iter().position(|waiter| state.allows(waiter.caller));
-            let Some(waiter) = next.and_then(|at| state.waiters.remove(at)) else { break };
-            state.count(waiter.caller);
+            let next = state.heads.iter().find(|(_, caller)| state.allows(**caller));
+            let Some((&id, &caller)) = next else { break };
+            let Some(waiter) = state.unqueue(caller, id) else { break };
+            state.count(caller);
             // A waiter leaves the queue under the lock before its receiver is dropped: somebody is there.
             _ = waiter.granted.send(());
         }
@@ -210,6 +213,33 @@ impl State {
         }
         let held = caller.and_then(|caller| self.held.get(&caller).copied()).unwrap_or_default();
         self.share.allows(held, self.in_use, self.limit)
+    }
+
+    fn queue(&mut self, caller: Option<Caller>, waiter: Waiter) {
+        let queue = self.queues.entry(caller).or_default();
+        if queue.is_empty() {
+            self.heads.insert(waiter.id, caller);
+        }
+        queue.push_back(waiter);
+        self.waiting += 1;
+    }
+
+    fn unqueue(&mut self, caller: Option<Caller>, id: u64) -> Option<Waiter> {
+        let queue = self.queues.get_mut(&caller)?;
+        let at = queue.binary_search_by_key(&id, |waiter| waiter.id).ok()?;
+        let waiter = queue.remove(at);
+        self.waiting -= 1;
+        let first = queue.front().map(|waiter| waiter.id);
+        if at == 0 {
+            self.heads.remove(&id);
+            if let Some(first) = first {
+                self.heads.insert(first, caller);
+            }
+        }
+        if first.is_none() {
+            self.queues.remove(&caller);
+        }
+        waiter
     }
 
     fn count(&mut self, caller: Option<Caller>) {
@@ -231,9 +261,9 @@ impl State {
 }
 
 impl Slot {
-    /// Counts a slot that was taken for nobody as the caller's, if that is within its share.
+    /// Counts the slot as this caller's, if that is within its share: it was taken before the caller was known.
     pub fn claim(&mut self, caller: Option<Caller>) -> bool {
-        let Some(caller) = caller else { return true };
+        let Some(caller) = caller.filter(|_| caller != self.caller) else { return true };
         let mut state = self.slots.lock();
         let held = state.held.get(&caller).copied().unwrap_or_default();
         // The slot itself is in use already.
@@ -282,11 +312,8 @@ impl Drop for Waiting {
             return;
         }
         let mut state = self.slots.lock();
-        match state.waiters.iter().position(|waiter| waiter.id == self.id) {
-            Some(at) => {
-                state.waiters.remove(at);
-                self.slots.note(&state);
-            }
+        match state.unqueue(self.caller, self.id) {
+            Some(_) => self.slots.note(&state),
             // The slot came while the request left.
             None => self.slots.release(&mut state, self.caller),
         }
@@ -383,6 +410,30 @@ mod tests {
     }
 
     #[test]
+    fn a_full_queue_says_that_the_callers_share_is_why_it_would_wait() {
+        let slots = Slots::with_queue(16, 1, CallerShare::default());
+        let greedy = Some(Caller::of(1));
+        let _held: Vec<_> = (0..9).map(|_| slots.take(greedy).unwrap()).collect();
+        let _waiting = queue(slots.join(greedy));
+        assert_eq!(slots.join(greedy).err(), Some(NoSlot::CallerShare));
+        let _others: Vec<_> = (0..7).map(|_| slots.take(None).unwrap()).collect();
+        assert_eq!(slots.join(greedy).err(), Some(NoSlot::Full));
+    }
+
+    #[test]
+    fn a_slot_goes_on_from_one_caller_to_the_next() {
+        let slots = Slots::new(32, CallerShare::default());
+        let (network, member) = (Some(Caller::of("network")), Some(Caller::of("member")));
+        let _others: Vec<_> = (0..17).map(|_| slots.take(None).unwrap()).collect();
+        let mut held: Vec<_> = (0..8).map(|_| slots.take(None).unwrap()).collect();
+        assert!(held.iter_mut().all(|slot| slot.claim(network)));
+        assert!(held.iter_mut().all(|slot| slot.claim(network)), "they count once");
+        assert!(!slots.take(None).unwrap().claim(network), "it holds its share");
+        assert!(held[0].claim(member));
+        assert!(slots.take(None).unwrap().claim(network), "one of them is the member's");
+    }
+
+    #[test]
     fn a_queue_has_shares_too() {
         let slots = Slots::with_queue(1, 32, CallerShare::default());
         let (greedy, good) = (Some(Caller::of(1)), Some(Caller::of(2)));
@@ -391,8 +442,16 @@ mod tests {
         assert_eq!(slots.join(greedy).err(), Some(NoSlot::CallerShare));
         let other = queue(slots.join(good));
         assert_eq!(slots.load(), 19);
+        // From the middle, from the front, and the rest.
+        let mut waiting = waiting;
+        drop(waiting.remove(5));
+        drop(waiting.remove(0));
+        assert_eq!(slots.load(), 17);
+        drop(queue(slots.join(greedy)));
         drop((waiting, other));
         assert_eq!(slots.load(), 1);
+        let state = slots.lock();
+        assert!(state.queues.is_empty() && state.heads.is_empty());
     }
 
     #[test]

@@ -64,6 +64,7 @@ mod secrets;
 mod servers;
 mod shared_tier;
 mod shares;
+mod shares_of_servers;
 mod streams;
 mod support;
 mod svix;

@@ -302,7 +302,7 @@ pub(super) struct RawCredential {
 pub(super) struct RawLimits {
     /// Connections at once on one listener. Default: `10000`.
     pub(super) max_connections: Option<u64>,
-    /// Connections of one address at once on one listener; of one /64 in IPv6. A proxy that the listener lists (`forwarded`, `proxy_protocol`) is exempt; one that it does not list counts as one address. Default: half of `max_connections`.
+    /// Connections of one address at once on one listener; of one /64 in IPv6. A proxy that the listener lists (`forwarded`, `proxy_protocol`) is exempt, and behind the PROXY protocol the client's address counts; a proxy that is not listed counts as one address. Default: half of `max_connections`.
     pub(super) max_connections_per_peer: Option<u64>,
     /// Requests under way at once, their responses included; further ones are refused with 503. Default: `20000`.
     pub(super) max_requests: Option<u64>,

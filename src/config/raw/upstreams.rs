@@ -31,7 +31,7 @@ pub(in crate::config) struct RawUpstream {
     pub(in crate::config) deadline: Option<String>,
     /// How long an unused connection is kept; stay below the application's own keep-alive. What it says in a `Keep-Alive` header is heeded by itself. Default: `30s`.
     pub(in crate::config) idle_timeout: Option<String>,
-    /// Connections to each server at once. Default: `1024`.
+    /// Connections to each server at once; WebSockets and event streams have others besides, see `max_open_streams`. Default: `1024`.
     pub(in crate::config) max_connections: Option<u64>,
     /// Requests at once on one HTTP/2 connection; what the server allows is heeded by itself. Default: `100`.
     pub(in crate::config) max_streams: Option<u64>,

@@ -141,15 +141,27 @@ impl Site {
         if let (Err(_), Some(failure)) = (&sent, progress.failure()) {
             return self.refuse(&upload_reason(failure).into(), account);
         }
-        origin.count(failure_of(&sent), took);
+        // A caller that holds its share says nothing about the origin either.
+        let is_share = |failure: &OriginFailure| {
+            matches!(failure.error, OriginError::CallerShare | OriginError::NoStream(NoSlot::CallerShare))
+        };
+        if !sent.as_ref().is_err_and(is_share) {
+            origin.count(failure_of(&sent), took);
+        }
         let mut response = match sent {
             Ok(response) => response,
             Err(OriginFailure { error, server }) => {
                 let (upstream, request_id) = (origin.name(), &account.request_id);
-                if matches!(error, OriginError::CallerShare) {
-                    return self.refuse_share("connections", account);
+                match error {
+                    OriginError::CallerShare => return self.refuse_share("connections", account),
+                    OriginError::NoStream(NoSlot::CallerShare) => {
+                        return self.refuse_share("streams", account);
+                    }
+                    _ => {}
                 }
-                if error.is_unreachable() {
+                if let OriginError::NoStream(_) = error {
+                    tracing::warn!(%upstream, server, %request_id, %error, "no stream was opened: `max_open_streams` of the upstream is reached");
+                } else if error.is_unreachable() {
                     tracing::debug!(%upstream, server, %request_id, %error, "the origin cannot be reached");
                     origin.note_unreachable(&error, server.as_deref());
                 } else {
@@ -300,8 +312,8 @@ fn reason_of(error: &OriginError) -> Reason {
         | OriginError::Protocol
         | OriginError::ConnectTimeout => Reason::OriginUnreachable,
         OriginError::Untrusted(_) => Reason::OriginUntrusted,
-        OriginError::Busy => Reason::OriginBusy,
-        OriginError::CallerShare => Reason::CallerShare,
+        OriginError::Busy | OriginError::NoStream(NoSlot::Full) => Reason::OriginBusy,
+        OriginError::CallerShare | OriginError::NoStream(NoSlot::CallerShare) => Reason::CallerShare,
         OriginError::ResponseTimeout => Reason::OriginTimeout,
         OriginError::Closed(_) => Reason::OriginClosed,
         OriginError::Malformed(_) => Reason::OriginMalformed,

@@ -13,7 +13,10 @@ mod tunnel;
 mod websocket;
 
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -181,7 +184,28 @@ impl Site {
             trace: &account.trace,
         };
         let rules = Rules::new(ticket, Arc::clone(&self.snapshot));
-        let verdict = self.engine.check(&asked, rules).await;
+        let checked = {
+            let mut checking = pin!(self.engine.check(&asked, rules));
+            match poll_fn(|cx| Poll::Ready(checking.as_mut().poll(cx))).await {
+                Poll::Ready(verdict) => Some(verdict),
+                // The API is being asked: until the caller is known, its network holds the slot.
+                Poll::Pending => {
+                    let caller = self.undecided(peer);
+                    let within_share = account.slot.as_mut().is_some_and(|slot| slot.claim(caller));
+                    if within_share { Some(checking.await) } else { None }
+                }
+            }
+        };
+        let Some(verdict) = checked else {
+            let reason = Reason::CallerShare;
+            let reason = self.engine.record_refusal(&account.request_id, &account.trace, reason);
+            let (head, body) = (*request).into_parts();
+            Box::pin(discard_body(&head.headers, body, &mut account)).await;
+            return match reason {
+                Reason::CallerShare => self.refuse_share("requests", account),
+                other => self.refuse(&other.into(), account),
+            };
+        };
         // Registered before it is sent on: from here on an event reaches it.
         let lease = self.engine.lease(&asked, &verdict).map(Arc::new);
         account.route = verdict.route.as_ref().map(|route| Arc::clone(&route.name));
@@ -377,6 +401,7 @@ fn ends_here(method: &Method, headers: &HeaderMap) -> bool {
 /// Reads what little of a refused body is on its way: a connection closed on unread bytes is reset, and the client
 /// may never see why. Nothing is read for a client that waits to be told to go on.
 async fn discard_body(headers: &HeaderMap, mut body: Incoming, account: &mut Account) {
+    account.slot = None;
     if !account.unread_body || headers.contains_key(header::EXPECT) {
         return;
     }

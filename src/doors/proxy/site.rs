@@ -2,6 +2,7 @@
 //!
 //! Must not be changed in place: a request keeps the one it began with.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -117,11 +118,18 @@ impl Site {
             Some(Subject::Member(session)) => Some(Caller::of(("member", &session.member))),
             Some(Subject::App(token)) => Some(Caller::of(("member", &token.member))),
             Some(Subject::Machine(token)) => Some(Caller::of(("client", &token.client_id))),
-            None if self.listener(peer).is_some_and(ListenerSettings::knows_clients) => {
-                peer.network().map(|network| Caller::of(("network", network)))
-            }
-            None => None,
+            None => self.network(peer).map(|network| Caller::of(("network", network))),
         }
+    }
+
+    /// Whose share a request counts against while it is decided on: that of its network, apart from anonymous callers,
+    /// whose requests would otherwise shut out the members beside them.
+    pub(super) fn undecided(&self, peer: &Peer) -> Option<Caller> {
+        self.network(peer).map(|network| Caller::of(("undecided", network)))
+    }
+
+    fn network(&self, peer: &Peer) -> Option<IpAddr> {
+        peer.network().filter(|_| self.listener(peer).is_some_and(ListenerSettings::knows_clients))
     }
 
     /// Where a request came in.
