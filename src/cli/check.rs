@@ -138,7 +138,7 @@ fn cost(route: &Route, config: &Config) -> Option<String> {
     };
     Some(format!(
         "cost: route `{}` (evidence at most {} old) makes at most these calls a minute: per member {of_list} for the \
-         session list{organization}{project}",
+         session list; per token of an app {of_list} for its introspection{organization}{project}",
         route.name,
         Span(ages.max_staleness),
     ))

@@ -10,7 +10,8 @@ use super::checked::Config;
 use super::diagnostics::{Code, Problem};
 use super::tree::Path;
 use crate::policy::{
-    Access, HostPattern, LetterCase, PathPattern, RbacPolicy, Requirement, Route, RouteTable, contradiction,
+    Access, FactorRequirement, HostPattern, LetterCase, PathPattern, RbacPolicy, Requirement, Route,
+    RouteTable, contradiction,
 };
 
 /// Words in names and paths of routes that lead to something worth a fresh factor.
@@ -191,7 +192,8 @@ fn weaker_below(route: &Route, places: &[Place<'_>], path: &Path) -> Option<Prob
     })
 }
 
-/// Whether `one` asks for all that `other` does and for something more; nothing is asked on a public route.
+/// Whether `one` asks for all that `other` does and for something more, or something fresher; nothing is asked on a public
+/// route.
 fn asks_more(one: &Requirement, other: Option<&Requirement>) -> bool {
     fn parts(requirement: &Requirement) -> Vec<&Requirement> {
         match requirement {
@@ -204,7 +206,26 @@ fn asks_more(one: &Requirement, other: Option<&Requirement>) -> bool {
     }
     let Some(other) = other else { return true };
     let (one, other) = (parts(one), parts(other));
-    one.len() > other.len() && other.iter().all(|part| one.contains(part))
+    let contains_or_exceeds =
+        |part: &&Requirement| one.contains(part) || one.iter().any(|own| is_fresher(own, part));
+    let exceeds = |part: &&Requirement| !one.contains(part);
+    other.iter().all(contains_or_exceeds) && (one.len() > other.len() || other.iter().any(exceeds))
+}
+
+/// Whether `one` asks for the same as `other`, proven or begun later.
+fn is_fresher(one: &Requirement, other: &Requirement) -> bool {
+    let is_shorter = |one: Option<Duration>, other: Option<Duration>| {
+        one.is_some_and(|one| other.is_none_or(|other| one < other))
+    };
+    match (one, other) {
+        (Requirement::Mfa { max_age: one }, Requirement::Mfa { max_age: other }) => is_shorter(*one, *other),
+        (Requirement::SessionAge { max: one }, Requirement::SessionAge { max: other }) => one < other,
+        (Requirement::Factor(one), Requirement::Factor(other)) => {
+            let ageless = |factor: &FactorRequirement| FactorRequirement { max_age: None, ..factor.clone() };
+            ageless(one) == ageless(other) && is_shorter(one.max_age, other.max_age)
+        }
+        _ => false,
+    }
 }
 
 /// A public route for some methods whose path a wider route would take for the others: those are refused with 405.

@@ -21,7 +21,9 @@ pub enum InvalidPattern {
     Spelling(String),
     #[error("`{{` and `}}` enclose a name that is a whole segment, each name once")]
     Parameter,
-    #[error("it encodes a character that origins do not tell from the character itself")]
+    #[error(
+        "some origins read it as another path: it encodes a character, or a segment ends in a dot or a blank"
+    )]
     Encoded,
 }
 

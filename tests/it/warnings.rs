@@ -128,12 +128,38 @@ routes:
     assert!(read.contains("`read` (evidence at most 5s old)"), "{read}");
     assert!(
         read.ends_with(
-            "per member 12 for the session list; per organization 15 for its policy; 15 for the project's policy"
+            "per member 12 for the session list; per token of an app 12 for its introspection; per organization 15 for its policy; 15 for the project's policy"
         ),
         "{read}"
     );
-    assert!(page.ends_with("per member 60 for the session list"), "{page}");
+    assert!(page.contains("per member 60 for the session list"), "{page}");
+    assert!(page.ends_with("per token of an app 60 for its introspection"), "{page}");
     assert!(tried.ends_with("15 for its policy; 15 for the project's policy"), "{tried}");
+}
+
+/// Whether an exact path asks for something fresher than what lies below it.
+#[test]
+fn check_asks_about_what_is_proven_longer_ago_below_an_exact_path() {
+    for (here, below, warned) in [
+        ("{ mfa: { max_age: 5m } }", "{ mfa: { max_age: 1h } }", true),
+        ("{ mfa: { max_age: 5m } }", "mfa", true),
+        ("{ mfa: { max_age: 1h } }", "{ mfa: { max_age: 5m } }", false),
+        ("{ session_age: { max: 1h } }", "{ session_age: { max: 8h } }", true),
+        ("{ factor: { type: totp, max_age: 5m } }", "{ factor: { type: totp, max_age: 1h } }", true),
+        ("{ factor: { type: totp, max_age: 5m } }", "{ factor: { type: sso, max_age: 1h } }", false),
+        ("{ all: [ { role: a }, { mfa: { max_age: 5m } } ] }", "{ all: [ { mfa: { max_age: 1h } } ] }", true),
+        ("{ all: [ { role: a }, { mfa: { max_age: 1h } } ] }", "{ mfa: { max_age: 5m } }", false),
+        ("{ role: a }", "{ role: b }", false),
+    ] {
+        let yaml = format!(
+            "stytch: {{ project_id: project-test-1, secret: {{ value: s }} }}
+upstreams: {{ app: {{ url: \"http://127.0.0.1:3000\" }} }}
+routes: [ {{ name: one, match: {{ path: /a }}, require: {here} }}, {{ name: rest, match: {{ path: /** }}, require: {below} }} ]\n"
+        );
+        let told = portcullis(&["check", "-c", path(&file(".yaml", &yaml))]);
+        let told = String::from_utf8_lossy(&told.stderr).into_owned();
+        assert_eq!(told.contains("warning[W111]"), warned, "{here} {below}\n{told}");
+    }
 }
 
 /// What lies below an exact path, and which of its neighbours is asked about.
