@@ -46,6 +46,8 @@ const SECRET_FORMS: [&str; 3] = ["value", "env", "file"];
 /// The merged tree, able to tell where a value came from.
 pub(super) struct Layers {
     merged: Figment,
+    /// What comes of merging, done once: each value with the layer it is from.
+    tree: Option<Value>,
     /// The variables that set something, and what.
     variables: Vec<(String, String)>,
 }
@@ -94,7 +96,8 @@ impl Layers {
             .merge(Layer { name: "file", tree: file })
             .merge(Layer { name: ENVIRONMENT, tree: environment })
             .merge(Layer { name: COMMAND_LINE, tree: options });
-        Self { merged, variables }
+        let tree = merged.find_value("").ok();
+        Self { merged, tree, variables }
     }
 
     pub(super) fn merged(&self) -> Result<serde_json::Value, String> {
@@ -105,8 +108,9 @@ impl Layers {
     pub(super) fn elsewhere(&self, path: &str) -> Option<String> {
         // A name in there may hold a dot, which is then no step: whoever set the whole set it.
         let whole = || OPEN.iter().find(|open| path.starts_with(**open)).copied();
-        let found = self.merged.find_metadata(path);
-        match found.or_else(|| self.merged.find_metadata(whole()?))?.name.as_ref() {
+        let tree = self.tree.as_ref()?;
+        let found = tree.find_ref(path).or_else(|| tree.find_ref(whole()?))?;
+        match self.merged.get_metadata(found.tag())?.name.as_ref() {
             ENVIRONMENT | OTEL => {
                 let set_it =
                     self.variables.iter().find(|(_, set)| set.starts_with(path) || path.starts_with(set));

@@ -36,10 +36,12 @@ pub(super) fn resolve(
     places: &Places,
 ) -> Vec<ResolvedValue> {
     let mut values = Vec::new();
+    let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
     walk(tree, &Path::default(), &mut |path, value| {
         let written = path.to_string();
         let in_file = || {
-            let line = places.find(path).map(|place| line_of(text, place.value.start));
+            let place = places.find(path);
+            let line = place.map(|place| ends.partition_point(|end| *end < place.value.start) + 1);
             line.map_or_else(|| name.to_owned(), |line| format!("{name}:{line}"))
         };
         let origin = layers.elsewhere(&written).unwrap_or_else(in_file);
@@ -71,10 +73,6 @@ pub fn with_defaults(set: &[ResolvedValue]) -> Vec<ResolvedValue> {
         ResolvedValue { path, value, origin }
     });
     set.iter().cloned().chain(unset).collect()
-}
-
-fn line_of(text: &str, at: usize) -> usize {
-    text.get(..at).unwrap_or(text).bytes().filter(|byte| *byte == b'\n').count() + 1
 }
 
 fn walk(value: &Value, path: &Path, found: &mut impl FnMut(&Path, &Value)) {
