@@ -154,7 +154,9 @@ enum Told<'a> {
 fn text_of(part: &Value) -> Cow<'_, str> {
     match part {
         Value::String(text) => Cow::from(text.as_str()),
-        other => Cow::from(other.to_string()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            Cow::from(part.to_string())
+        }
     }
 }
 

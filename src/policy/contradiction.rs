@@ -172,7 +172,23 @@ fn impossible(requirement: &Requirement, hosts: &[HostPattern]) -> Option<String
             }
             OrganizationPlace::PathParameter(_) => None,
         },
-        _ => None,
+        Requirement::Authenticated
+        | Requirement::Role(_)
+        | Requirement::Permission(_)
+        | Requirement::Factor(_)
+        | Requirement::Mfa { .. }
+        | Requirement::Organization(_)
+        | Requirement::SessionAge { .. }
+        | Requirement::Claim(_)
+        | Requirement::Impersonated(_)
+        | Requirement::Machine { .. }
+        | Requirement::App { .. }
+        | Requirement::ClientIp(_)
+        | Requirement::ClientCertificate(_)
+        | Requirement::All(_)
+        | Requirement::Any(_)
+        | Requirement::Not(_)
+        | Requirement::Named { .. } => None,
     }
 }
 
@@ -200,7 +216,16 @@ fn kind(requirement: &Requirement) -> Option<u8> {
         | Requirement::Impersonated(true) => Some(0),
         Requirement::Machine { .. } => Some(1),
         Requirement::App { .. } => Some(2),
-        _ => None,
+        Requirement::Permission(_)
+        | Requirement::Organization(_)
+        | Requirement::OrganizationFrom(_)
+        | Requirement::Impersonated(false)
+        | Requirement::ClientIp(_)
+        | Requirement::ClientCertificate(_)
+        | Requirement::All(_)
+        | Requirement::Any(_)
+        | Requirement::Not(_)
+        | Requirement::Named { .. } => None,
     }
 }
 

@@ -200,7 +200,19 @@ fn is_admitted(requirement: &Requirement, case: Case<'_>) -> bool {
         Requirement::All(parts) => parts.iter().any(|part| is_admitted(part, case)),
         Requirement::Any(parts) => parts.iter().any(|part| met(part) && is_admitted(part, case)),
         Requirement::Named { requirement, .. } => is_admitted(requirement, case),
-        _ => false,
+        Requirement::Authenticated
+        | Requirement::Role(_)
+        | Requirement::Permission(_)
+        | Requirement::Factor(_)
+        | Requirement::Mfa { .. }
+        | Requirement::Organization(_)
+        | Requirement::OrganizationFrom(_)
+        | Requirement::SessionAge { .. }
+        | Requirement::Claim(_)
+        | Requirement::Impersonated(_)
+        | Requirement::ClientIp(_)
+        | Requirement::ClientCertificate(_)
+        | Requirement::Not(_) => false,
     }
 }
 

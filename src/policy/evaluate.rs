@@ -34,12 +34,12 @@ pub(super) fn evaluate(requirement: &Requirement, case: Case<'_>) -> Truth {
         Requirement::Named { requirement, .. } => evaluate(requirement, case),
         Requirement::Machine { scopes } => match case.subject {
             Subject::Machine(token) => scopes.iter().all(|scope| token.scopes.allow(scope)).into(),
-            _ => Truth::False,
+            Subject::Member(_) | Subject::App(_) => Truth::False,
         },
         Requirement::App { scopes } => match case.subject {
             // The scopes of apps have no wildcard; the policy says what each grants.
             Subject::App(token) => scopes.iter().all(|scope| token.scopes.contain(scope)).into(),
-            _ => Truth::False,
+            Subject::Member(_) | Subject::Machine(_) => Truth::False,
         },
         Requirement::ClientIp(networks) => match case.environment.client_ip {
             Some(address) => {
@@ -54,12 +54,18 @@ pub(super) fn evaluate(requirement: &Requirement, case: Case<'_>) -> Truth {
         Requirement::Permission(wanted) => is_permitted(wanted, case),
         Requirement::Organization(names) => is_one_of(names, case),
         Requirement::OrganizationFrom(from) => is_organization_of(from, case),
-        of_session => match case.subject {
-            Subject::Member(session) => holds(of_session, session, case.now),
+        Requirement::Authenticated
+        | Requirement::Role(_)
+        | Requirement::Factor(_)
+        | Requirement::Mfa { .. }
+        | Requirement::SessionAge { .. }
+        | Requirement::Claim(_)
+        | Requirement::Impersonated(_) => match case.subject {
+            Subject::Member(session) => holds(requirement, session, case.now),
             // A machine has no session: nothing is true of one, and nobody acts as somebody else.
-            Subject::Machine(_) => matches!(of_session, Requirement::Impersonated(false)).into(),
+            Subject::Machine(_) => matches!(requirement, Requirement::Impersonated(false)).into(),
             // An app acts for a member whose session it came of is not told. It is no session itself.
-            Subject::App(_) if *of_session == Requirement::Authenticated => Truth::False,
+            Subject::App(_) if *requirement == Requirement::Authenticated => Truth::False,
             Subject::App(_) => Truth::Unknown,
         },
     }
@@ -101,8 +107,18 @@ fn holds(requirement: &Requirement, session: &MemberSession, now: Now) -> Truth 
             let found = any_factor(session, |factor| (factor.kind == FactorKind::Impersonated).into());
             if *wanted { found } else { !found }
         }
-        // The others do not ask about the session alone.
-        _ => Truth::Unknown,
+        // These do not ask about the session alone.
+        Requirement::Permission(_)
+        | Requirement::Organization(_)
+        | Requirement::OrganizationFrom(_)
+        | Requirement::Machine { .. }
+        | Requirement::App { .. }
+        | Requirement::ClientIp(_)
+        | Requirement::ClientCertificate(_)
+        | Requirement::All(_)
+        | Requirement::Any(_)
+        | Requirement::Not(_)
+        | Requirement::Named { .. } => Truth::Unknown,
     }
 }
 
@@ -173,7 +189,20 @@ pub(super) fn has_category(factor: &Factor, wanted: FactorCategory) -> Truth {
         FactorKind::Unreadable | FactorKind::Other(_) => Truth::Unknown,
         FactorKind::OAuth if untold && wanted == FactorCategory::Primary => Truth::Unknown,
         FactorKind::Otp if untold && wanted == FactorCategory::Secondary => Truth::Unknown,
-        _ => (factor.category() == wanted).into(),
+        FactorKind::MagicLink
+        | FactorKind::EmailOtp
+        | FactorKind::Otp
+        | FactorKind::OAuth
+        | FactorKind::Password
+        | FactorKind::Sso
+        | FactorKind::Totp
+        | FactorKind::RecoveryCodes
+        | FactorKind::Imported
+        | FactorKind::Impersonated
+        | FactorKind::TrustedAuthToken
+        | FactorKind::WebAuthn
+        | FactorKind::Crypto
+        | FactorKind::SignatureChallenge => (factor.category() == wanted).into(),
     }
 }
 

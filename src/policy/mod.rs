@@ -2,6 +2,8 @@
 //!
 //! Pure. Only this module can make a `Permit`. It must not know which door asked or how evidence was fetched.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod attribute;
 mod contradiction;
 mod decision;

@@ -176,13 +176,11 @@ pub(super) fn names_needed(
     subject: &Subject,
     environment: &Environment<'_>,
 ) -> NamesNeeded {
-    let own = match requirement {
-        Requirement::Organization(names) => {
-            slug_of(subject, environment).is_none() && names.iter().any(|name| !looks_like_an_id(name))
-        }
-        Requirement::OrganizationFrom(from) => return needed_to_compare(from, subject, environment),
-        _ => false,
-    };
+    if let Requirement::OrganizationFrom(from) = requirement {
+        return needed_to_compare(from, subject, environment);
+    }
+    let own = matches!(requirement, Requirement::Organization(names)
+        if slug_of(subject, environment).is_none() && names.iter().any(|name| !looks_like_an_id(name)));
     let of_parts = requirement.parts().iter().map(|part| names_needed(part, subject, environment));
     of_parts.fold(NamesNeeded { own, owners_of: Vec::new() }, NamesNeeded::and)
 }

@@ -175,11 +175,11 @@ impl PathPattern {
     pub fn parameters(&self) -> impl Iterator<Item = &str> {
         let segments: &[Segment] = match &self.shape {
             Shape::Glob(segments) => segments,
-            _ => &[],
+            Shape::Exact(_) | Shape::Prefix(_) => &[],
         };
         segments.iter().filter_map(|segment| match segment {
             Segment::Parameter(name) => Some(name.as_str()),
-            _ => None,
+            Segment::Literal(_) | Segment::Wild(_) | Segment::Deep => None,
         })
     }
 
@@ -201,7 +201,7 @@ impl PathPattern {
                 .iter()
                 .map_while(|segment| match segment {
                     Segment::Literal(text) => Some(text.len() + 1),
-                    _ => None,
+                    Segment::Wild(_) | Segment::Parameter(_) | Segment::Deep => None,
                 })
                 .sum(),
         }

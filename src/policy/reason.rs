@@ -172,12 +172,18 @@ impl Reason {
 
     /// The `error` of a `WWW-Authenticate` challenge (RFC 6750 section 3.1, RFC 9470 section 3), if it has one.
     pub fn bearer_error(self) -> Option<&'static str> {
-        match self {
-            Self::CredentialMissing => None,
-            _ if self.remedy() == Remedy::StepUp => Some("insufficient_user_authentication"),
+        if self == Self::CredentialMissing {
+            return None;
+        }
+        match self.remedy() {
+            Remedy::StepUp => Some("insufficient_user_authentication"),
             _ if self.status() == StatusCode::UNAUTHORIZED => Some("invalid_token"),
-            _ if self.remedy() == Remedy::AskForAccess => Some("insufficient_scope"),
-            _ => None,
+            Remedy::AskForAccess => Some("insufficient_scope"),
+            Remedy::ChangeRequest
+            | Remedy::SignIn
+            | Remedy::OtherCredential
+            | Remedy::Retry
+            | Remedy::SlowDown => None,
         }
     }
 }

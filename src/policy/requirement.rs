@@ -115,7 +115,20 @@ impl Requirement {
             Self::All(parts) | Self::Any(parts) => parts,
             Self::Not(part) => std::slice::from_ref(part),
             Self::Named { requirement, .. } => std::slice::from_ref(requirement),
-            _ => &[],
+            Self::Authenticated
+            | Self::Role(_)
+            | Self::Permission(_)
+            | Self::Factor(_)
+            | Self::Mfa { .. }
+            | Self::Organization(_)
+            | Self::OrganizationFrom(_)
+            | Self::SessionAge { .. }
+            | Self::Claim(_)
+            | Self::Impersonated(_)
+            | Self::Machine { .. }
+            | Self::App { .. }
+            | Self::ClientIp(_)
+            | Self::ClientCertificate(_) => &[],
         }
     }
 
@@ -134,19 +147,16 @@ impl Requirement {
 
     /// Whether it asks for a connected app anywhere but under `not`.
     pub fn takes_apps(&self) -> bool {
-        match self {
-            Self::App { .. } => true,
-            Self::Not(_) => false,
-            _ => self.parts().iter().any(Self::takes_apps),
-        }
+        let is_app = matches!(self, Self::App { .. });
+        is_app || !matches!(self, Self::Not(_)) && self.parts().iter().any(Self::takes_apps)
     }
 
     /// Every claim pointer the requirement asks about, in its parts too.
     pub fn claim_pointers(&self) -> Vec<Arc<str>> {
-        match self {
-            Self::Claim(claim) => vec![Arc::clone(&claim.pointer)],
-            _ => self.parts().iter().flat_map(Self::claim_pointers).collect(),
+        if let Self::Claim(claim) = self {
+            return vec![Arc::clone(&claim.pointer)];
         }
+        self.parts().iter().flat_map(Self::claim_pointers).collect()
     }
 }
 
@@ -191,7 +201,21 @@ impl Requirement {
             Self::All(parts) => format!("all({})", join(parts)),
             Self::Any(parts) => format!("any({})", join(parts)),
             Self::Not(part) => format!("not({})", part.sentence()),
-            leaf => leaf.to_string(),
+            Self::Named { .. }
+            | Self::Authenticated
+            | Self::Role(_)
+            | Self::Permission(_)
+            | Self::Factor(_)
+            | Self::Mfa { .. }
+            | Self::Organization(_)
+            | Self::OrganizationFrom(_)
+            | Self::SessionAge { .. }
+            | Self::Claim(_)
+            | Self::Impersonated(_)
+            | Self::Machine { .. }
+            | Self::App { .. }
+            | Self::ClientIp(_)
+            | Self::ClientCertificate(_) => self.to_string(),
         }
     }
 }

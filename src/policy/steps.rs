@@ -75,7 +75,18 @@ fn ways_to_meet<'a>(requirement: &'a Requirement, case: Case<'_>) -> Vec<Vec<Ste
             ways
         }
         Requirement::Named { requirement, .. } => ways_to_meet(requirement, case),
-        _ => Vec::new(),
+        Requirement::Authenticated
+        | Requirement::Role(_)
+        | Requirement::Permission(_)
+        | Requirement::Organization(_)
+        | Requirement::OrganizationFrom(_)
+        | Requirement::Claim(_)
+        | Requirement::Impersonated(_)
+        | Requirement::Machine { .. }
+        | Requirement::App { .. }
+        | Requirement::ClientIp(_)
+        | Requirement::ClientCertificate(_)
+        | Requirement::Not(_) => Vec::new(),
     }
 }
 
@@ -165,7 +176,20 @@ pub(super) fn unmet(requirement: &Requirement, case: Case<'_>) -> Vec<String> {
             }
             Requirement::Named { requirement, .. } => gather(requirement, case, found),
             Requirement::Not(part) => found.push(format!("not {part}")),
-            leaf => found.push(leaf.to_string()),
+            Requirement::Authenticated
+            | Requirement::Role(_)
+            | Requirement::Permission(_)
+            | Requirement::Factor(_)
+            | Requirement::Mfa { .. }
+            | Requirement::Organization(_)
+            | Requirement::OrganizationFrom(_)
+            | Requirement::SessionAge { .. }
+            | Requirement::Claim(_)
+            | Requirement::Impersonated(_)
+            | Requirement::Machine { .. }
+            | Requirement::App { .. }
+            | Requirement::ClientIp(_)
+            | Requirement::ClientCertificate(_) => found.push(requirement.to_string()),
         }
     }
     let mut found = Vec::new();
@@ -185,8 +209,8 @@ fn forbidding(requirement: &Requirement, case: Case<'_>) -> Option<Reason> {
         let parts = parts.iter().filter(|part| only.is_none_or(|only| evaluate(part, case) == only));
         parts.filter_map(|part| forbidding(part, case)).max_by_key(|reason| reason.rank())
     };
-    match (requirement, case.subject) {
-        (Requirement::All(parts), _) => {
+    match requirement {
+        Requirement::All(parts) => {
             let hard = |part: &&Requirement| evaluate(part, case) == Truth::False && !can_be_met(part, case);
             let hard = parts.iter().filter(hard).filter_map(|part| forbidding(part, case));
             let is_known = |reason: &Reason| {
@@ -197,29 +221,44 @@ fn forbidding(requirement: &Requirement, case: Case<'_>) -> Option<Reason> {
             hard.max_by_key(|reason| (is_known(reason), reason.rank()))
                 .or_else(|| of_parts(parts, Some(Truth::Unknown)))
         }
-        (Requirement::Any(parts), _) => of_parts(parts, None),
-        (Requirement::Named { requirement, .. }, _) => forbidding(requirement, case),
+        Requirement::Any(parts) => of_parts(parts, None),
+        Requirement::Named { requirement, .. } => forbidding(requirement, case),
         _ if truth == Truth::Unknown => unknown(requirement, case),
-        (Requirement::Not(_), _) => Some(Reason::RequirementNotMet),
-        (Requirement::Machine { .. }, Subject::Machine(_)) | (Requirement::App { .. }, Subject::App(_)) => {
-            Some(Reason::ScopeMissing)
+        Requirement::Not(_) => Some(Reason::RequirementNotMet),
+        Requirement::Machine { .. } => {
+            let is_machine = matches!(case.subject, Subject::Machine(_));
+            Some(if is_machine { Reason::ScopeMissing } else { Reason::CredentialKind })
         }
-        (Requirement::Machine { .. } | Requirement::App { .. }, _) => Some(Reason::CredentialKind),
-        (Requirement::ClientIp(_), _) => Some(Reason::ClientIpForbidden),
-        (Requirement::ClientCertificate(_), _) => Some(Reason::ClientCertificateMissing),
-        (Requirement::Permission(wanted), subject) => {
-            let elsewhere = wanted.organization.as_ref().zip(subject.member());
+        Requirement::App { .. } => {
+            let is_app = matches!(case.subject, Subject::App(_));
+            Some(if is_app { Reason::ScopeMissing } else { Reason::CredentialKind })
+        }
+        Requirement::ClientIp(_) => Some(Reason::ClientIpForbidden),
+        Requirement::ClientCertificate(_) => Some(Reason::ClientCertificateMissing),
+        Requirement::Permission(wanted) => {
+            let elsewhere = wanted.organization.as_ref().zip(case.subject.member());
             let elsewhere = elsewhere.is_some_and(|(id, member)| **id != *member.organization_id.as_str());
             Some(if elsewhere { Reason::OrganizationMismatch } else { Reason::PermissionMissing })
         }
-        (Requirement::Organization(_) | Requirement::OrganizationFrom(_), _) => {
-            Some(Reason::OrganizationMismatch)
+        Requirement::Organization(_) | Requirement::OrganizationFrom(_) => Some(Reason::OrganizationMismatch),
+        Requirement::Authenticated
+        | Requirement::Role(_)
+        | Requirement::Factor(_)
+        | Requirement::Mfa { .. }
+        | Requirement::SessionAge { .. }
+        | Requirement::Claim(_)
+        | Requirement::Impersonated(_)
+            if !matches!(case.subject, Subject::Member(_)) =>
+        {
+            Some(Reason::CredentialKind)
         }
-        (_, Subject::Machine(_) | Subject::App(_)) => Some(Reason::CredentialKind),
-        (Requirement::Role(_), _) => Some(Reason::RoleMissing),
-        (Requirement::Impersonated(_), _) => Some(Reason::ImpersonationMismatch),
-        (Requirement::Claim(_), _) => Some(Reason::ClaimMismatch),
-        _ => Some(Reason::RequirementNotMet),
+        Requirement::Role(_) => Some(Reason::RoleMissing),
+        Requirement::Impersonated(_) => Some(Reason::ImpersonationMismatch),
+        Requirement::Claim(_) => Some(Reason::ClaimMismatch),
+        Requirement::Authenticated
+        | Requirement::Factor(_)
+        | Requirement::Mfa { .. }
+        | Requirement::SessionAge { .. } => Some(Reason::RequirementNotMet),
     }
 }
 
@@ -249,6 +288,21 @@ fn unknown(requirement: &Requirement, case: Case<'_>) -> Option<Reason> {
             Naming::None | Naming::One(_) => Reason::OrganizationUnavailable,
         },
         Requirement::Organization(_) => Reason::OrganizationUnavailable,
-        _ => Reason::EvidenceUnknown,
+        Requirement::Authenticated
+        | Requirement::Role(_)
+        | Requirement::Permission(_)
+        | Requirement::Factor(_)
+        | Requirement::Mfa { .. }
+        | Requirement::SessionAge { .. }
+        | Requirement::Claim(_)
+        | Requirement::Impersonated(_)
+        | Requirement::Machine { .. }
+        | Requirement::App { .. }
+        | Requirement::ClientIp(_)
+        | Requirement::ClientCertificate(_)
+        | Requirement::All(_)
+        | Requirement::Any(_)
+        | Requirement::Not(_)
+        | Requirement::Named { .. } => Reason::EvidenceUnknown,
     })
 }
