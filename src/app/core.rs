@@ -195,8 +195,7 @@ fn app_tokens(
         let (client, apps, token) = (client.clone(), Arc::clone(&secrets.load()), Arc::clone(token));
         Box::pin(async move { client.introspect(&token, &apps).await }) as _
     };
-    let (horizon, fresh_for) = (config.memory.horizon, config.freshness.fresh_for);
-    AppTokens::new(horizon, fresh_for, config.guard.deadline, clock, metrics, ask)
+    AppTokens::new(config.memory.horizon, config.guard.deadline, clock, metrics, ask)
 }
 
 /// Builds the decision point over any directory.

@@ -10,13 +10,15 @@ use arc_swap::ArcSwap;
 use super::StartError;
 use super::core::{Core, rules};
 use super::traces::start_tracer;
-use crate::admin::{AdminDoor, ProbeSettings};
+use crate::admin::{AdminDoor, AdminSettings, OpsSettings, ProbeSettings};
 use crate::config::Config;
+use crate::directory::{MemorySettings, SharedSettings};
 use crate::doors::{self, Origins, ProxyDoor, ProxySite};
 use crate::engine::KeyFailure;
-use crate::revocation::Revocations;
+use crate::revocation::{RevocationSettings, Revocations};
 use crate::server::{ListenerControl, ListenerSettings, PreparedListener, TlsError};
-use crate::telemetry::{DecisionLog, Metrics, set_log_filter};
+use crate::stytch::StytchSettings;
+use crate::telemetry::{DecisionLog, LogSettings, Metrics, set_log_filter};
 use crate::upstream::{Origin, OriginSettings, OriginTlsError};
 
 /// Why a configuration cannot be put in force without a restart.
@@ -150,45 +152,125 @@ impl Running {
     }
 }
 
-/// The keys that differ and cannot change while the gateway runs.
+/// The keys that differ and need a restart. Every field of the configuration is named here, so that a new one does not
+/// compile until it is either swapped at a reload or compared.
 fn fixed(before: &Config, after: &Config) -> Vec<String> {
+    let Config {
+        listeners,
+        ops,
+        stytch,
+        ca_file,
+        memory,
+        guard,
+        unknown_tokens,
+        shared,
+        revocation,
+        admin,
+        recheck_every,
+        log,
+        // Swapped with the rules.
+        jwt_rules: _,
+        credentials: _,
+        freshness: _,
+        jwt_evidence: _,
+        headers: _,
+        routes: _,
+        // Swapped with the door.
+        upstreams: _,
+        proxy: _,
+        tracing: _,
+        // Read when the gateway starts or stops.
+        drain_delay: _,
+        drain_timeout: _,
+        start_patience: _,
+    } = after;
     let mut names = Vec::new();
-    let mut hold = |same: bool, name: &str| {
+    let mut compare = |same: bool, name: &str| {
         if !same {
             names.push(name.to_owned());
         }
     };
-    let places = |config: &Config| -> Vec<_> {
-        let place = |one: &ListenerSettings| (one.name.clone(), one.address, one.tls.is_some());
-        config.listeners.iter().map(place).collect()
+    compare(same_listeners(&before.listeners, listeners), "listeners");
+    let OpsSettings { address, probes: _ } = ops;
+    compare(before.ops.address == *address, "ops.address");
+    let address_of = |admin: &Option<AdminSettings>| {
+        let AdminSettings { address, token: _ } = admin.as_ref()?;
+        Some(*address)
     };
-    hold(places(before) == places(after), "listeners");
-    hold(before.ops.address == after.ops.address, "ops.address");
-    let admin = |config: &Config| config.admin.as_ref().map(|admin| admin.address);
-    hold(admin(before) == admin(after), "admin.address");
-    let (one, other) = (&before.stytch, &after.stytch);
-    hold(one.project_id == other.project_id, "stytch.project_id");
-    hold(one.base_url == other.base_url, "stytch.base_url");
-    hold(before.ca_file == after.ca_file, "stytch.ca_file");
-    let same_keys = (one.deadline, one.refresh_keys_every, &one.seed_keys, one.rbac)
-        == (other.deadline, other.refresh_keys_every, &other.seed_keys, other.rbac);
-    hold(same_keys, "stytch");
-    let shared = |config: &Config| {
-        // Custom claims come and go with the rules.
-        config
-            .shared
-            .clone()
-            .map(|shared| crate::directory::SharedSettings { claim_pointers: Vec::new(), ..shared })
+    compare(address_of(&before.admin) == address_of(admin), "admin.address");
+    compare(before.ca_file == *ca_file, "stytch.ca_file");
+    fixed_of_stytch(&before.stytch, stytch, &mut compare);
+    // Custom claims come and go with the rules.
+    let without_claims = |shared: &Option<SharedSettings>| {
+        shared.clone().map(|shared| SharedSettings { claim_pointers: Vec::new(), ..shared })
     };
-    hold(shared(before) == shared(after), "sessions.shared");
-    let (one, other) = (&before.memory, &after.memory);
-    hold(one.negative_for == other.negative_for, "sessions.negative_for");
-    hold(one.token_binding_for == other.token_binding_for, "sessions.token_binding_for");
-    hold(before.guard == after.guard, "sessions.deadline, sessions.max_in_flight or sessions.max_waiting");
-    hold(before.unknown_tokens == after.unknown_tokens, "sessions.unknown_tokens");
-    hold(before.recheck_every == after.recheck_every, "streams.recheck");
-    let log = |config: &Config| (config.log.json, config.log.access);
-    hold(log(before) == log(after), "log.format, log.access or log.access_format");
-    hold(before.log.audit == after.log.audit, "log.audit");
+    compare(without_claims(&before.shared) == without_claims(shared), "sessions.shared");
+    let MemorySettings {
+        negative_for,
+        token_binding_for,
+        // Resized.
+        max_entries: _,
+        max_bytes: _,
+        horizon: _,
+        // Follows from `sessions.max_in_flight`, which is compared below.
+        max_refreshes: _,
+    } = memory;
+    compare(before.memory.negative_for == *negative_for, "sessions.negative_for");
+    compare(before.memory.token_binding_for == *token_binding_for, "sessions.token_binding_for");
+    compare(before.guard == *guard, "sessions.deadline, sessions.max_in_flight or sessions.max_waiting");
+    compare(before.unknown_tokens == *unknown_tokens, "sessions.unknown_tokens");
+    let RevocationSettings {
+        // Swapped.
+        webhook_secrets: _,
+        // Compared as `stytch.project_id`.
+        project_id: _,
+        // A longer one is refused where replicas share a Redis, and is of no use elsewhere.
+        horizon: _,
+    } = revocation;
+    compare(before.recheck_every == *recheck_every, "streams.recheck");
+    let LogSettings { json, access, audit, filter: _ } = log;
+    let same_lines = (before.log.json, before.log.access) == (*json, *access);
+    compare(same_lines, "log.format, log.access or log.access_format");
+    compare(before.log.audit == *audit, "log.audit");
     names
+}
+
+/// Whether both are the same addresses, with and without TLS.
+fn same_listeners(before: &[ListenerSettings], after: &[ListenerSettings]) -> bool {
+    let place = |listener: &ListenerSettings| {
+        let ListenerSettings {
+            name,
+            address,
+            tls,
+            // Swapped.
+            proxy_protocol: _,
+            forwarded: _,
+            direct: _,
+            redirect_to_https: _,
+            hsts: _,
+            limits: _,
+        } = listener;
+        (Arc::clone(name), *address, tls.is_some())
+    };
+    before.iter().map(place).eq(after.iter().map(place))
+}
+
+fn fixed_of_stytch(before: &StytchSettings, after: &StytchSettings, compare: &mut impl FnMut(bool, &str)) {
+    let StytchSettings {
+        project_id,
+        base_url,
+        deadline,
+        refresh_keys_every,
+        seed_keys,
+        rbac,
+        // Swapped.
+        secret: _,
+        apps: _,
+        claim_pointers: _,
+    } = after;
+    compare(before.project_id == *project_id, "stytch.project_id");
+    compare(before.base_url == *base_url, "stytch.base_url");
+    let same_keys = (before.deadline, before.refresh_keys_every, &before.seed_keys, before.rbac)
+        == (*deadline, *refresh_keys_every, seed_keys, *rbac);
+    compare(same_keys, "stytch");
 }

@@ -36,21 +36,16 @@ struct RevocationFloors {
 }
 
 impl AppTokens {
-    /// `horizon` is the oldest answer any route takes, `fresh_for` the age from which one is asked for again; `ask`
-    /// introspects.
+    /// `horizon` is the oldest answer any route takes; `ask` introspects.
     pub fn new(
         horizon: Duration,
-        fresh_for: Duration,
         deadline: Duration,
         clock: Arc<dyn Clock>,
         metrics: &Metrics,
         ask: impl Fn(&Arc<AppToken>) -> Asked + Send + Sync + 'static,
     ) -> Self {
         let keep_for = horizon + Duration::from_secs(60);
-        // As old as the route allows, as a session list is.
-        let own = Freshness { fresh_for, max_staleness: horizon, stale_if_error: horizon };
-        let (max_entries, max_in_flight) = (MAX_TOKENS, MAX_IN_FLIGHT);
-        let bounds = FactBounds { own, max_entries, keep_for, deadline, max_in_flight };
+        let bounds = FactBounds { max_entries: MAX_TOKENS, keep_for, deadline, max_in_flight: MAX_IN_FLIGHT };
         let floors = Arc::new(RevocationFloors { members: Floors::new(), organizations: Floors::new() });
         let over = Arc::clone(&floors);
         let floor_of = move |token: &Arc<AppToken>| {
@@ -64,7 +59,8 @@ impl AppTokens {
 
 impl AppTokenSource for AppTokens {
     fn introspect(&self, token: &Arc<AppToken>, freshness: Freshness, now: Now) -> Answer<Introspection> {
-        self.tokens.get(&token.digest, token, freshness, now).map(|fact| {
+        // An answer has no ages of its own: it is kept as long as a session list.
+        self.tokens.get(&token.digest, token, freshness.within(freshness), now).map(|fact| {
             let (active, scopes) = fact.value;
             Introspection { active, scopes, fetched_at: fact.sent, good_until: fact.good_until }
         })

@@ -68,14 +68,11 @@ struct Inner<K, I, V> {
     deadline: Duration,
     breaker: Breaker,
     clock: Arc<dyn Clock>,
-    own: Freshness,
 }
 
 /// The bounds of one cache.
 #[derive(Debug, Clone, Copy)]
 pub struct FactBounds {
-    /// The ages of such facts where a route allows more.
-    pub own: Freshness,
     pub max_entries: u64,
     /// Nothing older could be served by any question.
     pub keep_for: Duration,
@@ -124,13 +121,12 @@ where
             deadline: bounds.deadline,
             breaker: Breaker::new(operation, state),
             clock,
-            own: bounds.own,
         }))
     }
 
-    /// The fact about `input`, kept by `key`, as old as its own ages and those of the route allow.
-    pub fn get(&self, key: &K, input: &I, route: Freshness, now: Now) -> Answer<Fact<V>> {
-        let freshness = self.0.own.within(route);
+    /// The fact about `input`, kept by `key`, as old as `freshness` allows: [`Freshness::within`] joins the fact's own ages
+    /// with the route's.
+    pub fn get(&self, key: &K, input: &I, freshness: Freshness, now: Now) -> Answer<Fact<V>> {
         let kept = self.kept(key, input);
         let age = kept.as_ref().map(|kept| now.monotonic.since(kept.sent.monotonic));
         let is_soft =

@@ -32,6 +32,11 @@ pub struct ProjectFacts {
     names: FactCache<OrganizationId, OrganizationId, Arc<OrganizationNames>>,
     /// Which organization a name is of, as the API resolves it.
     owners: FactCache<Arc<str>, Arc<str>, Option<OrganizationId>>,
+    /// The ages of policies where a route allows more.
+    policy_ages: Freshness,
+    /// The ages of organizations' names: they decide whose data is shown, and are used through an outage no longer than
+    /// sessions usually are.
+    name_ages: Freshness,
     refresh_every: Duration,
     clock: Arc<dyn Clock>,
     /// Whether anybody ever asked for the policy: one that nobody needs is not fetched.
@@ -40,19 +45,17 @@ pub struct ProjectFacts {
 
 impl ProjectFacts {
     pub fn new(client: &StytchClient, settings: &RbacSettings, metrics: &Metrics) -> Self {
-        let freshness = settings.ages();
-        // Names decide whose data is shown: they are bridged for no longer than sessions usually are.
-        let names_freshness = Freshness { stale_if_error: settings.keep_for.min(NAMES_BRIDGED), ..freshness };
-        let bounds = |max_entries, own| FactBounds {
-            own,
+        let policy_ages = settings.ages();
+        let name_ages = Freshness { stale_if_error: settings.keep_for.min(NAMES_BRIDGED), ..policy_ages };
+        let bounds = |max_entries| FactBounds {
             max_entries,
-            keep_for: freshness.max_staleness + freshness.stale_if_error,
+            keep_for: policy_ages.max_staleness + policy_ages.stale_if_error,
             deadline: settings.deadline,
             max_in_flight: MAX_IN_FLIGHT,
         };
         let clock = || Arc::clone(client.clock());
         let asking = client.clone();
-        let policy = FactCache::new("policy", bounds(1, freshness), clock(), metrics, move |&()| {
+        let policy = FactCache::new("policy", bounds(1), clock(), metrics, move |&()| {
             let client = asking.clone();
             Box::pin(async move {
                 let answer = client.fetch(Operation::Policy, "/v1/b2b/rbac/policy").await?;
@@ -92,13 +95,14 @@ impl ProjectFacts {
                 body.map(|body| read_organization(&body).map(|(id, _)| id)).transpose()
             }) as _
         };
-        let of_roles = bounds(MAX_ORGANIZATIONS, freshness);
-        let of_names = bounds(MAX_ORGANIZATIONS, names_freshness);
+        let many = bounds(MAX_ORGANIZATIONS);
         Self {
             policy,
-            roles: FactCache::new("organization_policy", of_roles, clock(), metrics, roles),
-            names: FactCache::new("organization", of_names, clock(), metrics, names),
-            owners: FactCache::new("organization", of_names, clock(), metrics, owners),
+            roles: FactCache::new("organization_policy", many, clock(), metrics, roles),
+            names: FactCache::new("organization", many, clock(), metrics, names),
+            owners: FactCache::new("organization", many, clock(), metrics, owners),
+            policy_ages,
+            name_ages,
             refresh_every: settings.refresh_every,
             clock: clock(),
             wanted: Arc::default(),
@@ -122,7 +126,7 @@ impl ProjectFacts {
 impl RbacSource for ProjectFacts {
     fn policy(&self, route: Freshness, now: Now) -> Answer<Fact<Arc<RbacPolicy>>> {
         self.wanted.store(true, Ordering::Relaxed);
-        self.policy.get(&(), &(), route, now)
+        self.policy.get(&(), &(), self.policy_ages.within(route), now)
     }
 
     fn organization_roles(
@@ -131,18 +135,18 @@ impl RbacSource for ProjectFacts {
         route: Freshness,
         now: Now,
     ) -> Answer<Fact<Arc<OrganizationRoles>>> {
-        self.roles.get(id, id, route, now)
+        self.roles.get(id, id, self.policy_ages.within(route), now)
     }
 }
 
 impl OrganizationSource for ProjectFacts {
     fn names(&self, id: &OrganizationId, route: Freshness, now: Now) -> Answer<Fact<Arc<OrganizationNames>>> {
-        self.names.get(id, id, route, now)
+        self.names.get(id, id, self.name_ages.within(route), now)
     }
 
     fn resolve(&self, name: &str, route: Freshness, now: Now) -> Answer<Fact<Option<OrganizationId>>> {
         let name = Arc::from(name);
-        self.owners.get(&name, &name, route, now)
+        self.owners.get(&name, &name, self.name_ages.within(route), now)
     }
 
     fn forget(&self, revocation: &Revocation) {

@@ -44,7 +44,6 @@ fn far_end() -> FarEnd {
         }
     };
     let bounds = FactBounds {
-        own: BOUNDS,
         max_entries: 100,
         keep_for: Duration::from_secs(3_600),
         deadline: Duration::from_secs(5),
@@ -58,7 +57,11 @@ fn far_end() -> FarEnd {
 
 impl FarEnd {
     async fn get(&self) -> Result<u32, DirectoryError> {
-        self.cache.get(&"k", &"k", BOUNDS, self.clock.now()).wait().await.map(|fact| fact.value)
+        self.cache
+            .get(&"k", &"k", BOUNDS.within(BOUNDS), self.clock.now())
+            .wait()
+            .await
+            .map(|fact| fact.value)
     }
 
     fn says(&self, answer: Result<u32, DirectoryError>) {
@@ -110,7 +113,7 @@ async fn what_is_kept_stands_in_for_so_long_and_only_for_an_outage() {
 async fn a_lookup_that_began_before_a_forget_never_lands_after_it() {
     let far = far_end();
     *far.held.lock().unwrap() = true;
-    let asking = far.cache.get(&"k", &"k", BOUNDS, far.clock.now());
+    let asking = far.cache.get(&"k", &"k", BOUNDS.within(BOUNDS), far.clock.now());
     let waiting = tokio::spawn(asking.wait());
     tokio::task::yield_now().await;
     far.pass(1);
@@ -158,7 +161,7 @@ async fn what_was_softened_stands_in_while_there_is_no_place_to_ask() {
     let crowd: Vec<&'static str> =
         (0..64).map(|number| &*Box::leak(format!("k{number}").into_boxed_str())).collect();
     for other in &crowd {
-        tokio::spawn(far.cache.get(other, other, BOUNDS, far.clock.now()).wait());
+        tokio::spawn(far.cache.get(other, other, BOUNDS.within(BOUNDS), far.clock.now()).wait());
     }
     tokio::task::yield_now().await;
     far.pass(1);
@@ -177,7 +180,7 @@ async fn a_stricter_route_holds_a_fact_to_its_own_ages() {
         stale_if_error: Duration::ZERO,
     };
     let get = async || {
-        let answer = far.cache.get(&"k", &"k", strict, far.clock.now());
+        let answer = far.cache.get(&"k", &"k", BOUNDS.within(strict), far.clock.now());
         let waited = answer.is_pending();
         answer.wait().await.map(|fact| (fact.value, fact.good_until.since(fact.sent.monotonic), waited))
     };
@@ -205,7 +208,7 @@ async fn however_many_ask_a_fact_is_looked_up_once_in_four_fifths_of_its_bound()
     let strict = Freshness { max_staleness: Duration::from_secs(5), ..BOUNDS };
     for step in 0..600 {
         for _ in 0..10 {
-            far.cache.get(&"k", &"k", strict, far.clock.now()).wait().await.unwrap();
+            far.cache.get(&"k", &"k", BOUNDS.within(strict), far.clock.now()).wait().await.unwrap();
         }
         tokio::task::yield_now().await;
         far.clock.advance(Duration::from_millis(100));
