@@ -231,6 +231,7 @@ impl World {
                     page: portcullis::engine::Page::None,
                     request_id: &request_id,
                     trace: &trace,
+                    waits: portcullis::engine::Waits::default(),
                 },
                 self.engine.rules(),
             )

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use serde::Deserialize;
 
 use super::api::{Failure, RefusedAtTheDoor};
-use crate::engine::{AccessRequest, Engine, Page, Report};
+use crate::engine::{AccessRequest, Engine, Page, Report, Waits};
 use crate::identity::{CredentialSource, MemberRef, Principal, SocketPeer};
 use crate::policy::{CanonicalPath, HostName, Reason};
 use crate::telemetry::{RequestId, TraceContext};
@@ -83,6 +83,7 @@ pub(super) async fn explain(
         page: Page::None,
         request_id: &request_id,
         trace: &TraceContext::begin(&request_id),
+        waits: Waits::default(),
     };
     tell(engine.explain(&request, member.map(Principal::any_session_of)).await)
 }

@@ -15,7 +15,7 @@ use super::report::tell;
 use super::{ConfigArgs, Failed, Outcome, fail, runtime, say};
 use crate::app::{Explained, build_to_explain, refused_at_the_door};
 use crate::config::{Config, SecretPolicy};
-use crate::engine::{AccessRequest, Engine, Page, Report};
+use crate::engine::{AccessRequest, Engine, Page, Report, Waits};
 use crate::identity::{
     Bound, CredentialSource, MemberPrincipal, MemberRef, OrganizationId, Principal, SessionId, SocketPeer,
 };
@@ -223,6 +223,7 @@ async fn decide(args: &ExplainArgs, question: &Question, config: &Config) -> Res
         page: Page::None,
         request_id: &request_id,
         trace: &TraceContext::begin(&request_id),
+        waits: Waits::default(),
     };
     let report = engine.explain(&request, question.principal.clone()).await;
     // The record tells the end of the session's id, and no other session of the member's answers for it.

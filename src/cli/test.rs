@@ -17,7 +17,7 @@ use super::explain::Format;
 use super::{ConfigArgs, Failed, Outcome, fail, report, runtime, say};
 use crate::app::{Explained, build_to_explain, refused_at_the_door};
 use crate::config::{Config, SecretPolicy, did_you_mean};
-use crate::engine::{AccessRequest, Engine, Page, Report};
+use crate::engine::{AccessRequest, Engine, Page, Report, Waits};
 use crate::identity::SocketPeer;
 use crate::policy::{CanonicalPath, HostName, Reason};
 use crate::stytch::{WrittenCase, WrittenFacts};
@@ -199,6 +199,7 @@ async fn run_case(
         page: Page::None,
         request_id: &request_id,
         trace: &TraceContext::begin(&request_id),
+        waits: Waits::default(),
     };
     let report = engine.explain(&request, known.principal).await;
     coverage.saw(&report);

@@ -2,8 +2,10 @@
 //!
 //! Must not stand on an old reading of the clock after it waited, nor refuse anybody on evidence older than they are.
 
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -335,7 +337,8 @@ impl Engine {
     ) -> Result<Decision, Refusal> {
         course.route = Some(Arc::clone(&route));
         if course.principal.is_none() {
-            let (found, reading) = self.identify(request, snapshot, &mut course.unfit, now).await?;
+            let identifying = self.identify(request, snapshot, &mut course.unfit, now);
+            let (found, reading) = while_allowed(identifying, || request.waits.are_allowed(None)).await?;
             course.reading = reading;
             let Identified { principal, by_authorization, is_ambient, vouched, recent, named } = found;
             // A browser attaches cookies whichever page asks, and no rule of the same origin holds for a WebSocket.
@@ -351,6 +354,21 @@ impl Engine {
             course.vouched = vouched;
             course.principal = Some(principal);
         }
-        self.hold(&route, Place::of(request), snapshot, course).await
+        let caller = course.principal.clone();
+        let holding = self.hold(&route, Place::of(request), snapshot, course);
+        while_allowed(holding, || request.waits.are_allowed(caller.as_ref())).await
+    }
+}
+
+/// What comes of `work`, which waits for lookups alone, unless the request may not wait.
+async fn while_allowed<T>(
+    work: impl Future<Output = Result<T, Refusal>>,
+    allowed: impl FnOnce() -> bool,
+) -> Result<T, Refusal> {
+    let mut work = pin!(work);
+    match poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
+        Poll::Ready(done) => done,
+        Poll::Pending if allowed() => work.await,
+        Poll::Pending => Err(Reason::CallerShare.into()),
     }
 }

@@ -19,7 +19,7 @@ mod route;
 mod settings;
 mod snapshot;
 
-pub use access_request::{AccessRequest, Page};
+pub use access_request::{AccessRequest, Page, Waits};
 pub use assertion::{Assertions, KeyFailure};
 pub use check::{Engine, Sources, Verdict};
 pub use explain::{

@@ -79,7 +79,7 @@ pub struct FoundCredentials<'a> {
 
 /// The password of HTTP Basic (RFC 7617 section 2), where that is a configured source.
 pub fn basic_password(headers: &HeaderMap, sources: &[CredentialSource]) -> Option<Zeroizing<Vec<u8>>> {
-    if !sources.contains(&CredentialSource::BasicPassword) {
+    if !sources.iter().any(|source| matches!(source, CredentialSource::BasicPassword)) {
         return None;
     }
     let values = headers.get_all(header::AUTHORIZATION).iter();

@@ -78,8 +78,10 @@ impl CanonicalPath {
         if bytes.first() != Some(&b'/') {
             return Err(PathError::NoLeadingSlash);
         }
-        if is_plain(bytes) {
-            return Ok(Self { text: raw.into(), odd: None, folded: fold(raw).map(Arc::from) });
+        if let Some(case) = plain_case(bytes) {
+            // Nothing is encoded, so folding is for ASCII alone.
+            let folded = (case == Case::Upper).then(|| raw.to_ascii_lowercase().into());
+            return Ok(Self { text: raw.into(), odd: None, folded });
         }
         let (text, Marks { encoded_slash, parameters }) = canonical(raw)?;
         let folded = fold(&text).map(Arc::from);
@@ -280,18 +282,30 @@ impl fmt::Display for CanonicalPath {
     }
 }
 
-/// Whether the path is canonical as it stands and has one reading: the common case, copied without a second look.
-fn is_plain(bytes: &[u8]) -> bool {
+/// Whether a plain path has upper-case letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Case {
+    Lower,
+    Upper,
+}
+
+/// The letter case of a path that is canonical as it stands and has one reading, which is the common case; nothing for any
+/// other path.
+fn plain_case(bytes: &[u8]) -> Option<Case> {
     let mut previous = 0;
+    let mut case = Case::Lower;
     let plain = bytes.iter().all(|&byte| {
         let doubtful = (previous == b'/' && matches!(byte, b'/' | b'.'))
             || (previous == b'.' && byte == b'/')
             || !matches!(byte, b'/' | b'-' | b'.' | b'_' | b'~' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z'
                 | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=' | b':' | b'@');
+        if byte.is_ascii_uppercase() {
+            case = Case::Upper;
+        }
         previous = byte;
         !doubtful
     });
-    plain && previous != b'.'
+    (plain && previous != b'.').then_some(case)
 }
 
 /// A segment that is nothing but dots and blanks once it is decoded, such as `...`, `.%20` or `%E3%80%80`; also one that is

@@ -229,11 +229,16 @@ struct Best<'a> {
 /// For each entry the pattern of the other spelling of its last slash, if its route takes that: not where a pattern of the
 /// same host names the spelling, in whatever case where its route ignores that, and never on a public route.
 fn other_slashes(entries: &[Entry]) -> Vec<Option<PathPattern>> {
-    let (mut named, mut named_in_any_case) = (HashSet::new(), HashSet::new());
+    let mut named = HashSet::new();
+    let mut folded_ones = HashSet::new();
+    let mut named_in_any_case = HashSet::new();
     for entry in entries {
-        let ignores_case = entry.ignores_case();
-        let patterns = if ignores_case { &mut named_in_any_case } else { &mut named };
-        patterns.insert((entry.host.to_string(), entry.path.skeleton(ignores_case)));
+        let folded = (entry.host.to_string(), entry.path.skeleton(true));
+        if entry.ignores_case() {
+            named_in_any_case.insert(folded.clone());
+        }
+        folded_ones.insert(folded);
+        named.insert((entry.host.to_string(), entry.path.skeleton(false)));
     }
     let other_slash = |entry: &Entry| {
         let other =
@@ -246,7 +251,10 @@ fn other_slashes(entries: &[Entry]) -> Vec<Option<PathPattern>> {
             let below = below(&text);
             [Some(text), below].into_iter().flatten().any(|text| patterns.contains(&(host.clone(), text)))
         };
-        let is_named = is_named(&named, exact) || is_named(&named_in_any_case, folded);
+        let is_named = match entry.ignores_case() {
+            true => is_named(&folded_ones, folded),
+            false => is_named(&named, exact) || is_named(&named_in_any_case, folded),
+        };
         (!is_named).then_some(other)
     };
     entries.iter().map(other_slash).collect()

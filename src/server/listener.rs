@@ -49,7 +49,7 @@ pub(super) struct Place {
 impl Place {
     /// Counts the connection as the client's that a listed proxy names; false where that client holds its share.
     pub(super) fn count_client(&self, client: IpAddr, settings: &ListenerSettings) -> bool {
-        let share = self.shares.admit_client(client, settings);
+        let share = self.shares.admit(client, settings);
         share.is_some_and(|share| self.client_share.set(share).is_ok())
     }
 }

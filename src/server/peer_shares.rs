@@ -19,30 +19,21 @@ pub(super) struct Shares(Held);
 pub(super) struct Share(Option<(Held, IpAddr)>);
 
 impl Shares {
-    /// A share of the address a connection comes from. None, and a line in the log, where it has as many as it may.
+    /// A share of the address a connection comes from, or is made for by a listed proxy. None, and a line in the log, where
+    /// the address has as many as it may.
     pub(super) fn admit(&self, address: IpAddr, settings: &ListenerSettings) -> Option<Share> {
         if settings.lists(address) {
             return Some(Share::exempt());
         }
-        let share = self.take(address, settings.limits.max_connections_per_peer);
+        let most = settings.limits.max_connections_per_peer;
+        let share = self.take(address, most);
         if share.is_none() {
-            warn_of_refusal(
-                address,
-                settings,
-                "list it under `forwarded` or `proxy_protocol` if it is a proxy",
+            tracing::warn!(
+                listener = %settings.name,
+                %address,
+                limit = most,
+                "a connection was refused: its address holds all that `limits.max_connections_per_peer` allows; list it under `forwarded` or `proxy_protocol` if it is a proxy"
             );
-        }
-        share
-    }
-
-    /// The same for the address that a listed proxy says it speaks for, which may be another proxy's.
-    pub(super) fn admit_client(&self, address: IpAddr, settings: &ListenerSettings) -> Option<Share> {
-        if settings.forwarded.as_ref().is_some_and(|trust| trust.covers(address.to_canonical())) {
-            return Some(Share::exempt());
-        }
-        let share = self.take(address, settings.limits.max_connections_per_peer);
-        if share.is_none() {
-            warn_of_refusal(address, settings, "list it under `forwarded` if it is a proxy");
         }
         share
     }
@@ -58,16 +49,6 @@ impl Shares {
         *count += 1;
         Some(Share(Some((Arc::clone(&self.0), address))))
     }
-}
-
-fn warn_of_refusal(address: IpAddr, settings: &ListenerSettings, hint: &str) {
-    tracing::warn!(
-        listener = %settings.name,
-        %address,
-        limit = settings.limits.max_connections_per_peer,
-        hint,
-        "a connection was refused: its address holds all that `limits.max_connections_per_peer` allows"
-    );
 }
 
 impl Share {

@@ -102,7 +102,6 @@ async fn begin(
     if settings.proxy_protocol.iter().any(|network| network.contains(&peer.socket)) {
         let proxied = read_header(&mut stream).await.map_err(|_| "proxy_protocol")?;
         if let ProxiedClient::Address(client) = proxied.client
-            && client.to_canonical() != peer.socket
             && !peer.place.count_client(client, settings)
         {
             return Err("peer_limit");

@@ -29,8 +29,9 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What one answer may have on its way to us, unread.
 const STREAM_WINDOW: u32 = 256 * 1024;
-/// Requests at once on a connection whose server has not said yet how many it takes.
-pub(super) const BEFORE_SETTINGS: usize = 16;
+/// Requests at once on a connection whose server has not said yet how many it takes. No server is known to announce this
+/// number, so it tells that nothing was announced.
+pub(super) const BEFORE_SETTINGS: usize = 13;
 
 /// One server, as far as reaching it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +101,7 @@ impl Connector {
     }
 
     /// A connection that speaks HTTP/2, and how many requests the server takes on it at once, kept up to date; zero until
-    /// the server may have said so.
+    /// the server said so.
     pub(super) async fn http2<B>(
         &self,
         endpoint: &Endpoint,
@@ -133,7 +134,10 @@ impl Connector {
                 // The settings come when they come, and may change; soon after the start most of all.
                 let mut pause = Duration::from_millis(5);
                 while tokio::time::timeout(pause, &mut connection).await.is_err() {
-                    told.store(connection.current_max_send_streams().max(1), Ordering::Relaxed);
+                    match connection.current_max_send_streams() {
+                        BEFORE_SETTINGS => {}
+                        announced => told.store(announced.max(1), Ordering::Relaxed),
+                    }
                     pause = (pause * 2).min(Duration::from_secs(5));
                 }
             });

@@ -76,11 +76,6 @@ impl OriginError {
         !matches!(self, Self::Busy | Self::CallerShare | Self::NoStream(_) | Self::Unresolved)
     }
 
-    /// Whether another server may take a request nothing of which was sent.
-    pub(super) fn is_worth_another_server(&self) -> bool {
-        self.is_failure() || matches!(self, Self::NoStream(_))
-    }
-
     /// Whether no connection was made: a fault that goes on, and not one request's.
     pub fn is_unreachable(&self) -> bool {
         matches!(

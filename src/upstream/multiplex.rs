@@ -25,7 +25,7 @@ pub(super) struct Multiplex<B> {
     max_streams: usize,
     /// Tunnels and event streams at once where that was set; none: as many as requests.
     max_open_streams: Option<usize>,
-    /// Requests at once on one connection: the least of the setting and of what the server said last.
+    /// Requests at once on one connection: no more than the setting, nor than the server takes on any that is open.
     each: AtomicUsize,
     idle_timeout: Duration,
     wait_timeout: Duration,
@@ -97,6 +97,7 @@ where
         &self,
         endpoint: &Endpoint,
         connector: &Connector,
+        until: Option<Instant>,
     ) -> Result<(Stream<B>, bool), OriginError> {
         if let Some(stream) = self.join() {
             return Ok((stream, true));
@@ -113,7 +114,7 @@ where
         }
         if self.is_full() {
             drop(failed);
-            return self.wait_for_room().await.map(|stream| (stream, true));
+            return self.wait_for_room(until).await.map(|stream| (stream, true));
         }
         let (sender, taken) = connector.http2(endpoint).await.inspect_err(|_| {
             *failed = Some(Instant::now());
@@ -141,16 +142,18 @@ where
         self.each.load(Ordering::Relaxed).max(1)
     }
 
-    /// Whether no further connection may be made. Those that only finish what is on them are allowed for as many more.
+    /// Whether no further connection may be made. Those that only finish what is on them do not count: each of their
+    /// requests holds a slot, which bounds them.
     fn is_full(&self) -> bool {
-        let most = self.most_connections();
         let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         let open = connections.iter().filter(|shared| !shared.closed.load(Ordering::Relaxed)).count();
-        open >= most || connections.len() >= most.saturating_mul(2)
+        open >= self.most_connections()
     }
 
     /// Waits here, where it is nobody's failure, and not within a connection whose server takes no more.
-    async fn wait_for_room(&self) -> Result<Stream<B>, OriginError> {
+    async fn wait_for_room(&self, until: Option<Instant>) -> Result<Stream<B>, OriginError> {
+        let late = Instant::now() + self.wait_timeout;
+        let late = until.map_or(late, |until| until.min(late));
         let waiting = async {
             loop {
                 tokio::time::sleep(LOOK_FOR_ROOM).await;
@@ -159,7 +162,7 @@ where
                 }
             }
         };
-        tokio::time::timeout(self.wait_timeout, waiting).await.map_err(|_| OriginError::Busy)
+        tokio::time::timeout_at(late.into(), waiting).await.map_err(|_| OriginError::Busy)
     }
 
     /// A stream of the connection with the fewest, if it has room and its server takes one more.
@@ -169,19 +172,26 @@ where
             let over = shared.closed.load(Ordering::Relaxed) && shared.streams.load(Ordering::Relaxed) == 0;
             !over && !shared.sender.is_closed()
         });
-        let open = connections.iter_mut().filter(|shared| !shared.closed.load(Ordering::Relaxed));
-        let least = open.min_by_key(|shared| shared.streams.load(Ordering::Relaxed))?;
-        let bound = match least.taken.load(Ordering::Relaxed) {
-            0 => self.max_streams.min(BEFORE_SETTINGS),
-            taken => {
-                let bound = self.max_streams.min(taken);
-                self.each.store(bound, Ordering::Relaxed);
-                bound
+        let is_open = |shared: &&mut Shared<B>| !shared.closed.load(Ordering::Relaxed);
+        let mut announced = 0;
+        let mut least: Option<(usize, &mut Shared<B>)> = None;
+        for shared in connections.iter_mut().filter(is_open) {
+            let streams = shared.streams.load(Ordering::Relaxed);
+            let bound = match shared.taken.load(Ordering::Relaxed) {
+                0 => self.each().min(BEFORE_SETTINGS),
+                taken => {
+                    announced = announced.max(taken);
+                    taken.min(self.max_streams)
+                }
+            };
+            if streams < bound && least.as_ref().is_none_or(|(fewest, _)| streams < *fewest) {
+                least = Some((streams, shared));
             }
-        };
-        if least.streams.load(Ordering::Relaxed) >= bound {
-            return None;
         }
+        if announced > 0 {
+            self.each.store(announced.min(self.max_streams), Ordering::Relaxed);
+        }
+        let (_, least) = least?;
         least.used = Instant::now();
         least.streams.fetch_add(1, Ordering::Relaxed);
         Some(Stream {

@@ -204,7 +204,9 @@ where
             let late = until.is_some_and(|until| Instant::now() >= until);
             let next = match (unsent, &repeatable) {
                 (Some(unsent), _)
-                    if others && error.is_worth_another_server() && tried.len() < MOST_CONNECTS =>
+                    if others
+                        && (matches!(error, OriginError::NoStream(_))
+                            || error.is_failure() && tried.len() < MOST_CONNECTS) =>
                 {
                     Some(unsent)
                 }
@@ -236,7 +238,9 @@ where
         patience: Duration,
         until: Option<Instant>,
     ) -> Result<OriginResponse<B>, Unanswered<B>> {
-        let bound = request.binds_connection();
+        // A shared connection is nobody's: those schemes are of HTTP/1.1 alone.
+        let may_bind = !self.settings.http2;
+        let bound = may_bind && request.binds_connection();
         let mut lease = match server.pool.take(request.needs(), caller, until).await {
             Ok(lease) => lease,
             Err(error) => return Err((error, Some(request))),
@@ -266,7 +270,7 @@ where
         {
             return Err((error, None));
         }
-        let bound = bound || binds_connection(response.headers(), header::WWW_AUTHENTICATE);
+        let bound = bound || may_bind && binds_connection(response.headers(), header::WWW_AUTHENTICATE);
         if bound {
             lease.close_to_others();
         }

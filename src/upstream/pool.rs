@@ -205,7 +205,7 @@ where
             Joined::Queue(waiting) => Box::pin(self.wait(waiting, until)).await?,
         };
         if let Some(multiplex) = &self.multiplex {
-            let taking = Box::pin(multiplex.take(&self.endpoint, &self.connector));
+            let taking = Box::pin(multiplex.take(&self.endpoint, &self.connector, until));
             let (stream, used) = by(until, taking, OriginError::ConnectTimeout).await?;
             self.fit(multiplex);
             return Ok(Lease::new(Sender::Http2(stream), used, slot));
@@ -302,7 +302,7 @@ where
         }
         match &self.multiplex {
             Some(multiplex) => {
-                let taking = Box::pin(multiplex.take(&self.endpoint, &self.connector));
+                let taking = Box::pin(multiplex.take(&self.endpoint, &self.connector, until));
                 let (stream, used) = by(until, taking, OriginError::ConnectTimeout).await?;
                 (lease.sender, lease.used) = (Sender::Http2(stream), used);
             }

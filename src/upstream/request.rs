@@ -30,12 +30,11 @@ impl<B> OriginRequest<B> {
     /// What it has to be sent on.
     pub(super) fn needs(&self) -> Needs {
         match self {
-            Self::Head(head) => Needs { plain: true, may_last: head.may_last },
+            Self::Head(head) => Needs { plain: true, may_last: head.accepted == Accepted::EventStream },
             Self::Request(request) => {
                 let headers = request.headers();
-                let mut accepted = headers.get_all(header::ACCEPT).iter();
-                let may_last = headers.contains_key(header::UPGRADE)
-                    || accepted.next().is_some_and(is_event_stream) && accepted.next().is_none();
+                let accepted = headers.get_all(header::ACCEPT).iter().fold(Accepted::Nothing, Accepted::and);
+                let may_last = headers.contains_key(header::UPGRADE) || accepted == Accepted::EventStream;
                 Needs { plain: false, may_last }
             }
         }
@@ -60,7 +59,23 @@ pub struct RequestHead {
     /// The empty line at its end is there.
     is_whole: bool,
     binds_connection: bool,
-    may_last: bool,
+    accepted: Accepted,
+}
+
+/// What `Accept` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accepted {
+    Nothing,
+    /// Server-sent events alone.
+    EventStream,
+    Other,
+}
+
+impl Accepted {
+    fn and(self, value: &HeaderValue) -> Self {
+        let is_alone = self == Self::Nothing && !value.as_bytes().contains(&b',');
+        if is_alone && is_event_stream(value) { Self::EventStream } else { Self::Other }
+    }
 }
 
 impl RequestHead {
@@ -70,7 +85,13 @@ impl RequestHead {
         for part in [method.as_str(), " ", target.as_str(), " HTTP/1.1\r\n"] {
             bytes.extend_from_slice(part.as_bytes());
         }
-        Self { method: method.clone(), bytes, is_whole: false, binds_connection: false, may_last: false }
+        Self {
+            method: method.clone(),
+            bytes,
+            is_whole: false,
+            binds_connection: false,
+            accepted: Accepted::Nothing,
+        }
     }
 
     /// Puts in a field. Names and values are valid by their types.
@@ -82,7 +103,9 @@ impl RequestHead {
         self.bytes.extend_from_slice(text);
         self.bytes.extend_from_slice(b"\r\n");
         self.binds_connection |= name == "authorization" && is_of_connection(value);
-        self.may_last |= name == "accept" && is_event_stream(value);
+        if name == "accept" {
+            self.accepted = self.accepted.and(value);
+        }
     }
 
     pub(super) fn method(&self) -> &Method {

@@ -82,7 +82,8 @@ struct Waiter {
 /// One slot, given back when it is dropped.
 pub struct Slot {
     slots: Slots,
-    caller: Option<Caller>,
+    /// Changes under the lock of the slots.
+    caller: Mutex<Option<Caller>>,
 }
 
 /// A request that waits for a slot, in the order of arrival: callers beyond their share let the others pass.
@@ -182,7 +183,7 @@ impl Slots {
     fn issue(&self, state: &mut State, caller: Option<Caller>) -> Slot {
         state.count(caller);
         self.note(state);
-        Slot { slots: self.clone(), caller }
+        Slot { slots: self.clone(), caller: Mutex::new(caller) }
     }
 
     fn release(&self, state: &mut State, caller: Option<Caller>) {
@@ -262,17 +263,23 @@ impl State {
 
 impl Slot {
     /// Counts the slot as this caller's, if that is within its share: it was taken before the caller was known.
-    pub fn claim(&mut self, caller: Option<Caller>) -> bool {
-        let Some(caller) = caller.filter(|_| caller != self.caller) else { return true };
+    pub fn claim(&self, caller: Option<Caller>) -> bool {
+        let Some(caller) = caller else { return true };
         let mut state = self.slots.lock();
+        let mut held_by = self.caller.lock().unwrap_or_else(PoisonError::into_inner);
+        if *held_by == Some(caller) {
+            return true;
+        }
         let held = state.held.get(&caller).copied().unwrap_or_default();
         // The slot itself is in use already.
         if !state.share.allows(held, state.in_use - 1, state.limit) {
             return false;
         }
-        state.forget(self.caller);
+        state.forget(*held_by);
         *state.held.entry(caller).or_default() += 1;
-        self.caller = Some(caller);
+        *held_by = Some(caller);
+        // Another request of the caller that held it may wait for just that.
+        self.slots.grant(&mut state);
         true
     }
 }
@@ -280,7 +287,8 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut state = self.slots.lock();
-        self.slots.release(&mut state, self.caller);
+        let caller = *self.caller.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.slots.release(&mut state, caller);
     }
 }
 
@@ -298,7 +306,7 @@ impl Future for Waiting {
         match Pin::new(&mut self.granted).poll(cx) {
             Poll::Ready(Ok(())) => {
                 self.taken = true;
-                Poll::Ready(Slot { slots: self.slots.clone(), caller: self.caller })
+                Poll::Ready(Slot { slots: self.slots.clone(), caller: Mutex::new(self.caller) })
             }
             // The sender goes only with a grant.
             _ => Poll::Pending,
@@ -376,7 +384,7 @@ mod tests {
         let caller = Some(Caller::of(1));
         let mut held = Vec::new();
         let refused = loop {
-            let mut slot = slots.take(None).unwrap();
+            let slot = slots.take(None).unwrap();
             if !slot.claim(caller) {
                 break slot;
             }
@@ -425,9 +433,9 @@ mod tests {
         let slots = Slots::new(32, CallerShare::default());
         let (network, member) = (Some(Caller::of("network")), Some(Caller::of("member")));
         let _others: Vec<_> = (0..17).map(|_| slots.take(None).unwrap()).collect();
-        let mut held: Vec<_> = (0..8).map(|_| slots.take(None).unwrap()).collect();
-        assert!(held.iter_mut().all(|slot| slot.claim(network)));
-        assert!(held.iter_mut().all(|slot| slot.claim(network)), "they count once");
+        let held: Vec<_> = (0..8).map(|_| slots.take(None).unwrap()).collect();
+        assert!(held.iter().all(|slot| slot.claim(network)));
+        assert!(held.iter().all(|slot| slot.claim(network)), "they count once");
         assert!(!slots.take(None).unwrap().claim(network), "it holds its share");
         assert!(held[0].claim(member));
         assert!(slots.take(None).unwrap().claim(network), "one of them is the member's");

@@ -221,27 +221,55 @@ routes: [ { name: all, match: { path: /** }, require: authenticated } ]";
 }
 
 #[tokio::test]
-async fn undecided_requests_of_one_network_leave_slots_to_the_others() {
-    let yaml = "limits: { max_requests: 32 }
-listeners: [ { address: \"127.0.0.1:0\", forwarded: { from: [127.0.0.0/8] } } ]
-sessions: { unknown_tokens: { per_peer: 50, in_total: 400 }, deadline: 5s }";
+async fn requests_whose_caller_is_looked_up_leave_slots_to_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    for audit in ["", "log: { audit: { file: AUDIT } }\n"] {
+        let audit_file = folder.path().join("audit.jsonl");
+        let yaml = format!(
+            "{}limits: {{ max_requests: 32 }}
+listeners: [ {{ address: \"127.0.0.1:0\", forwarded: {{ from: [127.0.0.0/8] }} }} ]
+sessions: {{ unknown_tokens: {{ per_peer: 50, in_total: 400 }}, deadline: 30s }}",
+            audit.replace("AUDIT", &audit_file.display().to_string())
+        );
+        let (world, _, _) = world(&yaml, &[]).await;
+        assert_eq!(world.get("/", "ADMIN").await.status, 200);
+        world.fault(json!({ "operation": "authenticate", "hang": true })).await;
+        let address = world.address();
+        let refused = "portcullis_caller_share_refusals_total{limit=\"requests\"}";
+        let junk = move |n: usize, client: &str| {
+            let ask = Ask::get("/").cookie("stytch_session", &format!("junk-{n}"));
+            let ask = ask.header("x-forwarded-for", client);
+            tokio::spawn(async move { try_ask(address, ask).await })
+        };
+        let held: Vec<_> = (0..24).map(|n| junk(n, "198.51.100.7")).collect();
+        until(async || world.metric(refused).await == Some(7.0)).await;
+        let others: Vec<_> = (0..8).map(|n| junk(100 + n, &format!("203.0.113.{n}"))).collect();
+        until(async || world.metric("portcullis_http_requests_in_flight").await == Some(17.0 + 8.0)).await;
+        assert_eq!(world.get("/", "ADMIN").await.status, 200, "a caller that is known waits for nobody");
+        let answer = junk(200, "198.51.100.7").await.unwrap().unwrap();
+        assert_eq!((answer.status, answer.reason().as_str()), (429, "caller_share"));
+        let decided =
+            "portcullis_decisions_total{decision=\"refuse\",reason=\"caller_share\",route=\"good\"}";
+        assert_eq!(world.metric(decided).await, Some(8.0), "each is recorded once");
+        if !audit.is_empty() {
+            let text = std::fs::read_to_string(&audit_file).unwrap();
+            assert_eq!(text.matches("caller_share").count(), 8);
+        }
+        held.iter().chain(&others).for_each(JoinHandle::abort);
+    }
+}
+
+#[tokio::test]
+async fn one_members_look_ups_leave_slots_to_the_others_wherever_it_calls_from() {
+    let yaml = "limits: { max_requests: 32 }\nsessions: { deadline: 30s }";
     let (world, _, _) = world(yaml, &[]).await;
     assert_eq!(world.get("/", "ADMIN").await.status, 200);
-    world.fault(json!({ "operation": "authenticate", "hang": true })).await;
-    let (address, refused) = (world.address(), "portcullis_caller_share_refusals_total{limit=\"requests\"}");
-    let junk = move |n: usize, client: &str| {
-        let ask = Ask::get("/").cookie("stytch_session", &format!("junk-{n}"));
-        let ask = ask.header("x-forwarded-for", client);
-        tokio::spawn(async move { try_ask(address, ask).await })
-    };
-    let held: Vec<_> = (0..24).map(|n| junk(n, "198.51.100.7")).collect();
-    until(async || world.metric(refused).await == Some(7.0)).await;
-    let others: Vec<_> = (0..8).map(|n| junk(100 + n, &format!("203.0.113.{n}"))).collect();
-    until(async || world.metric("portcullis_http_requests_in_flight").await == Some(17.0 + 8.0)).await;
-    assert_eq!(world.get("/", "ADMIN").await.status, 200, "a caller that is known waits for nobody");
-    let answer = junk(200, "198.51.100.7").await.unwrap().unwrap();
-    assert_eq!((answer.status, answer.reason().as_str()), (429, "caller_share"));
-    held.iter().chain(&others).for_each(JoinHandle::abort);
+    world.fault(json!({ "operation": "list", "hang": true })).await;
+    let held = hold(world.address(), 40, || Ask::get("/").bearer(&world.persona("VIEWER").jwt));
+    let refused = "portcullis_caller_share_refusals_total{limit=\"requests\"}";
+    until(async || world.metric(refused).await == Some(23.0)).await;
+    assert_eq!(world.get("/", "ADMIN").await.status, 200);
+    held.iter().for_each(JoinHandle::abort);
 }
 
 #[tokio::test]

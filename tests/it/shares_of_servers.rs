@@ -23,11 +23,16 @@ const EVENTS: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n: hi\r\n";
 const WEBSOCKET: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
+const EVENT_STREAM: &str = "Accept: text/event-stream\r\n";
+
 /// Asks for something that lasts: the status, and the connection to hold it by.
 async fn open(world: &World, name: &str, fields: &str) -> (String, TcpStream) {
+    open_with(world, &format!("{fields}Authorization: Bearer {}\r\n", world.persona(name).jwt)).await
+}
+
+async fn open_with(world: &World, fields: &str) -> (String, TcpStream) {
     let mut stream = TcpStream::connect(world.address()).await.unwrap();
-    let jwt = &world.persona(name).jwt;
-    let head = format!("GET /events HTTP/1.1\r\nHost: a\r\n{fields}Authorization: Bearer {jwt}\r\n\r\n");
+    let head = format!("GET /events HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut seen = vec![0; 12];
     stream.read_exact(&mut seen).await.unwrap();
@@ -37,9 +42,7 @@ async fn open(world: &World, name: &str, fields: &str) -> (String, TcpStream) {
 #[tokio::test]
 async fn a_server_that_is_full_of_streams_leaves_the_next_ones_to_another() {
     let socket = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-    for (fields, opened, answer) in
-        [("Accept: text/event-stream\r\n", "200", EVENTS), (WEBSOCKET, "101", socket)]
-    {
+    for (fields, opened, answer) in [(EVENT_STREAM, "200", EVENTS), (WEBSOCKET, "101", socket)] {
         let (one, two) = (Origin::start(Reply::text(answer)).await, Origin::start(Reply::text(answer)).await);
         let yaml = format!(
             "limits: {{ caller_share: 1/1 }}
@@ -113,31 +116,31 @@ async fn http2_server() -> String {
 }
 
 /// Once the gateway has seen how many requests the server takes at once.
-async fn before_http2(limits: &str, max_connections: usize) -> World {
+async fn before_http2(limits: &str, max_connections: usize, access: &str) -> World {
     let yaml = format!(
         "{limits}
-upstreams: {{ two: {{ url: \"{}\", protocol: http2, max_connections: {max_connections}, wait_timeout: 1s }} }}
-routes: [ {{ name: all, match: {{ path: /** }}, require: authenticated, upstream: two }} ]",
+upstreams: {{ two: {{ url: \"{}\", protocol: http2, max_connections: {max_connections}, wait_timeout: 30s }} }}
+routes: [ {{ name: all, match: {{ path: /** }}, {access}, upstream: two }} ]",
         http2_server().await
     );
     let world = World::with(&yaml, &[]).await;
     assert_eq!(world.get("/", "VIEWER").await.status, 200);
-    // It looks at the server's settings a few milliseconds after a connection is made.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // It looks at the server's settings again and again, at longer and longer intervals, and they are there at once.
+    tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(world.get("/", "ADMIN").await.status, 200);
     world
 }
 
 #[tokio::test]
 async fn streams_over_http2_have_connections_besides_those_of_the_requests() {
-    let world = before_http2("limits: { caller_share: 1/1 }", 2).await;
+    let world = before_http2("limits: { caller_share: 1/1 }", 2, "require: authenticated").await;
     let mut held = Vec::new();
     for _ in 0..8 {
         let (status, stream) = open(&world, "VIEWER", "").await;
         assert_eq!(status, "200");
         held.push(stream);
     }
-    assert_eq!(open(&world, "VIEWER", "Accept: text/event-stream\r\n").await.0, "503", "two times four");
+    assert_eq!(open(&world, "VIEWER", EVENT_STREAM).await.0, "503", "two times four");
     let address = world.address();
     let jwt = &world.persona("ADMIN").jwt;
     let answers = futures_util::future::join_all((0..8).map(|_| try_ask(address, Ask::get("/").bearer(jwt))));
@@ -148,7 +151,7 @@ async fn streams_over_http2_have_connections_besides_those_of_the_requests() {
 
 #[tokio::test]
 async fn shares_are_of_what_the_server_takes_over_http2() {
-    let world = before_http2("", 8).await;
+    let world = before_http2("", 8, "require: authenticated").await;
     let (address, jwt) = (world.address(), world.persona("VIEWER").jwt.clone());
     let greedy: Vec<_> = (0..200)
         .map(|_| {
@@ -161,6 +164,18 @@ async fn shares_are_of_what_the_server_takes_over_http2() {
         assert_eq!(world.get("/", "ADMIN").await.status, 200, "over half of the 32 it is an eighth");
     }
     greedy.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn a_callers_own_scheme_does_not_close_a_shared_connection() {
+    let world = before_http2("limits: { caller_share: 1/1 }", 1, "public: true").await;
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let (status, stream) = open_with(&world, "Authorization: Negotiate abcd\r\n").await;
+        assert_eq!(status, "200");
+        held.push(stream);
+    }
+    assert_eq!(world.send(Ask::get("/")).await.status, 200, "the others have a connection");
 }
 
 #[tokio::test]

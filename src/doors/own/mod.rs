@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 
 use self::webhook::Deliveries;
 use super::settings::SignOutSettings;
-use crate::engine::{AccessRequest, Engine, Page, Rules};
+use crate::engine::{AccessRequest, Engine, Page, Rules, Waits};
 use crate::identity::SocketPeer;
 use crate::policy::{CanonicalPath, HostName, Reason, Refusal};
 use crate::revocation::Revocations;
@@ -92,6 +92,7 @@ impl OwnRequest<'_> {
             page: Page::None,
             request_id: self.request_id,
             trace: self.trace,
+            waits: Waits::default(),
         }
     }
 }

@@ -13,10 +13,7 @@ mod tunnel;
 mod websocket;
 
 use std::collections::HashMap;
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -36,8 +33,8 @@ use super::account::Account;
 use super::cors::{preflight, share};
 use super::own::{OwnPage, OwnRequest, Refused};
 use super::same_origin::is_same_origin;
-use crate::engine::{AccessRequest, Engine, ManagedNames, Page, Rules, Ticket};
-use crate::identity::SocketPeer;
+use crate::engine::{AccessRequest, Engine, ManagedNames, Page, Rules, Ticket, Waits};
+use crate::identity::{Principal, SocketPeer};
 use crate::policy::{Decision, Reason, Refusal};
 use crate::revocation::Revocations;
 use crate::server::{Drain, Peer, Serve};
@@ -132,7 +129,7 @@ impl Site {
             Ok(Taken::ServerOptions) => return self.options(account),
             Err(reason) => {
                 account.odd_path = request.uri().path().chars().take(256).collect();
-                return Box::pin(self.refuse_unread(request, reason, account)).await;
+                return Box::pin(self.refuse_unread(request, peer, reason, account)).await;
             }
         };
         account.host = Some(intake.host.clone());
@@ -157,7 +154,7 @@ impl Site {
         }
         if let Some(page) = OwnPage::at(&intake.path) {
             if intake.extended_connect {
-                return Box::pin(self.refuse_unread(request, Reason::ConnectRefused, account)).await;
+                return Box::pin(self.refuse_unread(request, peer, Reason::ConnectRefused, account)).await;
             }
             return Box::pin(self.own_page(page, request, &intake, peer, ticket, account)).await;
         }
@@ -168,6 +165,10 @@ impl Site {
             let reason = self.engine.record_refusal(&account.request_id, &account.trace, reason);
             return self.refuse(&reason.into(), account);
         }
+        let slot = account.slot.as_ref();
+        let may_wait = |principal: Option<&Principal>| {
+            slot.is_some_and(|slot| slot.claim(self.waiting_caller(principal, peer)))
+        };
         let asked = AccessRequest {
             method: &intake.method,
             host: &intake.host,
@@ -182,49 +183,32 @@ impl Site {
             page: page_of(&request, &intake, peer),
             request_id: &account.request_id,
             trace: &account.trace,
+            waits: Waits::if_allowed(&may_wait),
         };
         let rules = Rules::new(ticket, Arc::clone(&self.snapshot));
-        let checked = {
-            let mut checking = pin!(self.engine.check(&asked, rules));
-            match poll_fn(|cx| Poll::Ready(checking.as_mut().poll(cx))).await {
-                Poll::Ready(verdict) => Some(verdict),
-                // The API is being asked: until the caller is known, its network holds the slot.
-                Poll::Pending => {
-                    let caller = self.undecided(peer);
-                    let within_share = account.slot.as_mut().is_some_and(|slot| slot.claim(caller));
-                    if within_share { Some(checking.await) } else { None }
-                }
-            }
-        };
-        let Some(verdict) = checked else {
-            let reason = Reason::CallerShare;
-            let reason = self.engine.record_refusal(&account.request_id, &account.trace, reason);
-            let (head, body) = (*request).into_parts();
-            Box::pin(discard_body(&head.headers, body, &mut account)).await;
-            return match reason {
-                Reason::CallerShare => self.refuse_share("requests", account),
-                other => self.refuse(&other.into(), account),
-            };
-        };
+        let verdict = self.engine.check(&asked, rules).await;
         // Registered before it is sent on: from here on an event reaches it.
         let lease = self.engine.lease(&asked, &verdict).map(Arc::new);
         account.route = verdict.route.as_ref().map(|route| Arc::clone(&route.name));
         match verdict.decision {
             Decision::Refuse(refusal) => {
                 let (head, body) = (*request).into_parts();
-                Box::pin(discard_body(&head.headers, body, &mut account)).await;
+                Box::pin(self.discard_body(&head.headers, body, peer, &mut account)).await;
+                if refusal.reason == Reason::CallerShare {
+                    return self.refuse_share("requests", account);
+                }
                 self.refuse(&refusal, account)
             }
             Decision::Allow(_) if ends_here(&intake.method, request.headers()) => {
                 let (head, body) = (*request).into_parts();
-                Box::pin(discard_body(&head.headers, body, &mut account)).await;
+                Box::pin(self.discard_body(&head.headers, body, peer, &mut account)).await;
                 self.options(account)
             }
             Decision::Allow(permit) => {
                 let caller = self.caller(&permit, peer);
-                if account.slot.as_mut().is_some_and(|slot| !slot.claim(caller)) {
+                if account.slot.as_ref().is_some_and(|slot| !slot.claim(caller)) {
                     let (head, body) = (*request).into_parts();
-                    Box::pin(discard_body(&head.headers, body, &mut account)).await;
+                    Box::pin(self.discard_body(&head.headers, body, peer, &mut account)).await;
                     return self.refuse_share("requests", account);
                 }
                 self.forward(
@@ -295,7 +279,7 @@ impl Site {
         };
         let answered = self.own.answer(&mut own).await;
         match own.body {
-            Some(body) => discard_body(&head.headers, body, &mut account).await,
+            Some(body) => self.discard_body(&head.headers, body, peer, &mut account).await,
             None => account.unread_body = answered.is_err(),
         }
         match answered {
@@ -320,12 +304,13 @@ impl Site {
     async fn refuse_unread(
         &self,
         request: Box<Request<Incoming>>,
+        peer: &Peer,
         reason: Reason,
         mut account: Box<Account>,
     ) -> Response<ResponseBody> {
         let reason = self.engine.record_refusal(&account.request_id, &account.trace, reason);
         let (head, body) = (*request).into_parts();
-        discard_body(&head.headers, body, &mut account).await;
+        self.discard_body(&head.headers, body, peer, &mut account).await;
         let mut refusal = Refusal::from(reason);
         if reason == Reason::MethodNotAllowed {
             // Only TRACE is refused before a route is known.
@@ -367,6 +352,32 @@ impl Site {
         self.finish(response, account)
     }
 
+    /// Reads the rest of a refused body, within bounds: a connection that is closed on unread bytes is reset, and the client
+    /// may never see the refusal. Reads nothing of a client that waits for `100 Continue`. The request gives back its slot
+    /// first, so that a slow body does not occupy one.
+    async fn discard_body(
+        &self,
+        headers: &HeaderMap,
+        mut body: Incoming,
+        peer: &Peer,
+        account: &mut Account,
+    ) {
+        account.slot = None;
+        if !account.unread_body || headers.contains_key(header::EXPECT) {
+            return;
+        }
+        let Ok(_slot) = self.discards.take(self.waiting_caller(None, peer)) else { return };
+        let reading = async {
+            let mut left = DISCARDED_BYTES;
+            while let Some(Ok(frame)) = body.frame().await {
+                left = left.checked_sub(frame.data_ref().map_or(0, Bytes::len))?;
+            }
+            Some(())
+        };
+        let whole = tokio::time::timeout(DISCARD_WITHIN, reading).await;
+        account.unread_body = !matches!(whole, Ok(Some(())));
+    }
+
     fn managed_names(&self) -> Arc<ManagedNames> {
         Arc::clone(&self.snapshot.managed_names)
     }
@@ -396,24 +407,6 @@ fn ends_here(method: &Method, headers: &HeaderMap) -> bool {
             let left = left.as_bytes();
             !left.is_empty() && left.iter().all(|digit| *digit == b'0')
         })
-}
-
-/// Reads what little of a refused body is on its way: a connection closed on unread bytes is reset, and the client
-/// may never see why. Nothing is read for a client that waits to be told to go on.
-async fn discard_body(headers: &HeaderMap, mut body: Incoming, account: &mut Account) {
-    account.slot = None;
-    if !account.unread_body || headers.contains_key(header::EXPECT) {
-        return;
-    }
-    let reading = async {
-        let mut left = DISCARDED_BYTES;
-        while let Some(Ok(frame)) = body.frame().await {
-            left = left.checked_sub(frame.data_ref().map_or(0, Bytes::len))?;
-        }
-        Some(())
-    };
-    let whole = tokio::time::timeout(DISCARD_WITHIN, reading).await;
-    account.unread_body = !matches!(whole, Ok(Some(())));
 }
 
 const FORWARDED_METHODS: [Method; 7] =

@@ -12,6 +12,7 @@ use crate::doors::own::OwnPages;
 use crate::doors::refusal::Refusals;
 use crate::doors::settings::ProxySettings;
 use crate::engine::{Engine, Snapshot};
+use crate::identity::Principal;
 use crate::policy::{Permit, Subject};
 use crate::revocation::Revocations;
 use crate::server::{Drain, ListenerSettings, Peer};
@@ -44,6 +45,8 @@ pub(super) struct Site {
     pub(super) requests: Slots,
     /// One for each tunnel and event stream.
     pub(super) streams: Slots,
+    /// One for each request that is refused and whose body is still read.
+    pub(super) discards: Slots,
     pub(super) drain: Drain,
     pub(super) metrics: Metrics,
     pub(super) lines: LineWriter,
@@ -70,6 +73,7 @@ impl Site {
             refusals: Refusals::new(settings.refusals.clone()),
             requests: Slots::new(settings.max_requests, settings.caller_share),
             streams: Slots::new(settings.open_streams(), settings.caller_share),
+            discards: Slots::new(settings.max_requests, settings.caller_share),
             engine,
             snapshot,
             origins,
@@ -88,12 +92,14 @@ impl Site {
         listeners.retain(says_something);
         self.requests.resize(settings.max_requests, settings.caller_share);
         self.streams.resize(settings.open_streams(), settings.caller_share);
+        self.discards.resize(settings.max_requests, settings.caller_share);
         Self {
             engine: Arc::clone(&self.engine),
             own: self.own.with(settings.sign_out.clone()),
             refusals: Refusals::new(settings.refusals.clone()),
             requests: self.requests.clone(),
             streams: self.streams.clone(),
+            discards: self.discards.clone(),
             snapshot,
             origins,
             settings,
@@ -122,10 +128,15 @@ impl Site {
         }
     }
 
-    /// Whose share a request counts against while it is decided on: that of its network, apart from anonymous callers,
-    /// whose requests would otherwise shut out the members beside them.
-    pub(super) fn undecided(&self, peer: &Peer) -> Option<Caller> {
-        self.network(peer).map(|network| Caller::of(("undecided", network)))
+    /// The same while a lookup is waited for. A caller that is not identified yet counts to its network, apart from anonymous
+    /// callers: their requests would otherwise shut out the members beside them.
+    pub(super) fn waiting_caller(&self, principal: Option<&Principal>, peer: &Peer) -> Option<Caller> {
+        match principal {
+            Some(Principal::Member(principal)) => Some(Caller::of(("member", &principal.member))),
+            Some(Principal::App(token)) => Some(Caller::of(("member", &token.member))),
+            Some(Principal::Machine(token)) => Some(Caller::of(("client", &token.client_id))),
+            None => self.network(peer).map(|network| Caller::of(("unidentified", network))),
+        }
     }
 
     fn network(&self, peer: &Peer) -> Option<IpAddr> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method};
 
 use super::*;
-use crate::engine::AccessRequest;
+use crate::engine::{AccessRequest, Waits};
 use crate::identity::{Bound, MemberId, MemberPrincipal, MemberRef, Principal, SocketPeer};
 use crate::policy::{
     Access, CanonicalPath, ForwardedCredentials, Freshness, HostName, LetterCase, Requirement, Route,
@@ -63,6 +63,7 @@ fn open(leases: &Leases, member: &MemberRef, ticket: u64, due: Monotonic) -> Lea
         page: crate::engine::Page::None,
         request_id: &request_id,
         trace: &TraceContext::begin(&request_id),
+        waits: Waits::default(),
     };
     let principal = Principal::from(MemberPrincipal {
         member: member.clone(),

@@ -220,6 +220,10 @@ fn the_other_spelling_named_in_another_case_is_named_where_the_origin_ignores_ca
         assert_eq!(find_in(&table, "h", "/a/x", &Method::GET).unwrap(), "bare", "{order:?}");
         assert_eq!(find_in(&table, "h", "/A/x/", &Method::GET).unwrap(), "slashed", "{order:?}");
     }
+    // Beside a route whose origin minds case.
+    let table = RouteTable::new([insensitive("slashed", "/A/"), guarded("bare", "/a")]);
+    assert_eq!(find_in(&table, "h", "/a", &Method::GET).unwrap(), "bare");
+    assert_eq!(find_in(&table, "h", "/a/", &Method::GET).unwrap(), "slashed");
 }
 
 #[test]
