@@ -337,8 +337,8 @@ impl Engine {
     ) -> Result<Decision, Refusal> {
         course.route = Some(Arc::clone(&route));
         if course.principal.is_none() {
-            let identifying = self.identify(request, snapshot, &mut course.unfit, now);
-            let (found, reading) = while_allowed(identifying, || request.waits.are_allowed(None)).await?;
+            let identifying = pin!(self.identify(request, snapshot, &mut course.unfit, now));
+            let (found, reading) = if_may_wait(identifying, || request.waits.are_allowed(None)).await?;
             course.reading = reading;
             let Identified { principal, by_authorization, is_ambient, vouched, recent, named } = found;
             // A browser attaches cookies whichever page asks, and no rule of the same origin holds for a WebSocket.
@@ -355,20 +355,21 @@ impl Engine {
             course.principal = Some(principal);
         }
         let caller = course.principal.clone();
-        let holding = self.hold(&route, Place::of(request), snapshot, course);
-        while_allowed(holding, || request.waits.are_allowed(caller.as_ref())).await
+        let holding = pin!(self.hold(&route, Place::of(request), snapshot, course));
+        if_may_wait(holding, || request.waits.are_allowed(caller.as_ref())).await
     }
 }
 
-/// What comes of `work`, which waits for lookups alone, unless the request may not wait.
-async fn while_allowed<T>(
-    work: impl Future<Output = Result<T, Refusal>>,
-    allowed: impl FnOnce() -> bool,
-) -> Result<T, Refusal> {
-    let mut work = pin!(work);
-    match poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
-        Poll::Ready(done) => done,
-        Poll::Pending if allowed() => work.await,
-        Poll::Pending => Err(Reason::CallerShare.into()),
-    }
+/// What comes of `work`, which waits for lookups alone: refused before the first wait where that is not `allowed`.
+fn if_may_wait<T, F: Future<Output = Result<T, Refusal>>>(
+    mut work: Pin<&mut F>,
+    allowed: impl Fn() -> bool,
+) -> impl Future<Output = Result<T, Refusal>> {
+    let mut is_asked = false;
+    poll_fn(move |cx| match work.as_mut().poll(cx) {
+        Poll::Pending if !std::mem::replace(&mut is_asked, true) && !allowed() => {
+            Poll::Ready(Err(Reason::CallerShare.into()))
+        }
+        polled => polled,
+    })
 }
