@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, StatusCode, Uri, header};
 
-use super::api::Failure;
+use super::answer::Failure;
 use super::settings::AdminSettings;
 use crate::identity::{CredentialDigest, Secret};
 

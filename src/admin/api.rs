@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use tokio::sync::{mpsc, oneshot};
 
 use super::access::Access;
+use super::answer::{Answer, Failure, JSON};
 use super::history::History;
 use super::page::Page;
 use super::status::{Known, Status, status};
@@ -23,7 +24,6 @@ use crate::server::{Peer, Serve};
 
 /// The description of the API (OpenAPI 3.1).
 const OPENAPI: &str = include_str!("openapi.json");
-const JSON: &str = "application/json";
 
 /// Answers the admin listener. Cheap to clone.
 #[derive(Clone)]
@@ -55,25 +55,6 @@ pub struct Controls {
 
 /// What no route is asked about, as the doors tell it.
 pub type RefusedAtTheDoor = fn(&Method, &CanonicalPath) -> Option<Reason>;
-
-/// Status and words of an answer that is no success.
-pub(super) type Failure = (StatusCode, String);
-
-/// What a success is answered with.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) kind: &'static str,
-    pub(super) body: Bytes,
-}
-
-impl Answer {
-    pub(super) fn json(value: &impl serde::Serialize) -> Result<Self, Failure> {
-        let failed = |error: serde_json::Error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
-        let mut body = serde_json::to_vec(value).map_err(failed)?;
-        body.push(b'\n');
-        Ok(Self { status: StatusCode::OK, kind: JSON, body: body.into() })
-    }
-}
 
 impl AdminDoor {
     /// Must be called inside a runtime: the last minutes are remembered.

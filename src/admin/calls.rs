@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
-use super::api::{Answer, Failure, Inner};
+use super::answer::{Answer, Failure};
+use super::api::Inner;
 use super::explain::explain;
 use crate::identity::{MemberId, OrganizationId, SessionId};
 use crate::revocation::Source;

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use serde::Deserialize;
 
-use super::api::{Failure, RefusedAtTheDoor};
+use super::answer::Failure;
+use super::api::RefusedAtTheDoor;
 use crate::engine::{AccessRequest, Engine, Page, Report, Waits};
 use crate::identity::{CredentialSource, MemberRef, Principal, SocketPeer};
 use crate::policy::{CanonicalPath, HostName, Reason};

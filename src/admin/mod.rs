@@ -3,6 +3,7 @@
 //! Must not answer on a traffic listener, nor say anything about a caller to whoever lacks the admin token.
 
 mod access;
+mod answer;
 mod api;
 mod calls;
 mod configuration;

@@ -9,7 +9,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, Value, context};
 use serde::Serialize;
 
-use super::api::{Answer, Failure};
+use super::answer::{Answer, Failure};
 use super::history::Step;
 use super::status::Status;
 use crate::policy::{Access, Reason, Remedy, Route};

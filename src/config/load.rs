@@ -7,7 +7,7 @@ use std::path::{Path as FilePath, PathBuf};
 
 use serde_json::Value;
 
-use super::checked::{AdminPart, Config, Environment, check, check_admin};
+use super::checked::{AdminPart, Config, Environment, SecretPolicy, check, check_admin};
 use super::diagnostics::{Code, Diagnostic, Problem, line_of, render_human};
 use super::files::ReadFiles;
 use super::layers::Layers;
@@ -16,6 +16,7 @@ use super::locate::Places;
 use super::mask::{mask, mask_unreadable};
 use super::raw::RawConfig;
 use super::resolved::{ResolvedValue, resolve};
+use super::suggest::did_you_mean;
 use super::tree::Path;
 use crate::policy::RbacPolicy;
 
@@ -29,14 +30,6 @@ pub struct LoadOptions {
     /// `key=value` pairs of the command line.
     pub overrides: Vec<(String, String)>,
     pub secrets: SecretPolicy,
-}
-
-/// Whether secrets must be there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SecretPolicy {
-    Required,
-    /// A missing one is taken as given, for commands that never use it.
-    NotNeeded,
 }
 
 /// A configuration that cannot be used.
@@ -385,15 +378,6 @@ fn replaced(key: &str) -> Option<String> {
         _ => return None,
     };
     Some(hint.to_owned())
-}
-
-/// A close name, as a hint.
-pub fn did_you_mean<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
-    let close = known
-        .map(|name| (strsim::jaro_winkler(written, name), name))
-        .filter(|(likeness, _)| *likeness > 0.75);
-    let (_, name) = close.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
-    Some(format!("did you mean `{name}`?"))
 }
 
 /// The byte a line and a column, counted in characters, stand for.

@@ -14,13 +14,13 @@ mod mask;
 mod otel;
 mod raw;
 mod resolved;
+mod suggest;
 mod tree;
 
-pub use checked::{AdminPart, Config};
+pub use checked::{AdminPart, Config, SecretPolicy};
 pub use diagnostics::{Diagnostic, render_human, render_json};
 pub use docs::{json_schema, markdown_reference};
 pub use files::ReadFiles;
-pub use load::{
-    Invalid, LoadOptions, Loaded, SecretPolicy, did_you_mean, load, load_admin, load_with_warnings,
-};
+pub use load::{Invalid, LoadOptions, Loaded, load, load_admin, load_with_warnings};
 pub use resolved::{ResolvedValue, with_defaults};
+pub use suggest::did_you_mean;

@@ -4,7 +4,7 @@
 
 use http::{HeaderMap, HeaderName, Method, Version, header};
 
-use super::sign_in::TRAIL_COOKIE;
+use crate::identity::OWN_COOKIE;
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
@@ -131,7 +131,7 @@ fn opens_a_document(headers: &HeaderMap) -> bool {
 fn trail(headers: &HeaderMap) -> Option<String> {
     let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == TRAIL_COOKIE).map(|(_, value)| value.to_owned())
+    pairs.find(|(name, _)| *name == OWN_COOKIE).map(|(_, value)| value.to_owned())
 }
 
 #[cfg(test)]

@@ -8,10 +8,9 @@ use jiff::Timestamp;
 
 use super::SignInSettings;
 use super::asking::Asking;
+use crate::identity::OWN_COOKIE;
 use crate::policy::{Refusal, Remedy};
 
-/// Where a browser was sent, for a minute.
-pub(super) const TRAIL_COOKIE: &str = crate::identity::OWN_COOKIE;
 /// How long it is remembered, in seconds.
 const REMEMBERED_FOR: i64 = 60;
 /// Links and pages remembered at once: as many tabs may be on their way.
@@ -90,7 +89,7 @@ pub(super) fn way(
     }
     let secure = if return_to.starts_with("https://") { "; Secure" } else { "" };
     let cookie = format!(
-        "{TRAIL_COOKIE}={}; Path=/; Max-Age={REMEMBERED_FOR}; HttpOnly; SameSite=Lax{secure}",
+        "{OWN_COOKIE}={}; Path=/; Max-Age={REMEMBERED_FOR}; HttpOnly; SameSite=Lax{secure}",
         trail.write()
     );
     Way::Go(Detour { location, cookie })

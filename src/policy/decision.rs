@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use http::Method;
 
-use super::evaluate::{Case, SKEW, evaluate};
-use super::steps::{Step, refusal_of, unmet};
+use super::evaluate::{SKEW, evaluate};
+use super::steps::{Challenge, refusal_of, unmet};
+use super::subject::Case;
 use super::{Access, Environment, NamesNeeded, Reason, Requirement, Route, Subject, Truth};
 use crate::identity::{AppToken, Bound, Introspection, MachineToken, MemberPrincipal, Now};
 use crate::session::{ActiveSessions, Evidence, MemberSession};
@@ -72,27 +73,6 @@ pub struct Refusal {
 impl From<Reason> for Refusal {
     fn from(reason: Reason) -> Self {
         Self { reason, challenge: None, unmet: Vec::new(), retry_after: None, allowed_methods: Vec::new() }
-    }
-}
-
-/// What a step-up must achieve (RFC 9470 section 3).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Challenge {
-    /// The most that may have passed since the factor was proven.
-    pub max_age: Option<Duration>,
-    /// `urn:portcullis:factor:<type>` or `urn:portcullis:mfa`, each once.
-    pub acr_values: Vec<String>,
-}
-
-impl Challenge {
-    pub(super) fn for_steps(steps: &[Step<'_>]) -> Self {
-        let mut acr_values: Vec<String> = Vec::new();
-        for value in steps.iter().filter_map(Step::acr_value) {
-            if !acr_values.contains(&value) {
-                acr_values.push(value);
-            }
-        }
-        Self { max_age: steps.iter().filter_map(Step::max_age).min(), acr_values }
     }
 }
 

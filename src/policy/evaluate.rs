@@ -6,20 +6,13 @@ use std::time::Duration;
 
 use super::organization::{is_one_of, is_organization_of};
 use super::requirement::{ClaimTest, FactorRequirement, PermissionRequirement};
-use super::{Environment, Requirement, Subject, Truth};
+use super::subject::Case;
+use super::{Requirement, Subject, Truth};
 use crate::identity::Now;
 use crate::session::{Factor, FactorCategory, FactorKind, MemberSession};
 
 /// How far ahead of our clock a date may lie and still be believed (section 4.3).
 pub(super) const SKEW: Duration = Duration::from_secs(2);
-
-/// A caller and what is around them, at one moment.
-#[derive(Clone, Copy)]
-pub(super) struct Case<'a> {
-    pub(super) subject: &'a Subject,
-    pub(super) environment: Environment<'a>,
-    pub(super) now: Now,
-}
 
 /// Whether the case meets `requirement`.
 pub(super) fn evaluate(requirement: &Requirement, case: Case<'_>) -> Truth {

@@ -5,8 +5,9 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::evaluate::{Case, SKEW, evaluate};
+use super::evaluate::{SKEW, evaluate};
 use super::organization::Naming;
+use super::subject::Case;
 use super::{Environment, Requirement, Span, Subject, Truth};
 use crate::identity::Now;
 use crate::session::{Factor, MemberSession};

@@ -26,7 +26,7 @@ mod truth;
 
 pub use attribute::{AttributeFormat, IdentityAttribute};
 pub use contradiction::contradiction;
-pub use decision::{Caller, Challenge, Decision, Permit, Presented, Refusal, decide, judge, names_needed};
+pub use decision::{Caller, Decision, Permit, Presented, Refusal, decide, judge, names_needed};
 pub use explain::{Explanation, explain};
 pub use host::{HostName, HostPattern, InvalidHost};
 pub use organization::NamesNeeded;
@@ -39,6 +39,7 @@ pub use requirement::{
     PermissionRequirement, Requirement, Span,
 };
 pub use route::{Access, ForwardedCredentials, Freshness, LetterCase, Route, RouteMatch, WebSocketRule};
+pub use steps::Challenge;
 pub use subject::{Environment, Fact, Facts, Subject};
 pub use table::{RouteMiss, RouteTable, Standing};
 pub use truth::Truth;

@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use super::evaluate::Case;
 use super::requirement::{OrganizationFrom, OrganizationPlace};
+use super::subject::Case;
 use super::{Environment, HostName, PathPattern, PathText, Requirement, Subject, Truth};
 use crate::identity::OrganizationId;
 

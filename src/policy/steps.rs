@@ -5,15 +5,37 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::evaluate::{Case, evaluate, has_category};
+use super::evaluate::{evaluate, has_category};
 use super::organization::Naming;
 use super::requirement::FactorRequirement;
-use super::{Challenge, Reason, Remedy, Requirement, Subject, Truth};
+use super::subject::Case;
+use super::{Reason, Remedy, Requirement, Subject, Truth};
 use crate::identity::Now;
 use crate::session::{Factor, FactorCategory, MemberSession};
 
 /// The most ways to meet a requirement that are tried.
 const MAX_WAYS: usize = 128;
+
+/// What a step-up must achieve (RFC 9470 section 3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Challenge {
+    /// The most that may have passed since the factor was proven.
+    pub max_age: Option<Duration>,
+    /// `urn:portcullis:factor:<type>` or `urn:portcullis:mfa`, each once.
+    pub acr_values: Vec<String>,
+}
+
+impl Challenge {
+    pub(super) fn for_steps(steps: &[Step<'_>]) -> Self {
+        let mut acr_values: Vec<String> = Vec::new();
+        for value in steps.iter().filter_map(Step::acr_value) {
+            if !acr_values.contains(&value) {
+                acr_values.push(value);
+            }
+        }
+        Self { max_age: steps.iter().filter_map(Step::max_age).min(), acr_values }
+    }
+}
 
 /// Why an unmet requirement refuses: a challenge if meeting it would lead to an allow, else what forbids (invariant 10).
 pub(super) fn refusal_of(requirement: &Requirement, case: Case<'_>) -> (Reason, Option<Challenge>) {

@@ -92,6 +92,14 @@ pub struct Facts {
     pub owners: Vec<(String, Fact<Option<OrganizationId>>)>,
 }
 
+/// A caller and what is around them, at one moment.
+#[derive(Clone, Copy)]
+pub(super) struct Case<'a> {
+    pub(super) subject: &'a Subject,
+    pub(super) environment: Environment<'a>,
+    pub(super) now: Now,
+}
+
 impl Facts {
     /// Drops facts that grew too old for the route while something else was waited for: they are unknown again.
     pub fn expire(&mut self, now: Monotonic) {

@@ -10,15 +10,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::bus_health::BusHealth;
+use super::bus_health::{BusHealth, SILENCE};
 use super::{MAX_WAITING, Revocations, Source};
 use crate::directory::{BusEvent, BusMessage, Heard, RedisLink, SealedMessage, Subscription};
 use crate::identity::Now;
 
 /// How often a sign of life is sent.
 const TICK_EVERY: Duration = Duration::from_secs(1);
-/// How long a sign of life may take to come back: past that the bus counts as lost.
-pub(super) const SILENCE: Duration = Duration::from_millis(3_500);
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// The pauses between two tries to listen.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);

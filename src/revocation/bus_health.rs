@@ -3,12 +3,15 @@
 //! Must not take an open connection for one that works.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::bus::SILENCE;
 use crate::directory::{BusFault, Deaf};
 use crate::telemetry::Metrics;
+
+/// How long a sign of life may take to come back: past that the bus counts as lost.
+pub(super) const SILENCE: Duration = Duration::from_millis(3_500);
 
 const BUS: &str = "revocation_bus";
 const BUS_FAILS: &str =
@@ -129,7 +132,7 @@ impl BusHealth {
 
     /// How long ago a sign of life came back.
     #[cfg(test)]
-    fn age(&self, now: Instant) -> std::time::Duration {
+    fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.lock().echo)
     }
 }

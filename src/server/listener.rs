@@ -3,17 +3,16 @@
 //! Must not read a byte of a connection here, so that a slow client never holds up the next.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use prometheus::IntGauge;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::peer_shares::{Share, Shares};
+use super::connection_slot::ConnectionSlot;
+use super::peer_shares::Shares;
 use super::protocol::{Serve, serve_connection};
 use super::tls::{PreparedTls, ServerTls};
 use super::{Drain, ListenerSettings, Peer, Places, TlsError, server_tls};
@@ -33,31 +32,6 @@ pub enum BindError {
     Address { address: SocketAddr, error: io::Error },
     #[error(transparent)]
     Tls(#[from] TlsError),
-}
-
-/// A connection's place, given back when nobody holds it any more.
-#[derive(Debug)]
-pub(super) struct Place {
-    _permit: OwnedSemaphorePermit,
-    _share: Share,
-    shares: Shares,
-    /// What it counts as where a listed proxy names the client.
-    client_share: OnceLock<Share>,
-    open: IntGauge,
-}
-
-impl Place {
-    /// Counts the connection as the client's that a listed proxy names; false where that client holds its share.
-    pub(super) fn count_client(&self, client: IpAddr, settings: &ListenerSettings) -> bool {
-        let share = self.shares.admit(client, settings);
-        share.is_some_and(|share| self.client_share.set(share).is_ok())
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.open.dec();
-    }
 }
 
 /// A listener that is bound and takes no connections yet.
@@ -241,16 +215,8 @@ impl Listening {
                 continue;
             };
             let open = self.metrics.connections_open.with_label_values(&[&*now.name]);
-            open.inc();
-            let place = Place {
-                _permit: permit,
-                _share: share,
-                shares: shares.clone(),
-                client_share: OnceLock::new(),
-                open,
-            };
-            let place = Arc::new(place);
-            drain.spawn(self.serve_one(stream, address, now, place, service.clone(), drain.clone()));
+            let slot = Arc::new(ConnectionSlot::new(permit, share, shares.clone(), open));
+            drain.spawn(self.serve_one(stream, address, now, slot, service.clone(), drain.clone()));
         }
     }
 
@@ -259,12 +225,12 @@ impl Listening {
         stream: TcpStream,
         address: SocketAddr,
         settings: Arc<ListenerSettings>,
-        place: Arc<Place>,
+        slot: Arc<ConnectionSlot>,
         service: S,
         drain: Drain,
     ) -> impl Future<Output = ()> + Send + 'static {
         let tls = self.control.tls.clone();
-        let peer = Peer::new(address, Arc::clone(&settings.name), tls.is_some(), place);
+        let peer = Peer::new(address, Arc::clone(&settings.name), tls.is_some(), slot);
         let rejected = self.metrics.connections_rejected.clone();
         async move {
             let listener = Arc::clone(&peer.listener);

@@ -4,6 +4,7 @@
 
 mod activity;
 mod client_certificate;
+mod connection_slot;
 mod drain;
 mod forwarded;
 mod listener;

@@ -10,8 +10,8 @@ use jiff::Timestamp;
 
 use super::activity::Activity;
 use super::client_certificate::ClientCertificate;
+use super::connection_slot::ConnectionSlot;
 use super::forwarded::{Told, read_forwarded};
-use super::listener::Place;
 use super::peer_shares::network;
 use super::proxy_protocol::{Proxied, ProxiedClient};
 use super::settings::ForwardedTrust;
@@ -37,13 +37,18 @@ pub struct Peer {
     /// Whether the client's own connection was under TLS.
     pub secure: bool,
     pub(super) certificate: Option<Arc<ClientCertificate>>,
-    /// Its place among the connections of the listener: held by whoever holds the peer, tunnels included.
-    pub(super) place: Arc<Place>,
+    /// Its slot among the connections of the listener, occupied as long as anything holds the peer, a tunnel included.
+    pub(super) slot: Arc<ConnectionSlot>,
     pub(super) activity: Option<Arc<Activity>>,
 }
 
 impl Peer {
-    pub(super) fn new(socket: SocketAddr, listener: Arc<str>, secure: bool, place: Arc<Place>) -> Self {
+    pub(super) fn new(
+        socket: SocketAddr,
+        listener: Arc<str>,
+        secure: bool,
+        slot: Arc<ConnectionSlot>,
+    ) -> Self {
         let address = socket.ip().to_canonical();
         Self {
             address: Some(address),
@@ -56,7 +61,7 @@ impl Peer {
             server_name: None,
             secure,
             certificate: None,
-            place,
+            slot,
             activity: None,
         }
     }

@@ -102,7 +102,7 @@ async fn begin(
     if settings.proxy_protocol.iter().any(|network| network.contains(&peer.socket)) {
         let proxied = read_header(&mut stream).await.map_err(|_| "proxy_protocol")?;
         if let ProxiedClient::Address(client) = proxied.client
-            && !peer.place.count_client(client, settings)
+            && !peer.slot.count_client(client, settings)
         {
             return Err("peer_limit");
         }

@@ -21,8 +21,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::metrics::Metrics;
+use super::recording::{Message, Recorder, SpanKind, SpanRecord, SpanValue};
 use super::settings::TraceSettings;
-use super::span::{Message, Recorder, SpanKind, SpanRecord, SpanValue, Tracer};
+use super::span::Tracer;
 
 /// Spans that may wait.
 const MOST_WAITING: usize = 8192;
@@ -177,7 +178,7 @@ impl Export {
 
 /// A span as the library has it.
 fn data(span: SpanRecord, scope: &InstrumentationScope) -> SpanData {
-    let id = |id: super::trace::SpanId| SpanId::from(id.number());
+    let id = |id: super::trace_ids::SpanId| SpanId::from(id.number());
     let value = |value: SpanValue| match value {
         SpanValue::Text(text) => Value::from(text),
         SpanValue::Number(number) => Value::from(i64::try_from(number).unwrap_or(i64::MAX)),

@@ -3,128 +3,12 @@
 //! Must not hold what a client sent, save its method: no address, no path, no name, no credential.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use prometheus::IntCounter;
-use tokio::sync::{mpsc, oneshot};
-
-use super::trace::{RequestId, SpanId, TraceContext};
-
-/// On which side of us somebody else is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SpanKind {
-    /// Somebody asked us.
-    Server,
-    /// Nobody else is part of it.
-    Internal,
-    /// We asked somebody.
-    Client,
-}
-
-/// The value of an attribute.
-#[derive(Debug, Clone, PartialEq)]
-pub enum SpanValue {
-    Text(Cow<'static, str>),
-    Number(u64),
-    Seconds(f64),
-}
-
-impl From<&'static str> for SpanValue {
-    fn from(text: &'static str) -> Self {
-        Self::Text(Cow::Borrowed(text))
-    }
-}
-
-impl From<String> for SpanValue {
-    fn from(text: String) -> Self {
-        Self::Text(Cow::Owned(text))
-    }
-}
-
-impl From<u64> for SpanValue {
-    fn from(number: u64) -> Self {
-        Self::Number(number)
-    }
-}
-
-impl From<Duration> for SpanValue {
-    fn from(duration: Duration) -> Self {
-        Self::Seconds(duration.as_secs_f64())
-    }
-}
-
-/// A span that is over.
-#[derive(Debug)]
-pub(super) struct SpanRecord {
-    pub(super) trace_id: u128,
-    pub(super) span_id: SpanId,
-    pub(super) parent: Option<SpanId>,
-    pub(super) kind: SpanKind,
-    pub(super) name: Cow<'static, str>,
-    pub(super) began: SystemTime,
-    pub(super) ended: SystemTime,
-    pub(super) attributes: Vec<(&'static str, SpanValue)>,
-    /// What it failed for.
-    pub(super) failure: Option<&'static str>,
-}
-
-/// What the exporter is told.
-pub(super) enum Message {
-    Span(Box<SpanRecord>),
-    /// Told once everything before was exported, or could not be.
-    Flush(oneshot::Sender<()>),
-}
-
-/// Where spans of sampled traces go: a bounded queue, so that nobody waits for a collector.
-#[derive(Clone)]
-pub(super) struct Recorder(Arc<Queue>);
-
-struct Queue {
-    spans: mpsc::Sender<Message>,
-    dropped: IntCounter,
-}
-
-impl Recorder {
-    pub(super) fn new(spans: mpsc::Sender<Message>, dropped: IntCounter) -> Self {
-        Self(Arc::new(Queue { spans, dropped }))
-    }
-
-    fn record(&self, span: SpanRecord) {
-        if self.0.spans.try_send(Message::Span(Box::new(span))).is_err() {
-            self.0.dropped.inc();
-        }
-    }
-}
-
-impl fmt::Debug for Recorder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Recorder")
-    }
-}
-
-/// One trace that is recorded: where it goes, and one reading of both clocks, so that its spans agree on when they were.
-#[derive(Debug)]
-pub(super) struct Recording {
-    recorder: Recorder,
-    wall: SystemTime,
-    monotonic: Instant,
-}
-
-impl Recording {
-    fn begin(recorder: &Recorder) -> Self {
-        Self { recorder: recorder.clone(), wall: SystemTime::now(), monotonic: Instant::now() }
-    }
-
-    fn time_of(&self, instant: Instant) -> SystemTime {
-        let time = match instant.checked_duration_since(self.monotonic) {
-            Some(after) => self.wall.checked_add(after),
-            None => self.wall.checked_sub(self.monotonic.saturating_duration_since(instant)),
-        };
-        time.unwrap_or(self.wall)
-    }
-}
+use super::recording::{Recorder, Recording, SpanKind, SpanRecord, SpanValue};
+use super::trace::TraceContext;
+use super::trace_ids::RequestId;
 
 /// Which traces are recorded, and where. Cheap to clone; the default records none.
 #[derive(Debug, Clone, Default)]
@@ -164,14 +48,8 @@ impl Tracer {
 
     /// Waits until everything so far was exported, or could not be; at most `patience`. False if that was too short.
     pub async fn flush(&self, patience: Duration) -> bool {
-        let Some(Recorder(queue)) = &self.recorder else { return true };
-        let (done, exported) = oneshot::channel();
-        let flushing = async {
-            if queue.spans.send(Message::Flush(done)).await.is_ok() {
-                exported.await.unwrap_or_default();
-            }
-        };
-        tokio::time::timeout(patience, flushing).await.is_ok()
+        let Some(recorder) = &self.recorder else { return true };
+        tokio::time::timeout(patience, recorder.flush()).await.is_ok()
     }
 }
 
@@ -249,6 +127,9 @@ impl Drop for Span {
 
 #[cfg(test)]
 mod tests {
+    use prometheus::IntCounter;
+    use tokio::sync::mpsc;
+
     use super::*;
 
     fn tracer(ratio: f64, follows_parent: bool) -> Tracer {

@@ -1,82 +1,13 @@
-//! Request ids and W3C trace context (Trace Context, section 3.2).
+//! W3C trace context (Trace Context, section 3.2).
 //!
-//! Must not take either from a peer that is not trusted; the caller decides whose are offered here.
+//! Must not be taken from a peer that is not trusted; the caller decides whose is offered here.
 
-use std::fmt;
 use std::sync::Arc;
 
 use http::HeaderValue;
 
-use super::span::Recording;
-
-/// Sixteen random bytes in hex, also the trace id of a request that brought none.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct RequestId([u8; 32]);
-
-impl RequestId {
-    pub fn new() -> Self {
-        Self(hex(fastrand::u128(1..).to_be_bytes()))
-    }
-
-    /// Reads 32 hexadecimal digits, or the same as a UUID is written; the dashes are dropped.
-    pub fn parse(text: &str) -> Option<Self> {
-        let digits: Vec<u8> = match text.len() {
-            32 => text.bytes().collect(),
-            36 => {
-                let dashes = text.bytes().enumerate().filter(|(_, byte)| *byte == b'-').map(|(at, _)| at);
-                dashes.eq([8, 13, 18, 23]).then(|| text.bytes().filter(|byte| *byte != b'-').collect())?
-            }
-            _ => return None,
-        };
-        // Nobody may be called by zeros alone (Trace Context, section 3.2.2.3).
-        digits_of(&digits).filter(|digits| digits.iter().any(|digit| *digit != b'0')).map(Self)
-    }
-
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-
-    fn number(&self) -> u128 {
-        u128::from_str_radix(self.as_str(), 16).unwrap_or(0)
-    }
-
-    pub fn header(&self) -> HeaderValue {
-        HeaderValue::from_bytes(&self.0).unwrap_or_else(|_| HeaderValue::from_static(""))
-    }
-}
-
-impl Default for RequestId {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl fmt::Debug for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Sixteen hexadecimal digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SpanId([u8; 16]);
-
-impl SpanId {
-    pub(super) fn new() -> Self {
-        Self(hex(fastrand::u64(1..).to_be_bytes()))
-    }
-
-    /// The number the digits say.
-    pub(super) fn number(self) -> u64 {
-        std::str::from_utf8(&self.0).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0)
-    }
-}
+use super::recording::Recording;
+use super::trace_ids::{RequestId, SpanId, digits_of};
 
 /// The trace a request belongs to, with a span id of our own.
 #[derive(Debug, Clone)]
@@ -105,8 +36,8 @@ impl TraceContext {
         if &version == b"ff" || (&version == b"00" && parts.next().is_some()) {
             return None;
         }
-        let trace_id = RequestId(digits_of(trace.as_bytes())?);
-        let parent = SpanId(digits_of(parent.as_bytes())?);
+        let trace_id = RequestId::of_trace(trace)?;
+        let parent = SpanId::parse(parent)?;
         let [_, low]: [u8; 2] = digits_of(flags.as_bytes())?;
         let nothing = trace_id.number() == 0 || parent.number() == 0;
         let sampled = char::from(low).to_digit(16)? & 1 == 1;
@@ -154,27 +85,15 @@ impl TraceContext {
     /// Where our spans are not recorded, whoever asked us stays the parent: there would be none of that name.
     pub fn header(&self) -> HeaderValue {
         let parent = self.parent.filter(|_| self.recording.is_none()).unwrap_or(self.span_id);
-        let text: [&[u8]; 5] =
-            [b"00-", &self.trace_id.0, b"-", &parent.0, if self.sampled { b"-01" } else { b"-00" }];
+        let text: [&[u8]; 5] = [
+            b"00-",
+            self.trace_id.as_str().as_bytes(),
+            b"-",
+            parent.as_bytes(),
+            if self.sampled { b"-01" } else { b"-00" },
+        ];
         HeaderValue::from_bytes(&text.concat()).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
-}
-
-/// Lower-case hexadecimal digits, and exactly as many.
-fn digits_of<const DIGITS: usize>(text: &[u8]) -> Option<[u8; DIGITS]> {
-    let digits = <[u8; DIGITS]>::try_from(text).ok()?;
-    digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')).then_some(digits)
-}
-
-/// The bytes as lower-case hexadecimal digits.
-fn hex<const BYTES: usize, const DIGITS: usize>(bytes: [u8; BYTES]) -> [u8; DIGITS] {
-    const { assert!(DIGITS == 2 * BYTES) };
-    let digit = |half: u8| if half < 10 { b'0' + half } else { b'a' + half - 10 };
-    let mut digits = [0; DIGITS];
-    for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
-        *pair = [digit(byte >> 4), digit(byte & 0xf)];
-    }
-    digits
 }
 
 #[cfg(test)]
@@ -206,26 +125,6 @@ mod tests {
         ] {
             assert!(TraceContext::join(&broken).is_none(), "{broken}");
         }
-    }
-
-    #[test]
-    fn a_request_id_is_one_of_two_spellings() {
-        let plain = "4bf92f3577b34da6a3ce929d0e0e4736";
-        let uuid = "4bf92f35-77b3-4da6-a3ce-929d0e0e4736";
-        for text in [plain, uuid] {
-            assert_eq!(RequestId::parse(text).map(|id| id.to_string()).as_deref(), Some(plain));
-        }
-        let broken = [
-            "",
-            "x",
-            // No trace may be called that (Trace Context, section 3.2.2.3).
-            "00000000000000000000000000000000",
-            &plain.to_uppercase(),
-            &format!("{plain}0"),
-            "4bf92f3-577b3-4da6-a3ce-929d0e0e47360",
-            "4bf92f35-77b3-4da6-a3ce-929d0e0e473\n",
-        ];
-        assert!(broken.into_iter().all(|text| RequestId::parse(text).is_none()));
     }
 
     #[test]

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::answer::Framing;
+use super::answer_body::AnswerBody;
 use super::balance::Server;
 use super::pool::{Lease, Sender};
 use super::progress::Progress;
@@ -30,23 +30,6 @@ pub(super) enum After {
     Close,
     /// It goes on as a tunnel, which takes its place along.
     Tunnel,
-}
-
-/// Where a body comes from.
-pub(super) enum AnswerBody {
-    /// From a connection with a task of its own.
-    Incoming(Incoming),
-    /// From the connection the answer came on, framed so.
-    Wire(Framing),
-}
-
-impl AnswerBody {
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Incoming(body) => body.is_end_stream(),
-            Self::Wire(framing) => framing.is_over(),
-        }
-    }
 }
 
 /// The body of an answer. Read to its end, its connection can serve again; dropped before, the connection closes.

@@ -4,6 +4,7 @@
 
 mod alarm;
 mod answer;
+mod answer_body;
 mod balance;
 mod body;
 mod choice;

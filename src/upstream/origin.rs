@@ -16,8 +16,9 @@ use rustls::RootCertStore;
 
 use super::OriginSettings;
 use super::alarm::Alarm;
+use super::answer_body::AnswerBody;
 use super::balance::{Balance, Chosen, Server};
-use super::body::{After, AnswerBody, OriginBody};
+use super::body::{After, OriginBody};
 use super::error::{OriginError, OriginFailure};
 use super::pool::{Lease, Unanswered};
 use super::progress::{Progress, UploadFailure};

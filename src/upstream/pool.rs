@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::alarm::Alarm;
 use super::answer::AnswerHead;
-use super::body::AnswerBody;
+use super::answer_body::AnswerBody;
 use super::connect::{Connector, Endpoint};
 use super::error::OriginError;
 use super::multiplex::{Multiplex, Room, Stream};

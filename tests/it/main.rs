@@ -24,6 +24,7 @@ mod client_certificates;
 mod configuration;
 mod corpora;
 mod credentials_forwarded;
+mod cycles;
 mod decisions;
 mod directory_faults;
 mod documents;

@@ -100,8 +100,8 @@ const MAX_LINES: usize = 600;
 /// Longer files and why.
 const LONGER: [(&str, &str); 0] = [];
 
-struct Source {
-    path: PathBuf,
+pub(crate) struct Source {
+    pub(crate) path: PathBuf,
     text: String,
 }
 
@@ -113,12 +113,12 @@ impl Source {
         first.trim_end_matches(".rs")
     }
 
-    fn is_test(&self) -> bool {
+    pub(crate) fn is_test(&self) -> bool {
         self.path.file_name().is_some_and(|name| name == "tests.rs")
     }
 
     /// The code without comments and without its own tests.
-    fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         let before_tests = self.text.split("#[cfg(test)]").next().unwrap_or_default();
         let lines = before_tests.lines().filter(|line| !line.trim_start().starts_with("//"));
         lines.collect::<Vec<_>>().join("\n")
@@ -138,7 +138,7 @@ fn files(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn sources() -> Vec<Source> {
+pub(crate) fn sources() -> Vec<Source> {
     let mut paths = Vec::new();
     files(Path::new("src"), ".rs", &mut paths);
     paths.sort();

@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use super::requirement::NamedRequirements;
+use super::named_requirements::NamedRequirements;
 use crate::config::diagnostics::{Code, Problem};
-use crate::config::load::SecretPolicy;
 use crate::config::raw::RawSecret;
 use crate::config::tree::Path;
 use crate::identity::Secret;
@@ -21,6 +20,14 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// What to do about a secret that is not there.
 const SECRET_HINT: &str = "put it there, or check `--without-secrets`";
+
+/// Whether secrets must be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretPolicy {
+    Required,
+    /// A missing one is taken as given, for commands that never use it.
+    NotNeeded,
+}
 
 /// What checking needs of the world: variables, files, and the folder relative names start from.
 pub(in crate::config) struct Environment<'a> {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::checker::Checker;
 use crate::config::diagnostics::Code;
-use crate::config::load::did_you_mean;
+use crate::config::suggest::did_you_mean;
 use crate::config::tree::Path;
 use crate::policy::{
     ClaimRequirement, ClaimTest, FactorRequirement, HostName, OrganizationFrom, OrganizationNaming,

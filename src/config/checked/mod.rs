@@ -6,6 +6,7 @@ mod checker;
 mod identity;
 mod leaves;
 mod log;
+mod named_requirements;
 mod own;
 mod parts;
 mod project;
@@ -39,6 +40,7 @@ use crate::upstream::OriginSettings;
 
 use checker::Checker;
 pub(super) use checker::Environment;
+pub use checker::SecretPolicy;
 
 /// How long what is under way may take to finish where nothing is said.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);

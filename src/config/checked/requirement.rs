@@ -2,14 +2,15 @@
 //!
 //! Must not guess at a word it does not know, nor enforce what is only tried.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::checker::Checker;
+use super::named_requirements::Tried;
 use crate::config::diagnostics::Code;
-use crate::config::load::did_you_mean;
+use crate::config::suggest::did_you_mean;
 use crate::config::tree::Path;
 use crate::policy::Requirement;
 
@@ -38,58 +39,6 @@ const FORMS: [&str; 19] = [
 const MAX_DEPTH: usize = 16;
 /// How many requirements a route's may be made of, those it uses included: all of them are looked at on every request.
 const MAX_PARTS: usize = 256;
-
-/// A requirement as it is enforced, and as it would be with what is only tried.
-#[derive(Debug, Clone)]
-pub(super) struct Tried {
-    /// Nothing where all of it is only tried.
-    pub(super) enforced: Option<Requirement>,
-    pub(super) shadowed: Requirement,
-    /// Whether the two differ.
-    pub(super) tries: bool,
-    /// How many requirements it is made of, those it uses included, and how deep they nest.
-    parts: usize,
-    depth: usize,
-}
-
-impl Tried {
-    fn plain(requirement: Requirement) -> Self {
-        Self { enforced: Some(requirement.clone()), shadowed: requirement, tries: false, parts: 1, depth: 1 }
-    }
-
-    /// This in something else.
-    fn within(self, wrap: impl Fn(Requirement) -> Requirement) -> Self {
-        Self {
-            enforced: self.enforced.map(&wrap),
-            shadowed: wrap(self.shadowed),
-            parts: self.parts + 1,
-            depth: self.depth + 1,
-            ..self
-        }
-    }
-
-    fn join(parts: Vec<Self>, join: fn(Vec<Requirement>) -> Requirement) -> Self {
-        let enforced: Vec<Requirement> = parts.iter().filter_map(|part| part.enforced.clone()).collect();
-        let nothing = enforced.is_empty() && !parts.is_empty();
-        Self {
-            enforced: (!nothing).then(|| join(enforced)),
-            tries: parts.iter().any(|part| part.tries),
-            parts: parts.iter().map(|part| part.parts).sum::<usize>() + 1,
-            depth: parts.iter().map(|part| part.depth).max().unwrap_or_default() + 1,
-            shadowed: join(parts.into_iter().map(|part| part.shadowed).collect()),
-        }
-    }
-}
-
-/// The requirements that have names: as written, and as far as they were read.
-#[derive(Default)]
-pub(super) struct NamedRequirements {
-    written: BTreeMap<String, Value>,
-    read: BTreeMap<String, Option<Tried>>,
-    /// Those being read just now, to find one that uses itself.
-    under_way: Vec<String>,
-    used: BTreeSet<String>,
-}
 
 impl Checker<'_> {
     /// Reads every named requirement, used or not.

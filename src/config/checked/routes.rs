@@ -9,11 +9,11 @@ use std::time::Duration;
 use http::Method;
 
 use super::checker::Checker;
+use super::named_requirements::Tried;
 use super::own::origin_as_sent;
-use super::requirement::Tried;
 use crate::config::diagnostics::Code;
-use crate::config::load::did_you_mean;
 use crate::config::raw::{RawMatch, RawRoute, RawUpstream};
+use crate::config::suggest::did_you_mean;
 use crate::config::tree::Path;
 use crate::policy::{
     Access, ForwardedCredentials, Freshness, HostPattern, LetterCase, OrganizationFrom, OrganizationPlace,

@@ -13,9 +13,9 @@ use super::checker::Checker;
 use super::project::origin_address;
 use super::routes::letter_case_of;
 use crate::config::diagnostics::Code;
-use crate::config::load::did_you_mean;
 use crate::config::mask::without_credentials;
 use crate::config::raw::{RawEjection, RawHealth, RawOriginTls, RawRetries, RawUpstream};
+use crate::config::suggest::did_you_mean;
 use crate::config::tree::Path;
 use crate::upstream::{
     CallerShare, EjectionSettings, HealthSettings, MaySet, OriginAddress, OriginSettings, OriginTls,

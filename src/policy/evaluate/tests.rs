@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::super::steps::refusal_of as refusal_of_case;
 use super::*;
 use crate::identity::{MemberId, MemberRef, Monotonic, OrganizationId, SessionId};
-use crate::policy::{CanonicalPath, Challenge, Facts, HostName, Reason};
+use crate::policy::{CanonicalPath, Challenge, Environment, Facts, HostName, Reason};
 use crate::session::DeliveryMethod;
 
 const NOW: i64 = 1_800_000_000;
