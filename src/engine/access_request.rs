@@ -7,8 +7,9 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, Method};
 
-use crate::identity::{Principal, SocketPeer};
-use crate::policy::{CanonicalPath, HostName};
+use crate::directory::Answer;
+use crate::identity::{MemberRef, SocketPeer};
+use crate::policy::{CanonicalPath, HostName, Reason, Refusal};
 use crate::telemetry::{RequestId, TraceContext};
 
 /// A request to decide on. The path is the one that will be forwarded.
@@ -28,21 +29,27 @@ pub struct AccessRequest<'a> {
     pub waits: Waits<'a>,
 }
 
-/// Whether a request may wait for a lookup: asked once its caller is being identified, and again once the caller is known
-/// and facts about them are looked up. A request that may not is refused with `caller_share`.
+/// Whether a request may wait for a lookup: asked before it waits, while its caller is identified, and while facts about
+/// the caller are looked up. A request that may not is refused with `caller_share`.
 #[derive(Clone, Copy, Default)]
 pub struct Waits<'a>(Option<&'a Allows<'a>>);
 
-type Allows<'a> = dyn Fn(Option<&Principal>) -> bool + Send + Sync + 'a;
+type Allows<'a> = dyn Fn(Option<&MemberRef>) -> bool + Send + Sync + 'a;
 
 impl<'a> Waits<'a> {
-    /// Asks `allows` with the caller, if known, before the first wait of either kind.
+    /// Asks `allows`, with the member that is calling if that is known by then.
     pub fn if_allowed(allows: &'a Allows<'a>) -> Self {
         Self(Some(allows))
     }
 
-    pub(super) fn are_allowed(self, caller: Option<&Principal>) -> bool {
+    pub(super) fn are_allowed(self, caller: Option<&MemberRef>) -> bool {
         self.0.is_none_or(|allows| allows(caller))
+    }
+
+    /// Refuses a request that would wait for `answer` and may not.
+    pub(super) fn check<T>(self, answer: &Answer<T>, caller: &MemberRef) -> Result<(), Refusal> {
+        let is_refused = answer.is_pending() && !self.are_allowed(Some(caller));
+        if is_refused { Err(Reason::CallerShare.into()) } else { Ok(()) }
     }
 }
 

@@ -2,10 +2,8 @@
 //!
 //! Must not stand on an old reading of the clock after it waited, nor refuse anybody on evidence older than they are.
 
-use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
-use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -337,8 +335,7 @@ impl Engine {
     ) -> Result<Decision, Refusal> {
         course.route = Some(Arc::clone(&route));
         if course.principal.is_none() {
-            let identifying = pin!(self.identify(request, snapshot, &mut course.unfit, now));
-            let (found, reading) = if_may_wait(identifying, || request.waits.are_allowed(None)).await?;
+            let (found, reading) = self.identify(request, snapshot, &mut course.unfit, now).await?;
             course.reading = reading;
             let Identified { principal, by_authorization, is_ambient, vouched, recent, named } = found;
             // A browser attaches cookies whichever page asks, and no rule of the same origin holds for a WebSocket.
@@ -354,22 +351,6 @@ impl Engine {
             course.vouched = vouched;
             course.principal = Some(principal);
         }
-        let caller = course.principal.clone();
-        let holding = pin!(self.hold(&route, Place::of(request), snapshot, course));
-        if_may_wait(holding, || request.waits.are_allowed(caller.as_ref())).await
+        self.hold(&route, Place::of(request), snapshot, course).await
     }
-}
-
-/// What comes of `work`, which waits for lookups alone: refused before the first wait where that is not `allowed`.
-fn if_may_wait<T, F: Future<Output = Result<T, Refusal>>>(
-    mut work: Pin<&mut F>,
-    allowed: impl Fn() -> bool,
-) -> impl Future<Output = Result<T, Refusal>> {
-    let mut is_asked = false;
-    poll_fn(move |cx| match work.as_mut().poll(cx) {
-        Poll::Pending if !std::mem::replace(&mut is_asked, true) && !allowed() => {
-            Poll::Ready(Err(Reason::CallerShare.into()))
-        }
-        polled => polled,
-    })
 }

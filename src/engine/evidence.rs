@@ -2,6 +2,7 @@
 //!
 //! Must not judge evidence, nor serve a list that anything outranks: whether it still answers is for the directory to say.
 
+use super::Waits;
 use super::check::Engine;
 use super::record::Course;
 use crate::directory::SessionQuery;
@@ -15,9 +16,10 @@ impl Engine {
         &self,
         query: &SessionQuery,
         course: &Course,
+        waits: Waits<'_>,
     ) -> Result<(Evidence, Now), Refusal> {
         let recent = course.recent.as_ref().filter(|_| !query.settled && query.newer_than.is_none());
-        let Some(recent) = recent else { return self.evidence(query).await };
+        let Some(recent) = recent else { return self.evidence(query, waits).await };
         let directory = &self.sources.directory;
         let still_answers = |list: &ActiveSessions, generation| {
             list.member == query.member
@@ -27,7 +29,7 @@ impl Engine {
             return Ok((Evidence::Sessions(list), query.now));
         }
         let generation = directory.generation();
-        let (evidence, waited) = self.ask(query).await?;
+        let (evidence, waited) = self.ask(query, waits).await?;
         // What was waited for is another copy than the one that is superseded by what comes next, and what is served while
         // it is asked for again must not do for the requests after this one.
         if let (Evidence::Sessions(list), None) = (&evidence, waited)
@@ -39,16 +41,21 @@ impl Engine {
     }
 
     /// The evidence, and the time it is once it is there: another one only if it was waited for.
-    pub(super) async fn evidence(&self, query: &SessionQuery) -> Result<(Evidence, Now), Refusal> {
-        let (evidence, waited) = self.ask(query).await?;
+    pub(super) async fn evidence(
+        &self,
+        query: &SessionQuery,
+        waits: Waits<'_>,
+    ) -> Result<(Evidence, Now), Refusal> {
+        let (evidence, waited) = self.ask(query, waits).await?;
         Ok((evidence, waited.unwrap_or(query.now)))
     }
 
     /// The evidence, and the time it is if it was waited for.
-    async fn ask(&self, query: &SessionQuery) -> Result<(Evidence, Option<Now>), Refusal> {
+    async fn ask(&self, query: &SessionQuery, waits: Waits<'_>) -> Result<(Evidence, Option<Now>), Refusal> {
         let answer = self.sources.directory.active_sessions(query);
-        let waits = answer.is_pending();
+        waits.check(&answer, &query.member)?;
+        let waited = answer.is_pending();
         let evidence = answer.wait().await.map_err(|error| error.refusal())?;
-        Ok((evidence, waits.then(|| self.clock.now())))
+        Ok((evidence, waited.then(|| self.clock.now())))
     }
 }

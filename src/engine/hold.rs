@@ -7,10 +7,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::AccessRequest;
 use super::check::Engine;
 use super::record::{Course, ShadowDifference};
 use super::snapshot::Snapshot;
+use super::{AccessRequest, Waits};
 use crate::directory::{DirectoryError, SessionQuery, Spelling};
 use crate::identity::{AppToken, Bound, Introspection, MemberPrincipal, MemberRef, Now, Principal};
 use crate::policy::{
@@ -31,16 +31,23 @@ pub(super) struct Place<'a> {
     pub(super) path: &'a CanonicalPath,
     pub(super) client_ip: Option<IpAddr>,
     pub(super) certificate_names: &'a [String],
+    pub(super) waits: Waits<'a>,
 }
 
 impl<'a> Place<'a> {
     pub(super) fn of(request: &AccessRequest<'a>) -> Self {
         let certificate_names = request.peer.certificate_names;
-        Self { host: request.host, path: request.path, client_ip: request.client_ip, certificate_names }
+        Self {
+            host: request.host,
+            path: request.path,
+            client_ip: request.client_ip,
+            certificate_names,
+            waits: request.waits,
+        }
     }
 
     fn environment(self, route: &'a Route, facts: &'a Facts) -> Environment<'a> {
-        let Place { host, path, client_ip, certificate_names } = self;
+        let Place { host, path, client_ip, certificate_names, waits: _ } = self;
         Environment { client_ip, certificate_names, host, path, patterns: &route.matches.paths, facts }
     }
 }
@@ -92,13 +99,13 @@ impl Engine {
             vouched: course.vouched.clone(),
             now: course.asked_again.or(course.reading).unwrap_or_else(|| self.clock.now()),
         };
-        let (mut evidence, mut now) = self.known_evidence(&query, course).await?;
+        let (mut evidence, mut now) = self.known_evidence(&query, course, place.waits).await?;
         if course.asked_again.is_some() {
             // The turn of the member's streams began a while ago; what was new enough then may not be now.
             now = self.clock.now();
             if evidence.age(now.monotonic) > route.freshness.max_staleness {
                 query.now = now;
-                (evidence, now) = self.evidence(&query).await?;
+                (evidence, now) = self.evidence(&query, place.waits).await?;
             }
         }
         if course.named.is_some() || asks_facts(route) {
@@ -122,7 +129,7 @@ impl Engine {
         query.newer_than = Some(query.now.monotonic);
         query.now = now;
         course.evidence = Some(evidence);
-        let (evidence, _) = self.evidence(&query).await?;
+        let (evidence, _) = self.evidence(&query, place.waits).await?;
         let with_facts = self.with_facts(route, principal, evidence, &mut query, place, course);
         let evidence = Box::pin(with_facts).await?;
         let presented = Presented::Member(principal, &evidence);
@@ -151,18 +158,19 @@ impl Engine {
                 now: self.clock.now(),
                 ..query.clone()
             };
-            let (found, _) = self.evidence(&named).await?;
+            let (found, _) = self.evidence(&named, place.waits).await?;
             if found.list().map(|list| &list.member) != Some(&principal.member) {
                 return Err(Reason::CredentialsDisagree.into());
             }
         }
         for _ in 0..MAX_LOOKS {
-            let waited = self.look_up(route, Presented::Member(principal, &evidence), place, course).await;
+            let presented = Presented::Member(principal, &evidence);
+            let waited = self.look_up(route, presented, place, course).await?;
             if !waited {
                 break;
             }
             query.now = self.clock.now();
-            (evidence, _) = self.evidence(query).await?;
+            (evidence, _) = self.evidence(query, place.waits).await?;
         }
         Ok(evidence)
     }
@@ -197,7 +205,9 @@ impl Engine {
             freshness.max_staleness = settled;
         }
         let ask = async || {
-            self.sources.apps.introspect(token, freshness, self.clock.now()).wait().await.map_err(refused)
+            let answer = self.sources.apps.introspect(token, freshness, self.clock.now());
+            place.waits.check(&answer, &token.member)?;
+            answer.wait().await.map_err(refused)
         };
         let mut introspection = match ask().await {
             // What is only tried on the route fails nobody, and comes to nothing.
@@ -211,7 +221,7 @@ impl Engine {
         };
         let mut narrowed = introspection.narrow(token);
         for _ in 0..MAX_LOOKS {
-            if !self.look_up(route, Presented::App(&narrowed, &introspection), place, course).await {
+            if !self.look_up(route, Presented::App(&narrowed, &introspection), place, course).await? {
                 break;
             }
             introspection = match ask().await {
@@ -276,21 +286,23 @@ impl Engine {
         presented: Presented<'_>,
         place: Place<'_>,
         course: &mut Course,
-    ) -> bool {
-        let Access::Require(requirement) = &route.access else { return false };
+    ) -> Result<bool, Refusal> {
+        let Access::Require(requirement) = &route.access else { return Ok(false) };
         let requirements = || std::iter::once(requirement).chain(&route.shadow);
         let permission = asks(route, Requirement::is_permission);
         let organization = asks(route, Requirement::is_organization);
         if !permission && !organization {
-            return false;
+            return Ok(false);
         }
-        let Some(member) = member_of(presented) else { return false };
+        let Some(member) = member_of(presented) else { return Ok(false) };
         let (id, now, mut waited) = (&member.organization_id, self.clock.now(), false);
         course.facts.expire(now.monotonic);
         let ages = route.freshness;
         if permission {
             let policy = self.sources.rbac.policy(ages, now);
             let roles = self.sources.rbac.organization_roles(id, ages, now);
+            place.waits.check(&policy, &member)?;
+            place.waits.check(&roles, &member)?;
             waited |= policy.is_pending() || roles.is_pending();
             // Together: neither needs the other.
             let (policy, roles) = tokio::join!(policy.wait(), roles.wait());
@@ -306,12 +318,14 @@ impl Engine {
             };
             if needs(&course.facts).own {
                 let names = self.sources.organizations.names(id, ages, now);
+                place.waits.check(&names, &member)?;
                 waited |= names.is_pending();
                 course.facts.organization_names = known("organization", names.wait().await);
             }
             // Only a name that is the caller's own is asked about: nobody makes us look up what they made up.
             for name in needs(&course.facts).owners_of {
                 let owner = self.sources.organizations.resolve(&name, ages, now);
+                place.waits.check(&owner, &member)?;
                 waited |= owner.is_pending();
                 if let Some(owner) = known("organization by name", owner.wait().await) {
                     course.facts.owners.retain(|(known, _)| *known != name);
@@ -319,7 +333,7 @@ impl Engine {
                 }
             }
         }
-        waited
+        Ok(waited)
     }
 }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use super::AccessRequest;
 use super::check::Engine;
 use super::recent::RecentToken;
 use super::snapshot::Snapshot;
+use super::{AccessRequest, Waits};
 use crate::directory::{Answer, DirectoryError, TokenOwner, TokenQuery};
 use crate::identity::{
     Bound, Candidate, Credential, CredentialDigest, CredentialSource, JwtError, JwtRules, JwtSubject,
@@ -108,6 +108,9 @@ pub(super) enum Unfit {
     Malformed,
     #[error("{0}")]
     Directory(DirectoryError),
+    /// It has to be looked up, and the caller holds its share of what may wait for that.
+    #[error("too many requests of the caller wait for lookups")]
+    OverShare,
     /// Finding out would need IO, and another candidate was verified already.
     #[error("another credential was verified before it")]
     NotLookedAt,
@@ -162,18 +165,18 @@ impl Engine {
         for (source, candidate) in
             find_candidates(request.headers, basic, &snapshot.credentials, request.peer)
         {
-            let may_wait = winner.is_none();
+            let waits = winner.is_none().then_some(request.waits);
             let now = *reading.get_or_insert_with(|| self.clock.now());
             let verified = match self.known(&candidate, snapshot, now) {
                 Some(known) => known,
                 None => match candidate.into_credential() {
                     Some(Credential::Jwt(token)) => {
                         reading = None;
-                        self.verify(token, peer, snapshot, may_wait, now).await
+                        self.verify(token, peer, snapshot, waits, now).await
                     }
                     Some(Credential::SessionToken(token)) => {
                         reading = None;
-                        self.resolve(token, peer, None, may_wait).await.map(Verified::from)
+                        self.resolve(token, peer, None, waits).await.map(Verified::from)
                     }
                     Some(Credential::TrustedIdentity(member)) => Ok(Principal::any_session_of(member).into()),
                     None => Err(Unfit::Malformed),
@@ -233,7 +236,8 @@ impl Engine {
         })?;
         for (source, credential) in found {
             let Credential::SessionToken(token) = credential else { continue };
-            let asked = self.resolve(token, request.client_ip, Some(member.clone()), true).await;
+            let asked =
+                self.resolve(token, request.client_ip, Some(member.clone()), Some(request.waits)).await;
             if let Ok(principal) = asked {
                 let source = snapshot.credentials.get(source);
                 let is_bearer = source == Some(&CredentialSource::Bearer);
@@ -261,7 +265,7 @@ impl Engine {
             let found = match credential {
                 Credential::Jwt(token) => self.session_of(token, snapshot).await,
                 Credential::SessionToken(token) => {
-                    match self.resolve(token, request.client_ip, None, true).await {
+                    match self.resolve(token, request.client_ip, None, Some(request.waits)).await {
                         Ok(principal) => Ok(principal.session_id().cloned()),
                         Err(Unfit::Directory(error)) => Err(error.refusal()),
                         Err(_) => Ok(None),
@@ -311,7 +315,7 @@ impl Engine {
         token: &str,
         peer: Option<IpAddr>,
         snapshot: &Snapshot,
-        may_wait: bool,
+        waits: Option<Waits<'_>>,
         now: Now,
     ) -> Result<Verified, Unfit> {
         let mut keys = self.sources.keys.keys();
@@ -323,10 +327,12 @@ impl Engine {
         }
         let mut verified = verify_jwt(token, &keys, &snapshot.jwt_rules, now.wall);
         if let Err(JwtError::UnknownKey(key_id)) = &verified {
-            if !may_wait {
-                return Err(Unfit::NotLookedAt);
+            let waits = waits.ok_or(Unfit::NotLookedAt)?;
+            let answer = self.sources.keys.refetch_for(key_id);
+            if answer.is_pending() && !waits.are_allowed(None) {
+                return Err(Unfit::OverShare);
             }
-            keys = self.sources.keys.refetch_for(key_id).wait().await.map_err(Unfit::Directory)?;
+            keys = answer.wait().await.map_err(Unfit::Directory)?;
             verified = verify_jwt(token, &keys, &snapshot.jwt_rules, self.clock.now().wall);
         }
         let jwt = Arc::new(verified.map_err(Unfit::Jwt)?);
@@ -366,14 +372,16 @@ impl Engine {
         token: &str,
         peer: Option<IpAddr>,
         member: Option<MemberRef>,
-        may_wait: bool,
+        waits: Option<Waits<'_>>,
     ) -> Result<Principal, Unfit> {
         let now = self.clock.now();
         let (token, digest) = (Secret::new(token.to_owned()), CredentialDigest::of(token));
         let query = TokenQuery { token, digest, peer, member, newer_than: None, now };
         let owner = match self.sources.directory.resolve(&query) {
-            Answer::Pending(_) if !may_wait => return Err(Unfit::NotLookedAt),
             Answer::Pending(answer) => {
+                if !waits.ok_or(Unfit::NotLookedAt)?.are_allowed(None) {
+                    return Err(Unfit::OverShare);
+                }
                 let owner = answer.await.map_err(Unfit::Directory)?;
                 if matches!(owner, TokenOwner::Session(_)) {
                     self.vouch(peer);
@@ -414,6 +422,7 @@ impl Unfit {
             Self::Jwt(JwtError::Expired) => Some(Reason::CredentialExpired.into()),
             Self::Jwt(_) | Self::Unknown | Self::Malformed => Some(Reason::CredentialInvalid.into()),
             Self::Directory(error) => Some(error.refusal()),
+            Self::OverShare => Some(Reason::CallerShare.into()),
             Self::NotLookedAt => None,
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use super::Waits;
 use super::check::Engine;
 use super::hold::Place;
 use super::leases::{GROWN_AFTER, HolderId, Lease, Stream, moment_of};
@@ -151,6 +152,7 @@ impl Engine {
             path: &stream.path,
             client_ip: stream.client_ip,
             certificate_names: certificate_names.unwrap_or_default(),
+            waits: Waits::default(),
         };
         match self.hold(route, place, &snapshot, &mut course).await? {
             Decision::Allow(permit) => Ok(permit.caller().map_or_else(

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use super::OriginSettings;
 use super::choice::{Candidate, choose};
 use super::connect::{Connector, Endpoint};
-use super::error::OriginError;
+use super::error::{BoxError, OriginError};
 use super::health::is_healthy;
 use super::pool::Pool;
 use super::resolve::Configured;
@@ -24,8 +24,6 @@ use super::settings::HealthSettings;
 use super::standing::Standing;
 use super::tls::{OriginTlsError, Renewal, origin_tls};
 use crate::telemetry::Metrics;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// How soon names are looked up again that could not be, or whose servers cannot be reached.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(1);

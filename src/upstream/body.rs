@@ -13,14 +13,13 @@ use http_body::{Body, Frame, SizeHint};
 use super::answer::Framing;
 use super::answer_body::AnswerBody;
 use super::balance::Server;
+use super::error::BoxError;
 use super::pool::{Lease, Sender};
 use super::progress::Progress;
 use super::slots::Slot;
 
 /// How long an upload may go on after its answer ended.
 const UPLOAD_AFTER_ANSWER: Duration = Duration::from_secs(600);
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What becomes of the connection once the answer is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,11 +21,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::answer::MAX_FIELDS;
-use super::error::OriginError;
+use super::error::{BoxError, OriginError};
 use super::stream::OriginStream;
 use super::wire::Wire;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What one answer may have on its way to us, unread.
 const STREAM_WINDOW: u32 = 256 * 1024;

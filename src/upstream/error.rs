@@ -6,7 +6,8 @@ use super::answer::AnswerError;
 use super::slots::NoSlot;
 use super::wire::WireError;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// Why a body cannot be read or written: the error of any type of body.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]

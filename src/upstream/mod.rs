@@ -27,7 +27,7 @@ mod wire;
 
 pub use answer::{AnswerError, AnswerHead, Framing, Piece, Reading, take_head};
 pub use body::OriginBody;
-pub use error::{OriginError, OriginFailure};
+pub use error::{BoxError, OriginError, OriginFailure};
 pub use origin::{Origin, OriginResponse, lasts};
 pub use progress::{Progress, UploadFailure};
 pub use request::{OriginRequest, RequestHead};

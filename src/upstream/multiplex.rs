@@ -13,9 +13,7 @@ use hyper::client::conn::http2::SendRequest;
 
 use super::OriginSettings;
 use super::connect::{BEFORE_SETTINGS, Connector, Endpoint};
-use super::error::OriginError;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+use super::error::{BoxError, OriginError};
 
 /// How often it is looked whether a connection has room again.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(5);

@@ -19,7 +19,7 @@ use super::alarm::Alarm;
 use super::answer_body::AnswerBody;
 use super::balance::{Balance, Chosen, Server};
 use super::body::{After, OriginBody};
-use super::error::{OriginError, OriginFailure};
+use super::error::{BoxError, OriginError, OriginFailure};
 use super::pool::{Lease, Unanswered};
 use super::progress::{Progress, UploadFailure};
 use super::request::{OriginRequest, RequestHead, binds_connection, is_event_stream};
@@ -27,8 +27,6 @@ use super::retry::{Budget, Repeatable};
 use super::slots::Caller;
 use super::tls::OriginTlsError;
 use crate::telemetry::Metrics;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Servers a request is offered to that could not be connected to, before it is given up.
 const MOST_CONNECTS: usize = 4;

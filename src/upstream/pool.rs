@@ -12,7 +12,7 @@ use super::alarm::Alarm;
 use super::answer::AnswerHead;
 use super::answer_body::AnswerBody;
 use super::connect::{Connector, Endpoint};
-use super::error::OriginError;
+use super::error::{BoxError, OriginError};
 use super::multiplex::{Multiplex, Room, Stream};
 use super::request::{Needs, OriginRequest};
 use super::slots::{Caller, Joined, Slot, Slots, Waiting};
@@ -25,8 +25,6 @@ use hyper::client::conn::http1::SendRequest;
 
 /// A kept connection that is good is ready at once.
 const READY_WITHIN: Duration = Duration::from_millis(100);
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The connections of one server.
 pub(super) struct Pool<B> {

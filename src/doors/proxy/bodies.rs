@@ -18,9 +18,7 @@ use super::trailers::clean_trailers;
 use crate::doors::account::Account;
 use crate::engine::{Lease, ManagedNames};
 use crate::policy::Reason;
-use crate::upstream::{OriginBody, Progress, UploadFailure};
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+use crate::upstream::{BoxError, OriginBody, Progress, UploadFailure};
 
 /// Why a body was cut short.
 #[derive(Debug, thiserror::Error)]

@@ -34,7 +34,7 @@ use super::cors::{preflight, share};
 use super::own::{OwnPage, OwnRequest, Refused};
 use super::same_origin::is_same_origin;
 use crate::engine::{AccessRequest, Engine, ManagedNames, Page, Rules, Ticket, Waits};
-use crate::identity::{Principal, SocketPeer};
+use crate::identity::{MemberRef, SocketPeer};
 use crate::policy::{Decision, Reason, Refusal};
 use crate::revocation::Revocations;
 use crate::server::{Drain, Peer, Serve};
@@ -166,8 +166,8 @@ impl Site {
             return self.refuse(&reason.into(), account);
         }
         let slot = account.slot.as_ref();
-        let may_wait = |principal: Option<&Principal>| {
-            slot.is_some_and(|slot| slot.claim(self.waiting_caller(principal, peer)))
+        let may_wait = |member: Option<&MemberRef>| {
+            slot.is_some_and(|slot| slot.claim(self.waiting_caller(member, peer)))
         };
         let asked = AccessRequest {
             method: &intake.method,

@@ -12,7 +12,7 @@ use crate::doors::own::OwnPages;
 use crate::doors::refusal::Refusals;
 use crate::doors::settings::ProxySettings;
 use crate::engine::{Engine, Snapshot};
-use crate::identity::Principal;
+use crate::identity::MemberRef;
 use crate::policy::{Permit, Subject};
 use crate::revocation::Revocations;
 use crate::server::{Drain, ListenerSettings, Peer};
@@ -130,11 +130,9 @@ impl Site {
 
     /// The same while a lookup is waited for. A caller that is not identified yet counts to its network, apart from anonymous
     /// callers: their requests would otherwise shut out the members beside them.
-    pub(super) fn waiting_caller(&self, principal: Option<&Principal>, peer: &Peer) -> Option<Caller> {
-        match principal {
-            Some(Principal::Member(principal)) => Some(Caller::of(("member", &principal.member))),
-            Some(Principal::App(token)) => Some(Caller::of(("member", &token.member))),
-            Some(Principal::Machine(token)) => Some(Caller::of(("client", &token.client_id))),
+    pub(super) fn waiting_caller(&self, member: Option<&MemberRef>, peer: &Peer) -> Option<Caller> {
+        match member {
+            Some(member) => Some(Caller::of(("member", member))),
             None => self.network(peer).map(|network| Caller::of(("unidentified", network))),
         }
     }
