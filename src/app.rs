@@ -163,7 +163,8 @@ impl Gateway {
         let let_in = Arc::new(AtomicBool::new(false));
         let vitals = vitals(&metrics, &core, &drain, door.clone(), configuration.clone(), asked, &let_in);
         let admin_door = config.admin.clone().map(|settings| {
-            let (leaving, left) = (drain.clone(), drain.clone());
+            let leaving = drain.clone();
+            let left = drain.clone();
             let controls = Controls {
                 reload: Arc::clone(&reload),
                 drain: Box::new(move || leaving.announce()),
@@ -246,7 +247,8 @@ impl Gateway {
             // Somebody does already.
             return;
         }
-        let (running, state) = (Arc::clone(&self.running), self.configuration.clone());
+        let running = Arc::clone(&self.running);
+        let state = self.configuration.clone();
         keep_configuration(running, state, options, source, requests);
     }
 
@@ -359,8 +361,11 @@ fn vitals(
     let_in: &Arc<AtomicBool>,
 ) -> Vitals {
     let let_in = Arc::clone(let_in);
-    let (loaded, drain, memory) = (core.keys.loaded(), drain.clone(), core.memory.clone());
-    let (entries, bytes) = (metrics.session_cache_entries.clone(), metrics.session_cache_bytes.clone());
+    let loaded = core.keys.loaded();
+    let drain = drain.clone();
+    let memory = core.memory.clone();
+    let entries = metrics.session_cache_entries.clone();
+    let bytes = metrics.session_cache_bytes.clone();
     Vitals::new(
         metrics.clone(),
         vec![

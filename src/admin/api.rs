@@ -69,7 +69,8 @@ impl AdminDoor {
         let history = History::new(vitals.metrics().clone());
         tokio::spawn(history.clone().keep());
         engine.tell_refusals(vitals.refusals().clone());
-        let (access, page) = (Access::new(settings), Page::new());
+        let access = Access::new(settings);
+        let page = Page::new();
         Self(Arc::new(Inner { revocations, engine, at_the_door, access, controls, vitals, history, page }))
     }
 

@@ -55,7 +55,8 @@ pub(super) async fn explain(
     let path = match CanonicalPath::parse(uri.path()) {
         Ok(path) => path,
         Err(error) => {
-            let (reason, detail) = (Reason::PathAmbiguous, Some(error.to_string()));
+            let reason = Reason::PathAmbiguous;
+            let detail = Some(error.to_string());
             return tell(Report::at_the_door(&method, host.as_str(), uri.path(), reason, detail));
         }
     };

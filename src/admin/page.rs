@@ -183,17 +183,20 @@ fn chart(steps: &[Step]) -> Option<Chart> {
     let highest = steps.iter().map(total).fold(0.0, f64::max);
     let scale = if highest > 0.0 { HEIGHT / highest } else { 0.0 };
     #[expect(clippy::cast_precision_loss, reason = "there are sixty steps")]
-    let (count, at) = (steps.len() as f64, |index: usize| index as f64);
+    let count = steps.len() as f64;
+    let at = |index: usize| index as f64;
     let width = WIDTH / count.max(1.0);
     // Steps, not slopes: each is the mean of its five seconds.
     let area = |low: &dyn Fn(&Step) -> f64, high: &dyn Fn(&Step) -> f64| {
         let mut path = String::new();
         for (index, step) in steps.iter().enumerate() {
-            let (bottom, top) = (HEIGHT - low(step) * scale, HEIGHT - high(step) * scale);
+            let bottom = HEIGHT - low(step) * scale;
+            let top = HEIGHT - high(step) * scale;
             if bottom - top < 0.05 {
                 continue;
             }
-            let (left, right) = (at(index) * width, at(index + 1) * width);
+            let left = at(index) * width;
+            let right = at(index + 1) * width;
             path.push_str(&format!("M{left:.1} {bottom:.1}V{top:.1}H{right:.1}V{bottom:.1}Z"));
         }
         path
@@ -289,7 +292,10 @@ fn seconds(seconds: Option<f64>) -> String {
 fn span(seconds: f64) -> String {
     #[expect(clippy::cast_possible_truncation, reason = "no process runs for as long as that")]
     let whole = seconds.max(0.0) as i64;
-    let (days, hours, minutes, rest) = (whole / 86_400, whole / 3_600 % 24, whole / 60 % 60, whole % 60);
+    let days = whole / 86_400;
+    let hours = whole / 3_600 % 24;
+    let minutes = whole / 60 % 60;
+    let rest = whole % 60;
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{rest} s"),
         (0, 0, _) => format!("{minutes} min {rest} s"),

@@ -148,7 +148,8 @@ pub(super) struct Known {
 
 /// How it all is now.
 pub(super) fn status(history: &History, known: Known) -> Status {
-    let (window, now) = (history.window(), Timestamp::now());
+    let window = history.window();
+    let now = Timestamp::now();
     let Known { configuration, started_at, unready, leaving, refusals, routes, conditions } = known;
     let directory = directory(&window);
     let upstreams = upstreams(&window);
@@ -223,7 +224,8 @@ fn route_status(window: &Window, route: &Route) -> RouteStatus {
 }
 
 fn sessions(window: &Window) -> Sessions {
-    let (name, tier) = ("portcullis_session_lookups_total", ("tier", "memory"));
+    let name = "portcullis_session_lookups_total";
+    let tier = ("tier", "memory");
     let results = window.now.by(name, &[tier], "result").into_keys();
     let lookups: BTreeMap<String, f64> = results
         .map(|result| {

@@ -190,9 +190,12 @@ fn app_tokens(
     clock: Arc<dyn Clock>,
     metrics: &Metrics,
 ) -> AppTokens {
-    let (client, secrets) = (client.clone(), Arc::clone(secrets));
+    let client = client.clone();
+    let secrets = Arc::clone(secrets);
     let ask = move |token: &Arc<AppToken>| {
-        let (client, apps, token) = (client.clone(), Arc::clone(&secrets.load()), Arc::clone(token));
+        let client = client.clone();
+        let apps = Arc::clone(&secrets.load());
+        let token = Arc::clone(token);
         Box::pin(async move { client.introspect(&token, &apps).await }) as _
     };
     AppTokens::new(config.memory.horizon, config.guard.deadline, clock, metrics, ask)
@@ -211,7 +214,8 @@ fn build_engine(
         recheck_every: config.recheck_every,
         max_rechecks: config.guard.max_in_flight.div_ceil(4),
     };
-    let (metrics, records) = (metrics.clone(), records.clone());
+    let metrics = metrics.clone();
+    let records = records.clone();
     Ok(Engine::new(rules(config, None)?, sources, clock, settings, metrics, records))
 }
 

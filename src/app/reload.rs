@@ -69,7 +69,8 @@ impl Running {
         if !fixed.is_empty() {
             return Err(ReloadError::Fixed(fixed));
         }
-        let (wanted, kept) = (config.memory.horizon, self.core.memory.horizon());
+        let wanted = config.memory.horizon;
+        let kept = self.core.memory.horizon();
         if wanted > kept && self.core.link.is_some() {
             return Err(ReloadError::Horizon { wanted, kept });
         }

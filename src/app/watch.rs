@@ -148,7 +148,9 @@ impl Keeper {
         }
         let folders = names.iter().filter_map(|name| name.parent()).filter(|folder| folder.is_dir());
         let folders: BTreeSet<PathBuf> = folders.map(Path::to_owned).collect();
-        let (told, wanted, known) = (told.clone(), names.clone(), folders.clone());
+        let told = told.clone();
+        let wanted = names.clone();
+        let known = folders.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             if is_change(&event, |path| wanted.contains(path) || known.contains(path)) {
                 // One that waits already does for all.
@@ -170,7 +172,8 @@ impl Keeper {
     }
 
     async fn reload_if_changed(&mut self) {
-        let (files, retry) = (self.files.clone(), self.retry.clone());
+        let files = self.files.clone();
+        let retry = self.retry.clone();
         let look = move || files.are_changed() || retry.is_some_and(|retry| retry.are_changed());
         if tokio::task::spawn_blocking(look).await.unwrap_or(true) {
             self.reload().await;

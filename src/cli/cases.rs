@@ -160,7 +160,8 @@ impl WordOr<RequestParts> {
             },
             Self::Word(line) => {
                 let (method, url) = line.split_once(' ').unwrap_or(("GET", line));
-                let (method, url) = (method.to_owned(), url.trim().to_owned());
+                let method = method.to_owned();
+                let url = url.trim().to_owned();
                 AskedFor { method, url, client_ip: None, client_certificate: Vec::new() }
             }
         }

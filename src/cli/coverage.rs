@@ -55,7 +55,8 @@ impl Coverage {
     /// Of a hundred things that could be covered, how many were.
     pub(super) fn share(&self) -> u32 {
         let (routes, requirements) = self.counts();
-        let (covered, all) = (routes.0 + requirements.0, routes.1 + requirements.1);
+        let covered = routes.0 + requirements.0;
+        let all = routes.1 + requirements.1;
         u32::try_from((covered * 100).checked_div(all).unwrap_or(100)).unwrap_or(100)
     }
 

@@ -142,7 +142,8 @@ fn introduce(places: &Places, emulator: &Emulator, exported: Option<&Path>) {
     let find = |name: &str| personas.iter().find(|persona| persona.name == name);
     let token = |name: &str| find(name).map(|persona| persona.token.clone()).unwrap_or_default();
     let session = |name: &str| find(name).map(|persona| persona.session_id.clone()).unwrap_or_default();
-    let (gateway, api) = (&places.gateway, &places.emulator);
+    let gateway = &places.gateway;
+    let api = &places.emulator;
     say(&format!("Portcullis demo: gateway {gateway}   metrics {}/metrics   API stand-in {api}", places.ops));
     say(&format!("Status page: {}/", places.admin));
     say("Everything is on loopback and made up; nothing here is a real credential.\n");

@@ -196,11 +196,13 @@ fn recorded_question(file: &Path, request_id: Option<&str>) -> Result<Question, 
 }
 
 async fn decide(args: &ExplainArgs, question: &Question, config: &Config) -> Result<Report, Failed> {
-    let (method, host) = (&question.method, &question.host);
+    let method = &question.method;
+    let host = &question.host;
     let path = match CanonicalPath::parse(&question.path) {
         Ok(path) => path,
         Err(error) => {
-            let (reason, detail) = (Reason::PathAmbiguous, Some(error.to_string()));
+            let reason = Reason::PathAmbiguous;
+            let detail = Some(error.to_string());
             return Ok(Report::at_the_door(method, host.as_str(), &question.path, reason, detail));
         }
     };

@@ -123,7 +123,8 @@ fn tell_considered(considered: &[Considered], say: Say<'_>) {
         say(&format!("          not `{}` ({}{}): {why}", place.route, host(place), place.path));
     }
     let count = |standing: &str| considered.iter().filter(|place| place.standing == standing).count();
-    let (hosts, paths) = (count("other_host"), count("other_path"));
+    let hosts = count("other_host");
+    let paths = count("other_path");
     if hosts + paths > 0 {
         let of_hosts = if hosts > 0 { format!(", {hosts} for another host") } else { String::new() };
         say(&format!("          not {} others: {paths} for another path{of_hosts}", hosts + paths));

@@ -87,7 +87,8 @@ impl Layers {
             said("tracing.headers.").into_iter().filter_map(|path| Some(path.split('.').next()?.to_owned()));
         let otel = otel_layer(&otel, is_wanted, &in_file.chain(elsewhere).collect::<Vec<_>>());
         variables.extend(otel.variables);
-        let (mut environment, options) = (nest(settings.into_iter()), nest(overrides.iter().cloned()));
+        let mut environment = nest(settings.into_iter());
+        let options = nest(overrides.iter().cloned());
         give_way(&mut file, &environment);
         give_way(&mut file, &options);
         give_way(&mut environment, &options);

@@ -43,7 +43,8 @@ pub(super) fn lint(config: &Config) -> Vec<Problem> {
             }));
         }
         // A shadow among the parts of what is required is all of that and more; what was said of it is not said again.
-        let (mut is_wide, mut is_impossible) = (false, false);
+        let mut is_wide = false;
+        let mut is_impossible = false;
         for (requirement, key) in asked(route) {
             let wide = wide_network(requirement, &path.key(key)).filter(|_| !is_wide);
             is_wide |= wide.is_some();
@@ -205,7 +206,8 @@ fn asks_more(one: &Requirement, other: Option<&Requirement>) -> bool {
         }
     }
     let Some(other) = other else { return true };
-    let (one, other) = (parts(one), parts(other));
+    let one = parts(one);
+    let other = parts(other);
     let contains_or_exceeds =
         |part: &&Requirement| one.contains(part) || one.iter().any(|own| is_fresher(own, part));
     let exceeds = |part: &&Requirement| !one.contains(part);
@@ -280,7 +282,8 @@ fn case_twins(route: &Route, places: &[Place<'_>], path: &Path) -> Option<Proble
 }
 
 fn methods_meet(one: &Route, other: &Route) -> bool {
-    let (one, other) = (&one.matches.methods, &other.matches.methods);
+    let one = &one.matches.methods;
+    let other = &other.matches.methods;
     one.is_empty() || other.is_empty() || one.iter().any(|method| other.contains(method))
 }
 

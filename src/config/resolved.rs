@@ -69,7 +69,8 @@ pub fn with_defaults(set: &[ResolvedValue]) -> Vec<ResolvedValue> {
     };
     let unset = defaults().into_iter().filter(|(path, _)| !is_set(path) && !is_off(path));
     let unset = unset.map(|(path, value)| {
-        let (value, origin) = (Value::String(value), "default".to_owned());
+        let value = Value::String(value);
+        let origin = "default".to_owned();
         ResolvedValue { path, value, origin }
     });
     set.iter().cloned().chain(unset).collect()

@@ -141,7 +141,8 @@ impl Attempts {
         let peer = network.map(|network| {
             let budget = || Arc::new(Mutex::new(Budget::full(f64::from(self.settings.per_peer))));
             self.peers.get_with(network, || {
-                let (suspect, under_way) = (AtomicBool::new(false), AtomicU32::new(0));
+                let suspect = AtomicBool::new(false);
+                let under_way = AtomicU32::new(0);
                 Arc::new(Peer { budget: budget(), suspect, under_way })
             })
         });

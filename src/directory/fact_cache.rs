@@ -145,7 +145,9 @@ where
                 if let Some(error) = self.failure(key, now) {
                     return Answer::Ready(self.stand_in(key, input, freshness, error));
                 }
-                let (cache, key, input) = (self.clone(), key.clone(), input.clone());
+                let cache = self.clone();
+                let key = key.clone();
+                let input = input.clone();
                 Answer::pending(async move { cache.wait(&key, &input, freshness).await })
             }
         }
@@ -234,7 +236,9 @@ where
         input: &I,
     ) -> impl Future<Output = Result<Answered<V>, DirectoryError>> + Send + use<K, I, V> {
         let start = || {
-            let (cache, key, input) = (self.clone(), key.clone(), input.clone());
+            let cache = self.clone();
+            let key = key.clone();
+            let input = input.clone();
             async move { cache.lookup(key, input).await }
         };
         let (flight, _) = self.0.flights.join(key, start, |flight| drop(tokio::spawn(flight)));

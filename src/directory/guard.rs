@@ -102,11 +102,14 @@ impl Guard {
 
 impl SessionDirectory for Guard {
     fn active_sessions(&self, query: &SessionQuery) -> Answer<Evidence> {
-        let (next, query, clock) = (Arc::clone(&self.next), query.clone(), Arc::clone(&self.clock));
+        let next = Arc::clone(&self.next);
+        let query = query.clone();
+        let clock = Arc::clone(&self.clock);
         let attempts = Arc::clone(&self.attempts);
         self.list.pass(about(&query.member), move || {
             let answer = next.active_sessions(&SessionQuery { now: clock.now(), ..query.clone() });
-            let (attempts, clock) = (Arc::clone(&attempts), Arc::clone(&clock));
+            let attempts = Arc::clone(&attempts);
+            let clock = Arc::clone(&clock);
             async move {
                 let answer = answer.wait().await;
                 if let Err(DirectoryError::RateLimited { retry_after }) = &answer {
@@ -119,7 +122,9 @@ impl SessionDirectory for Guard {
     }
 
     fn resolve(&self, query: &TokenQuery) -> Answer<TokenOwner> {
-        let (next, query, clock) = (Arc::clone(&self.next), query.clone(), Arc::clone(&self.clock));
+        let next = Arc::clone(&self.next);
+        let query = query.clone();
+        let clock = Arc::clone(&self.clock);
         self.authenticate.pass(about(&query.digest), move || {
             let answer = next.resolve(&TokenQuery { now: clock.now(), ..query.clone() });
             async move { answer.wait().await }

@@ -79,7 +79,8 @@ impl Memory {
     ) -> Self {
         let few = (settings.max_entries / 10).max(1_000);
         let bounds = Bounds::of(&settings);
-        let (list_life, marks_life) = (bounds.list_life(&settings), bounds.marks_life(&settings));
+        let list_life = bounds.list_life(&settings);
+        let marks_life = bounds.marks_life(&settings);
         let marks = Marks::new(marks_life);
         let lists = Lists::new(settings.max_entries, settings.max_bytes, list_life);
         let ledger = Ledger::new(lists, Unknown(bounded(few, list_life)), marks);
@@ -135,7 +136,8 @@ impl SessionDirectory for Memory {
                 return Answer::Ready(Ok(evidence));
             }
         }
-        let (inner, query) = (Arc::clone(inner), query.clone());
+        let inner = Arc::clone(inner);
+        let query = query.clone();
         Answer::pending(async move { inner.ask(query).await })
     }
 
@@ -145,7 +147,8 @@ impl SessionDirectory for Memory {
             return Answer::Ready(Ok(owner));
         }
         // Nothing is asked until somebody waits for the answer.
-        let (inner, query) = (Arc::clone(inner), query.clone());
+        let inner = Arc::clone(inner);
+        let query = query.clone();
         Answer::pending(async move {
             let marks = SharedMarks(Arc::clone(&inner.ledger));
             Owners::ask(&inner.owners, &query, marks, &inner.next, &inner.clock).wait().await
@@ -327,7 +330,8 @@ impl Inner {
 
     /// Joins the member's lookup, or starts it: in a task of its own, so that it outlives whoever asked.
     fn start(self: &Arc<Self>, member: &MemberRef, query: &SessionQuery) -> (Flight<Evidence>, bool) {
-        let (inner, query) = (Arc::clone(self), query.clone());
+        let inner = Arc::clone(self);
+        let query = query.clone();
         let lookup = || async move { inner.fetch(query).await };
         self.flights.join(member, lookup, |lookup| drop(tokio::spawn(lookup)))
     }

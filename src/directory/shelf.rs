@@ -40,7 +40,8 @@ impl Lists {
     /// Moves the lists to where there are other bounds. One that comes in meanwhile may be lost, and one that was taken off
     /// meanwhile may be there again, as old as it is: its date and the marks judge it.
     pub(super) fn resize(&self, max_entries: u64, max_bytes: u64, life: Duration) {
-        let (before, next) = (self.shelved.load_full(), Shelved::new(max_entries, max_bytes, life));
+        let before = self.shelved.load_full();
+        let next = Shelved::new(max_entries, max_bytes, life);
         for (member, list) in &before.cache {
             next.put(MemberRef::clone(&member), list);
         }

@@ -172,7 +172,8 @@ impl Drop for Account {
         let status = self.status.map_or(CLIENT_LEFT, |status| status.as_u16());
         let route = self.route.as_deref().unwrap_or("none");
         let method = method_label(&self.method);
-        let (metrics, listener) = (&self.metrics, &self.peer.listener);
+        let metrics = &self.metrics;
+        let listener = &self.peer.listener;
         metrics.http_requests_in_flight.dec();
         match &self.route {
             Some(route) => RouteMetrics::with(metrics, route, |known| {

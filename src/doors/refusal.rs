@@ -151,7 +151,8 @@ impl Refusals {
         let rendered = self.templates.get_template(TEMPLATE).and_then(|template| template.render(&values));
         let page = rendered.unwrap_or_else(|error| {
             tracing::warn!(%error, "the page of a refusal could not be made from its template");
-            let (heading, code) = (heading(reason), reason.code());
+            let heading = heading(reason);
+            let code = reason.code();
             format!("<!doctype html><title>{heading}</title><h1>{heading}</h1><p>{code} {request_id}")
         });
         let mut response = Response::new(Bytes::from(page));

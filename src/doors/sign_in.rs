@@ -243,7 +243,8 @@ mod tests {
         let fourth = way(Some(&settings()), &missing, &asking("https://app/a", trail.clone()), at(NOW + 4));
         assert!(matches!(fourth, Way::Circling { .. }));
         // Another query each time is the same page in the end; so are many pages together.
-        let (mut turns, mut trail_of_many) = (0, None);
+        let mut turns = 0;
+        let mut trail_of_many = None;
         while let Some(detour) =
             go(&missing, &asking(&format!("https://app/a?token={turns}"), trail_of_many), NOW)
         {
@@ -251,7 +252,8 @@ mod tests {
             turns += 1;
         }
         assert_eq!(turns, 12);
-        let (mut turns, mut trail_of_many) = (0, None);
+        let mut turns = 0;
+        let mut trail_of_many = None;
         while let Some(detour) = go(&missing, &asking(&format!("https://app/{turns}"), trail_of_many), NOW) {
             trail_of_many = Some(cookie_value(&detour));
             turns += 1;

@@ -123,7 +123,8 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) {
     let reset = Arc::new(AtomicBool::new(false));
     let io = TokioIo::new(ResettableStream { stream, reset: Arc::clone(&reset) });
     let answer = service_fn(move |request| {
-        let (state, reset) = (Arc::clone(&state), Arc::clone(&reset));
+        let state = Arc::clone(&state);
+        let reset = Arc::clone(&reset);
         async move { answer(request, &state, &reset).await.ok_or(Broken) }
     });
     // A connection that breaks off as ordered ends in an error, which is no news.

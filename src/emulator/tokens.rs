@@ -146,7 +146,8 @@ pub(super) fn claims_of(state: &State, jwt: &str) -> Option<Value> {
     let (header, claims) = signed.split_once('.')?;
     let read =
         |part: &str| -> Option<Value> { serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok() };
-    let (header, claims) = (read(header)?, read(claims)?);
+    let header = read(header)?;
+    let claims = read(claims)?;
     let key = state
         .keys
         .iter()

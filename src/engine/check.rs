@@ -193,7 +193,8 @@ impl Engine {
                 self.reserve_record().await.map_or_else(|reason| (None, Some(reason)), |entry| (entry, None))
             }
         };
-        let (began, seen) = (self.clock.now(), self.leases.ticket());
+        let began = self.clock.now();
+        let seen = self.leases.ticket();
         let Rules { snapshot, ticket } = rules;
         let mut course = Course { principal: given, ..Course::default() };
         let span = request.trace.start("authorize", SpanKind::Internal);
@@ -240,7 +241,8 @@ impl Engine {
                 Decision::Allow(_) => None,
                 Decision::Refuse(refusal) => Some(refusal.reason),
             };
-            let (asked, took) = (request.into(), decided_at.monotonic.since(began.monotonic));
+            let asked = request.into();
+            let took = decided_at.monotonic.since(began.monotonic);
             let decided = Decided { asked: &asked, reason, course: &course, took, now: decided_at };
             match self.write(entry, &decided) {
                 None => self.count(&decided),
@@ -286,13 +288,15 @@ impl Engine {
         forwards: ForwardedCredentials,
     ) -> HeaderEdits {
         let holds_credential = Self::holds_credential(request, snapshot);
-        let (managed, credentials) = (&snapshot.managed_names, &snapshot.credentials);
+        let managed = &snapshot.managed_names;
+        let credentials = &snapshot.credentials;
         HeaderEdits::without_identity(managed, credentials, holds_credential, forwards)
     }
 
     /// A refused request goes nowhere.
     fn edits_for_refused(snapshot: &Snapshot) -> HeaderEdits {
-        let (managed, credentials) = (&snapshot.managed_names, &snapshot.credentials);
+        let managed = &snapshot.managed_names;
+        let credentials = &snapshot.credentials;
         HeaderEdits::without_identity(managed, credentials, true, ForwardedCredentials::default())
     }
 

@@ -295,7 +295,9 @@ impl Engine {
             return Ok(false);
         }
         let Some(member) = member_of(presented) else { return Ok(false) };
-        let (id, now, mut waited) = (&member.organization_id, self.clock.now(), false);
+        let id = &member.organization_id;
+        let now = self.clock.now();
+        let mut waited = false;
         course.facts.expire(now.monotonic);
         let ages = route.freshness;
         if permission {

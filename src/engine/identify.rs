@@ -220,7 +220,8 @@ impl Engine {
         basic: Option<&[u8]>,
         snapshot: &Snapshot,
     ) -> Option<Identified> {
-        let (keys, rules) = (self.sources.keys.keys(), &snapshot.jwt_rules);
+        let keys = self.sources.keys.keys();
+        let rules = &snapshot.jwt_rules;
         let found = find_credentials(request.headers, basic, &snapshot.credentials, request.peer).candidates;
         let member = found.iter().find_map(|(_, credential)| {
             let Credential::Jwt(token) = credential else { return None };
@@ -242,7 +243,9 @@ impl Engine {
                 let source = snapshot.credentials.get(source);
                 let is_bearer = source == Some(&CredentialSource::Bearer);
                 let by_authorization = is_bearer || source == Some(&CredentialSource::BasicPassword);
-                let (vouched, recent, named) = (None, None, None);
+                let vouched = None;
+                let recent = None;
+                let named = None;
                 let is_ambient = !is_bearer;
                 return Some(Identified { principal, by_authorization, is_ambient, vouched, recent, named });
             }
@@ -257,7 +260,8 @@ impl Engine {
         request: &AccessRequest<'_>,
         snapshot: &Snapshot,
     ) -> (Vec<SessionId>, Option<Refusal>) {
-        let (mut sessions, mut unknown): (Vec<SessionId>, _) = (Vec::new(), None);
+        let mut sessions: Vec<SessionId> = Vec::new();
+        let mut unknown = None;
         let basic = basic_password(request.headers, &snapshot.credentials);
         let basic = basic.as_ref().map(|password| password.as_slice());
         let found = find_credentials(request.headers, basic, &snapshot.credentials, request.peer);
@@ -349,7 +353,9 @@ impl Engine {
     pub async fn keep_recent_tokens(self: Arc<Self>) {
         loop {
             tokio::time::sleep(RECENT_TOKENS_EVERY).await;
-            let (now, snapshot, keys) = (self.clock.now(), self.snapshot(), self.sources.keys.keys());
+            let now = self.clock.now();
+            let snapshot = self.snapshot();
+            let keys = self.sources.keys.keys();
             self.recent.retain(|known| {
                 known.still_holds(keys.generation(), &snapshot.jwt_rules) && known.check_dates(now).is_ok()
             });
@@ -375,7 +381,8 @@ impl Engine {
         waits: Option<Waits<'_>>,
     ) -> Result<Principal, Unfit> {
         let now = self.clock.now();
-        let (token, digest) = (Secret::new(token.to_owned()), CredentialDigest::of(token));
+        let digest = CredentialDigest::of(token);
+        let token = Secret::new(token.to_owned());
         let query = TokenQuery { token, digest, peer, member, newer_than: None, now };
         let owner = match self.sources.directory.resolve(&query) {
             Answer::Pending(answer) => {

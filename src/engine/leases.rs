@@ -173,7 +173,9 @@ impl Leases {
     /// Keeps every stream by whose it is that is not yet: before anybody is looked for, and in time for when they are due.
     /// True if one is due before whoever looks after them is back.
     fn grow_up(&self) -> bool {
-        let (mut from, mut few, mut sooner) = (Some(0), Vec::new(), false);
+        let mut from = Some(0);
+        let mut few = Vec::new();
+        let mut sooner = false;
         while let Some(at) = from {
             // Held until they are registered: one that ends meanwhile is looked for here first, and then there.
             let mut young = self.young();
@@ -293,7 +295,8 @@ impl Leases {
         let mut open = self.lock();
         let Some(known) = open.holders.get_mut(&holder.id) else { return };
         known.streams.remove(&number);
-        let (empty, due) = (known.streams.is_empty(), known.due);
+        let empty = known.streams.is_empty();
+        let due = known.due;
         if let Some(session_id) = &holder.session_id
             && let Some((_, count)) = open.sessions.get_mut(session_id)
         {

@@ -286,7 +286,8 @@ impl ManagedNames {
         caller: &Caller,
         wanted: impl Fn(&IdentityHeader) -> bool,
     ) -> Result<Vec<(HeaderName, HeaderValue)>, Reason> {
-        let (mut headers, mut value) = (Vec::new(), String::new());
+        let mut headers = Vec::new();
+        let mut value = String::new();
         for planned in self.identity.iter().filter(|header| wanted(header)) {
             value.clear();
             if !planned.attribute.write(caller, &planned.format, &mut value) {

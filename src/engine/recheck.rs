@@ -28,8 +28,10 @@ impl Engine {
     /// Registers the stream that an allowed request becomes. Nothing for a public route.
     pub fn lease(&self, request: &AccessRequest<'_>, verdict: &Verdict) -> Option<Lease> {
         let Decision::Allow(permit) = &verdict.decision else { return None };
-        let (caller, principal) = (permit.caller()?, verdict.principal.as_ref()?);
-        let (route, subject) = (Arc::clone(permit.route()), caller.subject.clone());
+        let caller = permit.caller()?;
+        let principal = verdict.principal.as_ref()?;
+        let route = Arc::clone(permit.route());
+        let subject = caller.subject.clone();
         let stream = Stream::new(request, route, principal.clone(), subject, verdict.vouched.clone());
         let expiry = moment_of(stream.until(caller.subject.expires_at()), verdict.decided_at);
         let due = self.next_look(verdict.decided_at).min(expiry);
@@ -59,7 +61,8 @@ impl Engine {
 
     /// Looks after open streams; ends only with the runtime.
     pub async fn keep_leases(self: Arc<Self>) {
-        let (at_once, for_single_events) = (self.settings.max_rechecks * 2, self.settings.max_rechecks);
+        let at_once = self.settings.max_rechecks * 2;
+        let for_single_events = self.settings.max_rechecks;
         let places = Arc::new(Semaphore::new(at_once));
         loop {
             let now = self.clock.now();

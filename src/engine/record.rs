@@ -74,7 +74,8 @@ impl Course {
         if matches!(self.principal, Some(Principal::Machine(_))) {
             return Some("token");
         }
-        let (age, freshness) = (self.evidence_age(now)?, self.route.as_ref()?.freshness);
+        let age = self.evidence_age(now)?;
+        let freshness = self.route.as_ref()?.freshness;
         Some(match self.evidence {
             Some(Evidence::Vouched(_)) => "jwt",
             _ if age <= freshness.fresh_for => "fresh",
@@ -143,7 +144,8 @@ impl Engine {
         let entry = self.records.audit.as_ref().map(AuditLog::reserve_at_the_door);
         let reason = if matches!(entry, Some(None)) { Reason::AuditUnavailable } else { reason };
         let asked = Asked { request_id, trace, target: None, client_ip: None };
-        let (course, now) = (Course::default(), self.clock.now());
+        let course = Course::default();
+        let now = self.clock.now();
         let decided =
             Decided { asked: &asked, reason: Some(reason), course: &course, took: Duration::ZERO, now };
         drop(self.write(entry.flatten(), &decided));

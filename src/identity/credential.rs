@@ -206,7 +206,8 @@ fn classify(value: &[u8]) -> Option<Credential<'_>> {
     }
     // Whole vectors at a time, which the compiler makes of it as long as nothing in the loop can stop it.
     let between = |byte: u8, first: u8, span: u8| byte.wrapping_sub(first) <= span;
-    let (mut odd, mut dots) = (0, 0_usize);
+    let mut odd = 0;
+    let mut dots = 0_usize;
     for piece in value.chunks(128) {
         let mut dots_here = 0_u8;
         for &byte in piece {

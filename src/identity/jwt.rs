@@ -88,7 +88,8 @@ impl VerifiedJwt {
 
     /// Who calls with it. `token` is the JWT itself, which introspection of an app's token needs.
     pub fn principal(&self, token: &str) -> Principal {
-        let (issued_at, expires_at) = (self.issued_at, self.expires_at);
+        let issued_at = self.issued_at;
+        let expires_at = self.expires_at;
         match &self.subject {
             JwtSubject::Session { member, session_id } => Principal::from(MemberPrincipal {
                 member: member.clone(),
@@ -97,7 +98,8 @@ impl VerifiedJwt {
                 seen_at: None,
             }),
             JwtSubject::Machine { client_id, scopes } => {
-                let (client_id, scopes) = (client_id.clone(), scopes.clone());
+                let client_id = client_id.clone();
+                let scopes = scopes.clone();
                 Principal::Machine(Arc::new(MachineToken { client_id, scopes, issued_at, expires_at }))
             }
             JwtSubject::App { client_id, member, scopes } => Principal::App(Arc::new(AppToken {

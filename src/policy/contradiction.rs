@@ -313,7 +313,8 @@ mod tests {
         let app = || Requirement::App { scopes: Vec::new() };
         let age = |seconds| Requirement::SessionAge { max: Duration::from_secs(seconds) };
         let permission = || {
-            let (resource, action) = (Arc::from("reports"), Arc::from("write"));
+            let resource = Arc::from("reports");
+            let action = Arc::from("write");
             Requirement::Permission(PermissionRequirement { resource, action, organization: None })
         };
         let second = || {

@@ -131,7 +131,8 @@ mod tests {
             ("/a", "/b", false, false),
             ("/a", "/a", true, true),
         ] {
-            let (one, other) = (pattern(one), pattern(other));
+            let one = pattern(one);
+            let other = pattern(other);
             assert_eq!(one.covers(&other), covers, "{one} covers {other}");
             assert_eq!(one.overlaps(&other), overlaps, "{one} overlaps {other}");
             assert_eq!(other.overlaps(&one), overlaps, "{other} overlaps {one}");

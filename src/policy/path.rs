@@ -316,7 +316,8 @@ fn has_disguised_dots(segment: &str) -> bool {
     }
     let mut letters = Letters(segment);
     // Whether the piece that is being read has anything in it, and anything but dots and blanks.
-    let (mut is_empty, mut is_named) = (true, false);
+    let mut is_empty = true;
+    let mut is_named = false;
     loop {
         match letters.next() {
             Some('/' | ';') if !is_empty && !is_named => return true,
@@ -344,7 +345,9 @@ impl Iterator for Letters<'_> {
             return Some(letter);
         }
         // The text is valid UTF-8 once decoded: the letter is whole with the first bytes that are.
-        let (mut bytes, mut length, mut rest) = ([0; 4], 0, self.0);
+        let mut bytes = [0; 4];
+        let mut length = 0;
+        let mut rest = self.0;
         let mut letter = None;
         while let (None, Some((byte, after)), Some(place)) =
             (letter, encoded_byte(rest), bytes.get_mut(length))
@@ -502,7 +505,8 @@ fn decode_reserved(text: &str) -> Result<String, PathError> {
             read.push(letter);
             continue;
         }
-        let (high, low) = (letters.next(), letters.next());
+        let high = letters.next();
+        let low = letters.next();
         let digit = |letter: Option<char>| hex(letter.and_then(|letter| u8::try_from(letter).ok()));
         match digit(high)? << 4 | digit(low)? {
             value if RESERVED.contains(&value) => read.push(char::from(value)),

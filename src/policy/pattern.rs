@@ -338,7 +338,8 @@ fn wild(pieces: &[String], text: &str) -> bool {
 
 /// Linear walk with one remembered `**`: the latest one is the only one worth returning to.
 fn glob(pattern: &[Segment], path: &str) -> bool {
-    let (mut at, mut rest) = (0, Segments::of(path));
+    let mut at = 0;
+    let mut rest = Segments::of(path);
     let mut retry = None;
     loop {
         let mut ahead = rest;

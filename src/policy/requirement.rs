@@ -165,7 +165,8 @@ pub struct Span(pub Duration);
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seconds, rest) = (self.0.as_secs(), self.0.subsec_millis());
+        let seconds = self.0.as_secs();
+        let rest = self.0.subsec_millis();
         let units = [
             (seconds / 86_400, "d"),
             (seconds / 3_600 % 24, "h"),

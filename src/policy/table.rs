@@ -80,7 +80,8 @@ impl RouteTable {
         for route in routes.into_iter().map(Arc::new) {
             for host in &route.matches.hosts {
                 for path in &route.matches.paths {
-                    let (host, path) = (host.clone(), path.clone());
+                    let host = host.clone();
+                    let path = path.clone();
                     entries.push(Entry {
                         order: 0,
                         host,
@@ -244,7 +245,8 @@ fn other_slashes(entries: &[Entry]) -> Vec<Option<PathPattern>> {
         let other =
             entry.path.with_other_slash().filter(|_| !matches!(entry.route.access, Access::Public))?;
         let host = entry.host.to_string();
-        let (exact, folded) = (other.skeleton(false), other.skeleton(true));
+        let exact = other.skeleton(false);
+        let folded = other.skeleton(true);
         // `/wide/**` names `/wide/` as well.
         let below = |text: &String| text.ends_with('/').then(|| format!("{text}**"));
         let is_named = |patterns: &HashSet<(String, String)>, text: String| {
@@ -262,7 +264,8 @@ fn other_slashes(entries: &[Entry]) -> Vec<Option<PathPattern>> {
 
 impl Places {
     fn add(&mut self, entry: &Arc<Entry>) {
-        let (first, folded) = (entry.path.first_segment(), entry.path.first_folded_segment());
+        let first = entry.path.first_segment();
+        let folded = entry.path.first_folded_segment();
         let (Some(first), Some(folded)) = (first, folded) else {
             self.others.push(Arc::clone(entry));
             return;

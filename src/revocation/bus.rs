@@ -130,7 +130,8 @@ pub(super) async fn listen(link: RedisLink, revocations: Revocations, health: Ar
 
 /// Hears until the connection ends, or is of no use. True if anything was heard.
 async fn hear(subscription: &mut Subscription, revocations: &Revocations, health: &BusHealth) -> bool {
-    let (mut softened, mut owed): (Option<Instant>, bool) = (None, false);
+    let mut softened: Option<Instant> = None;
+    let mut owed: bool = false;
     let mut heard_any = false;
     loop {
         let heard = match tokio::time::timeout(REPORT_EVERY, subscription.next()).await {

@@ -189,9 +189,11 @@ impl Revocations {
             return Ok(());
         }
         self.0.memory.forget(&Revocation { target: target.clone(), at: self.0.clock.now() });
-        let (revocations, leaving) = (self.clone(), Outstanding::one(&self.0));
+        let revocations = self.clone();
+        let leaving = Outstanding::one(&self.0);
         let ending = tokio::spawn(async move {
-            let (_leaving, inner) = (leaving, &revocations.0);
+            let _leaving = leaving;
+            let inner = &revocations.0;
             let place = tokio::time::timeout(MAX_WAIT_UPSTREAM, inner.upstream.acquire()).await;
             let Ok(Ok(_place)) = place else { return Err(DirectoryError::Busy) };
             let ended = match &target {

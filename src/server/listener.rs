@@ -166,7 +166,8 @@ impl Listening {
     pub async fn run<S: Serve>(self, service: S, drain: Drain) {
         let settings = self.control.settings.load_full();
         if let Some(tls) = self.control.tls.clone() {
-            let (metrics, name) = (self.metrics.clone(), Arc::clone(&settings.name));
+            let metrics = self.metrics.clone();
+            let name = Arc::clone(&settings.name);
             tokio::spawn(keep_certificates(tls, metrics, name, drain.clone()));
         }
         let shares = Shares::default();

@@ -144,10 +144,14 @@ impl<S: Serve> Connection<S> {
     /// Answers its requests, each counted while it is under way.
     fn answering(&self) -> impl Fn(Request<Incoming>) -> Answering<S::Body> + use<S> {
         let Self { service, peer, activity, .. } = self;
-        let (service, peer, activity) = (service.clone(), Arc::clone(peer), Arc::clone(activity));
+        let service = service.clone();
+        let peer = Arc::clone(peer);
+        let activity = Arc::clone(activity);
         move |request: Request<Incoming>| {
             let busy = Activity::begin(&activity, request.body().is_end_stream());
-            let (service, peer, request) = (service.clone(), Arc::clone(&peer), Box::new(request));
+            let service = service.clone();
+            let peer = Arc::clone(&peer);
+            let request = Box::new(request);
             Box::pin(async move {
                 let response = service.serve(request, peer).await;
                 Ok::<_, Infallible>(response.map(|body| Counted::new(body, busy)))

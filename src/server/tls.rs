@@ -131,7 +131,8 @@ impl ServerTls {
         let Inner { settings, tickets, current, suspected, .. } = &*self.0;
         let mut suspected = suspected.lock().unwrap_or_else(PoisonError::into_inner);
         let settings = &**settings.load();
-        let (digest, before) = (digest(settings), current.load_full());
+        let digest = digest(settings);
+        let before = current.load_full();
         if digest == before.digest {
             return Ok(false);
         }
@@ -255,7 +256,8 @@ struct ByServerName {
 impl ByServerName {
     /// Of several for one name, the earlier.
     fn new(certificates: &[Arc<CertifiedKey>]) -> Self {
-        let (mut exact, mut wildcards) = (HashMap::new(), HashMap::new());
+        let mut exact = HashMap::new();
+        let mut wildcards = HashMap::new();
         for certified in certificates {
             let Some(end) = certified.cert.first() else { continue };
             let Ok(parsed) = webpki::EndEntityCert::try_from(end) else { continue };

@@ -86,7 +86,8 @@ impl StytchClient {
             Revoked::Session(id) => serde_json::json!({ "member_session_id": id.as_str() }),
             Revoked::Member(id) => serde_json::json!({ "member_id": id.as_str() }),
         };
-        let (sent, path) = (self.clock.now(), "/v1/b2b/sessions/revoke");
+        let sent = self.clock.now();
+        let path = "/v1/b2b/sessions/revoke";
         let body = Bytes::from(body.to_string());
         let call = self.call(Operation::Revoke, Method::POST, path, Some(body));
         let answer =
@@ -217,7 +218,8 @@ impl StytchClient {
         now: Now,
     ) -> DirectoryError {
         let status = answer.status.as_u16();
-        let (kind, request_id) = (error.kind(), error.request_id());
+        let kind = error.kind();
+        let request_id = error.request_id();
         tracing::debug!(
             operation = operation.label(),
             status,

@@ -176,7 +176,8 @@ impl Exchange {
             .body(Full::new(body.unwrap_or_default()))
             .map_err(|_| DirectoryError::Malformed("the request could not be built".to_owned()))?;
         let mut request = request;
-        let (too_many, stop) = (Arc::new(Notify::new()), AtomicUsize::new(0));
+        let too_many = Arc::new(Notify::new());
+        let stop = AtomicUsize::new(0);
         let noticed = Arc::clone(&too_many);
         hyper::ext::on_informational(&mut request, move |_| {
             if stop.fetch_add(1, Ordering::Relaxed) >= MAX_INTERIM {

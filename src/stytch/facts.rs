@@ -75,7 +75,8 @@ impl ProjectFacts {
         };
         let asking = client.clone();
         let names = move |id: &OrganizationId| {
-            let (client, id) = (asking.clone(), id.clone());
+            let client = asking.clone();
+            let id = id.clone();
             Box::pin(async move {
                 let path = format!("/v1/b2b/organizations/{}", encode(id.as_str()));
                 match client.fetch(Operation::Organization, &path).await? {
@@ -89,7 +90,8 @@ impl ProjectFacts {
         };
         let asking = client.clone();
         let owners = move |name: &Arc<str>| {
-            let (client, path) = (asking.clone(), format!("/v1/b2b/organizations/{}", encode(name)));
+            let client = asking.clone();
+            let path = format!("/v1/b2b/organizations/{}", encode(name));
             Box::pin(async move {
                 let body = client.fetch(Operation::Organization, &path).await?;
                 body.map(|body| read_organization(&body).map(|(id, _)| id)).transpose()

@@ -119,7 +119,8 @@ impl KeySource for Keys {
     }
 
     fn refetch_for(&self, key_id: &str) -> Answer<Arc<KeySet>> {
-        let (inner, key_id) = (Arc::clone(&self.0), key_id.to_owned());
+        let inner = Arc::clone(&self.0);
+        let key_id = key_id.to_owned();
         Answer::pending(async move {
             // In a task of its own: a client that leaves takes neither the fetch nor the note of it along.
             let refetching = Box::pin(async move { inner.refetch_for(&key_id).await });

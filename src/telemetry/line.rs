@@ -165,7 +165,8 @@ impl LineBuffer {
     /// RFC 3339, to the microsecond.
     pub(super) fn push_time(&mut self, at: Timestamp) {
         // Before 1970 the fraction would count backwards; no clock that runs says that.
-        let (second, fraction) = (at.as_second(), u64::try_from(at.subsec_microsecond()).unwrap_or_default());
+        let second = at.as_second();
+        let fraction = u64::try_from(at.subsec_microsecond()).unwrap_or_default();
         if self.second != second {
             self.second = second;
             self.written = written(Offset::UTC.to_datetime(at));
@@ -189,7 +190,10 @@ fn digits<const DIGITS: usize>(mut value: u64) -> [u8; DIGITS] {
 fn written(time: DateTime) -> [u8; 20] {
     let part = |value: i8| digits::<2>(u64::try_from(value).unwrap_or_default());
     let [y, e, a, r] = digits::<4>(u64::try_from(time.year()).unwrap_or_default());
-    let ([m, o], [d, ay]) = (part(time.month()), part(time.day()));
-    let ([h, hh], [n, nn], [s, ss]) = (part(time.hour()), part(time.minute()), part(time.second()));
+    let [m, o] = part(time.month());
+    let [d, ay] = part(time.day());
+    let [h, hh] = part(time.hour());
+    let [n, nn] = part(time.minute());
+    let [s, ss] = part(time.second());
     [y, e, a, r, b'-', m, o, b'-', d, ay, b'T', h, hh, b':', n, nn, b':', s, ss, b'.']
 }

@@ -124,7 +124,8 @@ impl LineWriter {
         let open = Open { desk: Arc::clone(&desk), format };
         let losses = dropped.clone();
         std::thread::Builder::new().name("log-lines".to_owned()).spawn(move || {
-            let (mut written, mut lost_within) = (Vec::new(), false);
+            let mut written = Vec::new();
+            let mut lost_within = false;
             while let Some((mut bytes, flushes)) = desk.take(written) {
                 // A closed sink must not end the gateway.
                 lost_within = !write_out(&mut sink, &bytes, lost_within, &losses);

@@ -128,7 +128,8 @@ struct Export {
 
 impl Export {
     async fn run(mut self, mut spans: mpsc::Receiver<Message>) {
-        let (mut batch, mut flushes) = (Vec::new(), Vec::new());
+        let mut batch = Vec::new();
+        let mut flushes = Vec::new();
         while let Some(first) = spans.recv().await {
             self.take(first, &mut batch, &mut flushes);
             let until = Instant::now() + GATHER_FOR;

@@ -130,8 +130,10 @@ impl Distribution {
             return None;
         }
         #[expect(clippy::cast_precision_loss, reason = "counts of a minute are far below 2^52")]
-        let (rank, real) = (quantile * self.count as f64, |count: u64| count as f64);
-        let (mut floor, mut below) = (0.0, 0);
+        let rank = quantile * self.count as f64;
+        let real = |count: u64| count as f64;
+        let mut floor = 0.0;
+        let mut below = 0;
         for &(bound, count) in &self.buckets {
             if real(count) >= rank {
                 let within = real(count - below);

@@ -68,14 +68,16 @@ impl TraceContext {
     /// A part of what is done, that begins now. Nothing where the trace is not recorded.
     pub fn start(&self, name: &'static str, kind: SpanKind) -> Option<Span> {
         self.recording()?;
-        let (context, began) = (self.child(), Instant::now());
+        let context = self.child();
+        let began = Instant::now();
         Some(Span { context, kind, name: name.into(), began, attributes: Vec::new(), failure: None })
     }
 
     /// The whole of what was done for somebody who asked at `began`. Nothing where the trace is not recorded.
     pub fn served(&self, name: impl FnOnce() -> String, began: Instant) -> Option<Span> {
         self.recording()?;
-        let (context, name) = (self.clone(), name().into());
+        let context = self.clone();
+        let name = name().into();
         Some(Span { context, kind: SpanKind::Server, name, began, attributes: Vec::new(), failure: None })
     }
 }

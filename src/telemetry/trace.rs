@@ -31,7 +31,10 @@ impl TraceContext {
     /// Joins the trace of a `traceparent`: version 00, or what a later one has in common with it.
     pub fn join(text: &str) -> Option<Self> {
         let mut parts = text.split('-');
-        let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let version = parts.next()?;
+        let trace = parts.next()?;
+        let parent = parts.next()?;
+        let flags = parts.next()?;
         let version: [u8; 2] = digits_of(version.as_bytes())?;
         if &version == b"ff" || (&version == b"00" && parts.next().is_some()) {
             return None;
@@ -102,7 +105,8 @@ mod tests {
 
     #[test]
     fn a_trace_is_joined_only_as_the_standard_writes_it() {
-        let (trace, parent) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let parent = "00f067aa0ba902b7";
         for (flags, sampled) in [("01", "01"), ("00", "00"), ("03", "01")] {
             let joined = TraceContext::join(&format!("00-{trace}-{parent}-{flags}")).unwrap();
             assert_eq!(joined.trace_id(), trace);
@@ -112,7 +116,8 @@ mod tests {
             assert!(sent.contains(parent), "nobody records a span of ours");
         }
         assert!(TraceContext::join(&format!("cc-{trace}-{parent}-01-what-comes")).is_some());
-        let (zeros, half) = ("0".repeat(32), "0".repeat(16));
+        let zeros = "0".repeat(32);
+        let half = "0".repeat(16);
         for broken in [
             String::new(),
             format!("ff-{trace}-{parent}-01"),

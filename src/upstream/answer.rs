@@ -107,7 +107,8 @@ pub fn take_head(
             reading.looked_at = buffer.len();
             return Ok(None);
         };
-        let (code, version) = (head.code.unwrap_or_default(), head.version.unwrap_or_default());
+        let code = head.code.unwrap_or_default();
+        let version = head.version.unwrap_or_default();
         let status = StatusCode::from_u16(code).map_err(|_| AnswerError::Field)?;
         if status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(AnswerError::Switches);

@@ -146,7 +146,8 @@ where
 
     /// Whether there is a server besides those; with `available`, one that is well.
     pub(super) fn has_other(&self, tried: &[Arc<Server<B>>], available: bool) -> bool {
-        let (servers, now) = (self.servers.load(), self.now());
+        let servers = self.servers.load();
+        let now = self.now();
         let untried = |server: &&Arc<Server<B>>| !tried.iter().any(|tried| Arc::ptr_eq(tried, server));
         servers.iter().filter(untried).any(|server| !available || server.standing.is_available(now))
     }
@@ -166,8 +167,11 @@ where
     }
 
     pub(super) fn report(&self) {
-        let (now, servers) = (self.now(), self.servers.load());
-        let (mut available, mut ejected, mut unhealthy) = (0, 0, 0);
+        let now = self.now();
+        let servers = self.servers.load();
+        let mut available = 0;
+        let mut ejected = 0;
+        let mut unhealthy = 0;
         for server in servers.iter() {
             match &server.standing {
                 standing if standing.is_unhealthy() => unhealthy += 1,
@@ -308,7 +312,9 @@ where
         let Some(known) = balance.upgrade() else { return };
         let mut checks = JoinSet::new();
         for server in known.servers.load().iter() {
-            let (server, settings, balance) = (Arc::clone(server), settings.clone(), Arc::clone(&known));
+            let server = Arc::clone(server);
+            let settings = settings.clone();
+            let balance = Arc::clone(&known);
             checks.spawn(async move { balance.check(&server, &settings).await });
         }
         drop(known);

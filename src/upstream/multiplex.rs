@@ -117,7 +117,8 @@ where
         let (sender, taken) = connector.http2(endpoint).await.inspect_err(|_| {
             *failed = Some(Instant::now());
         })?;
-        let (streams, closed) = (Arc::new(AtomicUsize::new(1)), Arc::new(AtomicBool::new(false)));
+        let streams = Arc::new(AtomicUsize::new(1));
+        let closed = Arc::new(AtomicBool::new(false));
         let stream =
             Stream { sender: sender.clone(), streams: Arc::clone(&streams), closed: Arc::clone(&closed) };
         let shared = Shared { sender, streams, taken, closed, used: Instant::now() };

@@ -255,7 +255,8 @@ where
     /// Closes idle connections, of either kind, that would be too many beside those in use.
     fn make_room(&self) {
         let in_use = self.slots.in_use();
-        let (mut idle, mut wires) = (lock(&self.idle), lock(&self.idle_wires));
+        let mut idle = lock(&self.idle);
+        let mut wires = lock(&self.idle_wires);
         let most = self.limits.slots.saturating_sub(in_use);
         let mut excess = (idle.len() + wires.len()).saturating_sub(most);
         // The oldest of those there are more of: they are at the front.
@@ -321,7 +322,8 @@ where
         if kept.is_zero() {
             return;
         }
-        let (alarm, until) = (lease.alarm, Instant::now() + kept);
+        let alarm = lease.alarm;
+        let until = Instant::now() + kept;
         match lease.sender {
             Sender::Wire(mut wire) => {
                 let reusable = wire.is_reusable();

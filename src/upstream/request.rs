@@ -96,7 +96,8 @@ impl RequestHead {
 
     /// Puts in a field. Names and values are valid by their types.
     pub fn field(&mut self, name: &HeaderName, value: &HeaderValue) {
-        let (name, text) = (name.as_str(), value.as_bytes());
+        let name = name.as_str();
+        let text = value.as_bytes();
         self.bytes.reserve(name.len() + text.len() + 4);
         self.bytes.extend_from_slice(name.as_bytes());
         self.bytes.extend_from_slice(b": ");

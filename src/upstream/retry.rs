@@ -61,7 +61,8 @@ impl Repeatable {
                 let upgrades = request.headers().contains_key(http::header::UPGRADE);
                 let repeatable = is_safe(request.method()) && !upgrades && request.body().is_end_stream();
                 repeatable.then(|| {
-                    let (method, uri) = (request.method().clone(), request.uri().clone());
+                    let method = request.method().clone();
+                    let uri = request.uri().clone();
                     Self::Parts(Box::new((method, uri, request.version(), request.headers().clone())))
                 })
             }

@@ -146,7 +146,8 @@ impl Slots {
         if state.in_use < state.limit && state.allows(caller) {
             return Ok(Joined::Slot(self.issue(&mut state, caller)));
         }
-        let (waiting, most) = (state.waiting, state.max_waiting);
+        let waiting = state.waiting;
+        let most = state.max_waiting;
         if waiting >= most {
             // With free slots, what the caller holds is why it would wait.
             return Err(if state.in_use < state.limit { NoSlot::CallerShare } else { NoSlot::Full });
@@ -353,7 +354,8 @@ mod tests {
     #[test]
     fn one_caller_leaves_the_other_half_to_the_others() {
         let slots = Slots::new(64, CallerShare::default());
-        let (greedy, good) = (Some(Caller::of("greedy")), Some(Caller::of("good")));
+        let greedy = Some(Caller::of("greedy"));
+        let good = Some(Caller::of("good"));
         let mut held: Vec<_> = std::iter::from_fn(|| slots.take(greedy).ok()).collect();
         assert_eq!(held.len(), 33, "alone, it takes what is over half");
         assert_eq!(slots.take(greedy).err(), Some(NoSlot::CallerShare));
@@ -400,7 +402,8 @@ mod tests {
     #[test]
     fn callers_beyond_their_share_wait_behind_the_others() {
         let slots = Slots::with_queue(16, 8, CallerShare::default());
-        let (greedy, good) = (Some(Caller::of(1)), Some(Caller::of(2)));
+        let greedy = Some(Caller::of(1));
+        let good = Some(Caller::of(2));
         let mut held: Vec<_> = (0..9).map(|_| slots.take(greedy).unwrap()).collect();
         let mut first = queue(slots.join(greedy));
         assert!(first.exceeds_share() && now(&mut first).is_none());
@@ -431,7 +434,8 @@ mod tests {
     #[test]
     fn a_slot_goes_on_from_one_caller_to_the_next() {
         let slots = Slots::new(32, CallerShare::default());
-        let (network, member) = (Some(Caller::of("network")), Some(Caller::of("member")));
+        let network = Some(Caller::of("network"));
+        let member = Some(Caller::of("member"));
         let _others: Vec<_> = (0..17).map(|_| slots.take(None).unwrap()).collect();
         let held: Vec<_> = (0..8).map(|_| slots.take(None).unwrap()).collect();
         assert!(held.iter().all(|slot| slot.claim(network)));
@@ -444,7 +448,8 @@ mod tests {
     #[test]
     fn a_queue_has_shares_too() {
         let slots = Slots::with_queue(1, 32, CallerShare::default());
-        let (greedy, good) = (Some(Caller::of(1)), Some(Caller::of(2)));
+        let greedy = Some(Caller::of(1));
+        let good = Some(Caller::of(2));
         let _one = slots.take(None).unwrap();
         let waiting: Vec<_> = (0..17).map(|_| queue(slots.join(greedy))).collect();
         assert_eq!(slots.join(greedy).err(), Some(NoSlot::CallerShare));

@@ -256,6 +256,26 @@ fn files_stay_short() {
 }
 
 #[test]
+fn a_statement_binds_one_thing() {
+    let pairs = |source: &Source| -> Vec<String> {
+        let code = source.code();
+        let lets = code.match_indices("let (").filter_map(|(at, _)| code[at..].split_once(") = ("));
+        let plain = lets.filter(|(names, values)| {
+            let mut depth = 1;
+            let closed = values.find(|letter| {
+                depth += i32::from(letter == '(') - i32::from(letter == ')');
+                depth == 0
+            });
+            let is_pattern = names["let (".len()..].contains(['(', '=', '{', ';']);
+            !is_pattern && closed.is_some_and(|at| values[at..].starts_with(");"))
+        });
+        plain.map(|(names, _)| format!("{}: {names})", source.path.display())).collect()
+    };
+    let found: Vec<String> = sources().iter().flat_map(pairs).collect();
+    assert!(found.is_empty(), "`let (a, b) = (x, y);` saves a line and hides two statements: {found:#?}");
+}
+
+#[test]
 fn names_mean_something() {
     for source in sources() {
         let name = source.path.to_str().unwrap().to_ascii_lowercase();

@@ -50,7 +50,8 @@ impl<'a> Checker<'a> {
     }
 
     pub(super) fn note(&mut self, code: Code, path: &Path, message: impl Into<String>, hint: Option<&str>) {
-        let (message, hint) = (message.into(), hint.map(str::to_owned));
+        let message = message.into();
+        let hint = hint.map(str::to_owned);
         let at_key = matches!(code, Code::Missing | Code::UnknownKey) || code.is_warning();
         self.problems.push(Problem { code, path: path.clone(), at_key, message, hint });
     }

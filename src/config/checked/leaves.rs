@@ -153,7 +153,8 @@ impl Checker<'_> {
 
     fn organization_from(&mut self, fields: &Map<String, Value>, path: &Path) -> Option<Requirement> {
         self.known_keys(fields, &["host", "path_param", "by"], path);
-        let (host, parameter) = (self.text(fields, "host", path), self.text(fields, "path_param", path));
+        let host = self.text(fields, "host", path);
+        let parameter = self.text(fields, "path_param", path);
         let place = match (host, parameter) {
             (Some(host), None) => match host_label(&host) {
                 Some(place) => place,

@@ -58,7 +58,8 @@ impl Checker<'_> {
             let message = format!("a request would wait {deadline:?} for its record to be written");
             self.note(Code::InvalidValue, &path.key("deadline"), message, Some("at most `10s`"));
         }
-        let (is_output, is_error) = (STANDARD_OUTPUT.contains(&file), STANDARD_ERROR.contains(&file));
+        let is_output = STANDARD_OUTPUT.contains(&file);
+        let is_error = STANDARD_ERROR.contains(&file);
         let sync = raw.sync.unwrap_or(false);
         if is_error || is_output && access {
             let lines = if is_error { "the operational log" } else { "access lines" };

@@ -184,7 +184,8 @@ pub(super) fn origin_as_sent(text: &str) -> Result<String, (String, String)> {
 
 /// An origin as browsers write it: in lower case, without the port that its scheme has anyway (RFC 6454 section 6.2).
 fn as_sent(uri: &Uri) -> Option<String> {
-    let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
+    let scheme = uri.scheme_str()?;
+    let authority = uri.authority()?;
     let host = authority.host().to_ascii_lowercase();
     let usual = if scheme == "https" { 443 } else { 80 };
     Some(match authority.port_u16() {

@@ -95,7 +95,8 @@ impl Checker<'_> {
     fn hsts(&mut self, raw: &RawHsts, path: &Path) -> HeaderValue {
         let year = Duration::from_secs(365 * 24 * 3600);
         let max_age = self.duration(raw.max_age.as_deref(), year, &path.key("max_age"));
-        let (below, preload) = (raw.include_subdomains == Some(true), raw.preload == Some(true));
+        let below = raw.include_subdomains == Some(true);
+        let preload = raw.preload == Some(true);
         if preload && (!below || max_age < year) {
             let message = "browsers build in only what holds for a year, and for names below as well";
             let hint = "`max_age: 8760h` and `include_subdomains: true`";
@@ -168,8 +169,10 @@ impl Checker<'_> {
         let mut sources = Vec::new();
         for (index, credential) in raw.iter().enumerate() {
             let path = path.index(index);
-            let (cookie, bearer) = (&credential.cookie, credential.bearer);
-            let (basic, trusted) = (credential.basic.as_deref(), &credential.trusted_identity);
+            let cookie = &credential.cookie;
+            let bearer = credential.bearer;
+            let basic = credential.basic.as_deref();
+            let trusted = &credential.trusted_identity;
             let source = match (cookie, bearer, basic, trusted) {
                 (Some(name), None, None, None) => {
                     let is_token =

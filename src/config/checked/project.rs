@@ -51,7 +51,9 @@ impl Checker<'_> {
         let seed_keys = self.seed_keys(raw, path);
         let rbac = self.rbac(raw.rbac.as_ref(), &path.key("rbac"));
         let apps = self.apps(raw.apps.as_deref(), &path.key("apps"));
-        let (project_id, secret, base_url) = (project?, secret?, base_url?);
+        let project_id = project?;
+        let secret = secret?;
+        let base_url = base_url?;
         let mut issuers = vec![format!("stytch.com/{project_id}")];
         let api = base_url.to_string().trim_end_matches('/').to_owned();
         if api != LIVE && api != TEST {

@@ -52,7 +52,8 @@ impl Checker<'_> {
             None | Some("never") => false,
             Some("outage") => true,
             Some(other) => {
-                let (path, message) = (path.key("jwt_evidence"), format!("`{other}` is neither of the two"));
+                let path = path.key("jwt_evidence");
+                let message = format!("`{other}` is neither of the two");
                 self.note(Code::InvalidValue, &path, message, Some("`never` or `outage`"));
                 false
             }

@@ -26,15 +26,19 @@ const BOUNDS: Freshness = Freshness {
 
 fn far_end() -> FarEnd {
     let clock = Arc::new(ManualClock::at(Timestamp::from_second(1_800_000_000).unwrap()));
-    let (calls, answer) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Ok(1))));
-    let (go, held) = (Arc::new(Notify::new()), Arc::new(Mutex::new(false)));
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let answer = Arc::new(Mutex::new(Ok(1)));
+    let go = Arc::new(Notify::new());
+    let held = Arc::new(Mutex::new(false));
     let ask = {
         let (calls, answer, go, held) =
             (Arc::clone(&calls), Arc::clone(&answer), Arc::clone(&go), Arc::clone(&held));
         move |input: &&'static str| {
             calls.lock().unwrap().push(*input);
             // As it stands when it is asked, however late it arrives.
-            let (answer, go, held) = (answer.lock().unwrap().clone(), Arc::clone(&go), *held.lock().unwrap());
+            let answer = answer.lock().unwrap().clone();
+            let go = Arc::clone(&go);
+            let held = *held.lock().unwrap();
             Box::pin(async move {
                 if held {
                     go.notified().await;

@@ -24,7 +24,8 @@ struct Scripted {
 impl SessionDirectory for Scripted {
     fn active_sessions(&self, query: &SessionQuery) -> Answer<Evidence> {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        let (sent, gate) = (self.clock.now(), Arc::clone(&self.gate));
+        let sent = self.clock.now();
+        let gate = Arc::clone(&self.gate);
         let answer = self.answer.lock().unwrap().clone();
         let asked = query.member.clone();
         Answer::pending(async move {

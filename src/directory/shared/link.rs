@@ -325,7 +325,8 @@ fn lease_of(name: &str) -> String {
 }
 
 fn client(settings: &SharedSettings) -> RedisResult<Client> {
-    let (host, port) = (settings.host.clone(), settings.port);
+    let host = settings.host.clone();
+    let port = settings.port;
     let address = if settings.tls {
         ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
     } else {

@@ -102,17 +102,20 @@ impl Shared {
 
 impl SessionDirectory for Shared {
     fn active_sessions(&self, query: &SessionQuery) -> Answer<Evidence> {
-        let (inner, query) = (Arc::clone(&self.0), query.clone());
+        let inner = Arc::clone(&self.0);
+        let query = query.clone();
         Answer::pending(async move { inner.list(query).await })
     }
 
     fn resolve(&self, query: &TokenQuery) -> Answer<TokenOwner> {
-        let (inner, query) = (Arc::clone(&self.0), query.clone());
+        let inner = Arc::clone(&self.0);
+        let query = query.clone();
         Answer::pending(async move { inner.owner(query).await })
     }
 
     fn last_known(&self, query: &SessionQuery) -> Answer<Option<Evidence>> {
-        let (inner, query) = (Arc::clone(&self.0), query.clone());
+        let inner = Arc::clone(&self.0);
+        let query = query.clone();
         Answer::pending(async move {
             if query.spelling == Spelling::AsWritten {
                 return Ok(None);
@@ -235,19 +238,23 @@ impl Inner {
 
     /// Leaves a list for the others, behind the back of whoever waits for it here.
     fn keep(&self, name: &str, list: &Arc<ActiveSessions>) {
-        let (link, name, list) = (self.link.clone(), name.to_owned(), Arc::clone(list));
+        let link = self.link.clone();
+        let name = name.to_owned();
+        let list = Arc::clone(list);
         let life = self.life(self.horizon, list.fetched_at);
         let plain = record::write_list(&list, self.horizon);
         tokio::spawn(async move { link.write(&name, list.fetched_at.wall, &plain, life).await });
     }
 
     fn remove(&self, name: &str) {
-        let (link, name) = (self.link.clone(), name.to_owned());
+        let link = self.link.clone();
+        let name = name.to_owned();
         tokio::spawn(async move { link.remove(&name).await });
     }
 
     fn let_go(&self, name: &str) {
-        let (link, name) = (self.link.clone(), name.to_owned());
+        let link = self.link.clone();
+        let name = name.to_owned();
         tokio::spawn(async move { link.release(&name).await });
     }
 
@@ -264,7 +271,8 @@ impl Inner {
         }
         let owner = self.next.resolve(&query).wait().await?;
         if let TokenOwner::Session(binding) = &owner {
-            let (link, binding) = (self.link.clone(), Arc::clone(binding));
+            let link = self.link.clone();
+            let binding = Arc::clone(binding);
             let life = self.life(self.binding_for, binding.resolved_at);
             let plain = record::write_owner(&binding, self.binding_for);
             tokio::spawn(async move { link.write(&name, binding.resolved_at.wall, &plain, life).await });

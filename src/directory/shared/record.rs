@@ -118,7 +118,9 @@ pub(super) fn write_message(message: &BusMessage) -> Vec<u8> {
 
 pub(super) fn read_message(written: &[u8]) -> Option<BusMessage> {
     let mut reader = Reader(written);
-    let (replica, id_of_message, published_at) = (reader.number()?, reader.number()?, reader.time()?);
+    let replica = reader.number()?;
+    let id_of_message = reader.number()?;
+    let published_at = reader.time()?;
     let kind = reader.number()?;
     let id = reader.text()?;
     let event = match kind {

@@ -125,7 +125,8 @@ impl OwnPages {
     /// The same pages, signing out as `sign_out` says.
     pub(super) fn with(&self, sign_out: SignOutSettings) -> Self {
         let Self { engine, revocations, deliveries, .. } = self;
-        let (engine, deliveries) = (Arc::clone(engine), Arc::clone(deliveries));
+        let engine = Arc::clone(engine);
+        let deliveries = Arc::clone(deliveries);
         Self { engine, revocations: revocations.clone(), sign_out, deliveries }
     }
 

@@ -151,7 +151,8 @@ impl Site {
         let mut response = match sent {
             Ok(response) => response,
             Err(OriginFailure { error, server }) => {
-                let (upstream, request_id) = (origin.name(), &account.request_id);
+                let upstream = origin.name();
+                let request_id = &account.request_id;
                 match error {
                     OriginError::CallerShare => return self.refuse_share("connections", account),
                     OriginError::NoStream(NoSlot::CallerShare) => {

@@ -175,7 +175,8 @@ fn read_host(uri: &Uri, headers: &HeaderMap) -> Result<Named, Reason> {
     match (target, field) {
         (Some(target), Some(field)) if !target.eq_ignore_ascii_case(field) => {
             // They may still differ in a last dot or an empty port alone.
-            let (target, field) = (Named::known(target)?, Named::known(field)?);
+            let target = Named::known(target)?;
+            let field = Named::known(field)?;
             if target.authority == field.authority { Ok(target) } else { Err(Reason::HostInvalid) }
         }
         (Some(authority), _) | (None, Some(authority)) => Named::known(authority),

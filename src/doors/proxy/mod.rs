@@ -140,7 +140,8 @@ impl Site {
         {
             return self.redirect_to_https(&intake, port, account);
         }
-        let (method, headers) = (&intake.method, request.headers());
+        let method = &intake.method;
+        let headers = request.headers();
         let settings = self.refusals.settings();
         if let Some(sign_in) = &settings.sign_in {
             let https = sign_in.https.unwrap_or(peer.secure);
@@ -263,7 +264,8 @@ impl Site {
         mut account: Box<Account>,
     ) -> Response<ResponseBody> {
         let rules = Rules::new(ticket, Arc::clone(&self.snapshot));
-        let (request_id, trace) = (account.request_id, account.trace.clone());
+        let request_id = account.request_id;
+        let trace = account.trace.clone();
         let (head, body) = (*request).into_parts();
         let mut own = OwnRequest {
             page,

@@ -39,7 +39,8 @@ pub(super) async fn open_tunnel(
     let (mut from_origin, mut to_origin) = tokio::io::split(TokioIo::new(origin));
     let moved = Notify::new();
     // Frames are followed towards the client: a tunnel may have to end between two of them.
-    let (mut up, mut down) = (Copying::new(None), Copying::new(Some(FrameTracker::default())));
+    let mut up = Copying::new(None);
+    let mut down = Copying::new(Some(FrameTracker::default()));
     let over = {
         let copying = async {
             tokio::join!(

@@ -113,7 +113,9 @@ fn an_event_between_the_decision_and_the_registration_is_not_missed() {
 #[test]
 fn an_event_makes_due_whom_it_touches_and_all_streams_of_a_member_are_one_look() {
     let leases = leases();
-    let (a, b, c) = (member("o", "a"), member("o", "b"), member("p", "c"));
+    let a = member("o", "a");
+    let b = member("o", "b");
+    let c = member("p", "c");
     let ticket = leases.ticket();
     let open: Vec<Lease> =
         [&a, &a, &a, &b, &c].into_iter().map(|member| open(&leases, member, ticket, at(130))).collect();

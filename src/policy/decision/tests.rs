@@ -209,7 +209,8 @@ fn the_age_of_an_allow_is_that_of_its_oldest_fact() {
     let list = evidence(vec![session("s", "viewer", 60)]);
     let principal = principal(Bound::Session(SessionId::parse("s").unwrap()));
     let age = |requirement, facts: &Facts| {
-        let (host, path) = (HostName::parse("a").unwrap(), CanonicalPath::parse("/").unwrap());
+        let host = HostName::parse("a").unwrap();
+        let path = CanonicalPath::parse("/").unwrap();
         let environment = Environment {
             client_ip: None,
             certificate_names: &[],

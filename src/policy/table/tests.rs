@@ -277,7 +277,8 @@ fn ignoring_case_one_route_answers_or_it_is_told() {
         guarded("glob", "/x/*.PNG"),
     ]);
     let answers = |path: &str, method: &Method| {
-        let (host, path) = (HostName::parse("h").unwrap(), CanonicalPath::parse(path).unwrap());
+        let host = HostName::parse("h").unwrap();
+        let path = CanonicalPath::parse(path).unwrap();
         let route = table.find(&host, path.text(), method).unwrap();
         table.answers_ignoring_case(route, &host, path.text(), method)
     };
@@ -327,7 +328,8 @@ proptest! {
             ..route(&number.to_string(), host, path, methods)
         });
         let table = RouteTable::new(routes);
-        let (host, path) = (HostName::parse(&host).unwrap(), CanonicalPath::parse(&path).unwrap());
+        let host = HostName::parse(&host).unwrap();
+        let path = CanonicalPath::parse(&path).unwrap();
         for method in [Method::GET, Method::HEAD, Method::DELETE] {
             let found = table.find(&host, path.text(), &method);
             if matches!(found, Err(RouteMiss::Misdirected)) {

@@ -44,7 +44,8 @@ impl Stream {
     pub(super) fn keep(&mut self, desk: &Desk, taken: Waiting) -> Result<(), GivenUp> {
         let Waiting { lines, records, places, flushes, reopen, .. } = taken;
         self.ask_to_reopen(reopen);
-        let (mut done, mut pause) = (0, AGAIN_AFTER[0]);
+        let mut done = 0;
+        let mut pause = AGAIN_AFTER[0];
         loop {
             if self.reopen.is_some_and(|due| due <= Instant::now()) && self.open_again() {
                 // What was begun in one file is not ended in another, nor is the disk known to have what it was not asked

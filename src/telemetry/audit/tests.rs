@@ -86,7 +86,8 @@ async fn on_a_full_disk_nothing_is_lost_and_nothing_more_is_taken() {
 #[tokio::test]
 async fn a_file_that_was_moved_away_is_begun_again_when_told() {
     let directory = tempfile::tempdir().unwrap();
-    let (file, moved) = (directory.path().join("audit.jsonl"), directory.path().join("audit.jsonl.1"));
+    let file = directory.path().join("audit.jsonl");
+    let moved = directory.path().join("audit.jsonl.1");
     let (audit, _) = log(&file, Duration::from_secs(10));
     assert!(audit.reserve().await.unwrap().record(&record("before")).written().await);
     std::fs::rename(&file, &moved).unwrap();
@@ -116,7 +117,8 @@ fn a_line_begins_after_the_one_before() {
 #[tokio::test]
 async fn a_file_that_cannot_be_opened_again_is_tried_until_it_can() {
     let directory = tempfile::tempdir().unwrap();
-    let (file, moved) = (directory.path().join("audit.jsonl"), directory.path().join("audit.jsonl.1"));
+    let file = directory.path().join("audit.jsonl");
+    let moved = directory.path().join("audit.jsonl.1");
     let (audit, metrics) = log(&file, Duration::from_secs(10));
     std::fs::rename(&file, &moved).unwrap();
     std::fs::create_dir(&file).unwrap();

@@ -8,14 +8,17 @@ fn read(
     step: usize,
     to_head: bool,
 ) -> Result<(AnswerHead, Vec<u8>, HeaderMap, Vec<u8>), AnswerError> {
-    let (mut buffer, mut reading, mut arriving) = (BytesMut::new(), Reading::default(), bytes.chunks(step));
+    let mut buffer = BytesMut::new();
+    let mut reading = Reading::default();
+    let mut arriving = bytes.chunks(step);
     let mut head = loop {
         if let Some(head) = take_head(&mut buffer, to_head, &mut reading)? {
             break head;
         }
         buffer.extend_from_slice(arriving.next().ok_or(AnswerError::CutOff)?);
     };
-    let (mut body, mut trailers) = (Vec::new(), HeaderMap::new());
+    let mut body = Vec::new();
+    let mut trailers = HeaderMap::new();
     loop {
         match head.framing.take_piece(&mut buffer)? {
             Piece::Data(data) => body.extend_from_slice(&data),
