@@ -26,17 +26,18 @@ pub(super) type ReloadRequests = mpsc::Receiver<oneshot::Sender<Change>>;
 pub struct ConfigurationSource {
     pub files: ReadFiles,
     pub set: Vec<ResolvedValue>,
+    pub derived: Vec<ResolvedValue>,
 }
 
 impl From<&Loaded> for ConfigurationSource {
     fn from(loaded: &Loaded) -> Self {
-        Self { files: loaded.files.clone(), set: loaded.set.clone() }
+        Self { files: loaded.files.clone(), set: loaded.set.clone(), derived: loaded.derived.clone() }
     }
 }
 
 /// Tells every value in force, worked out for whoever asks.
-fn told_when_asked(set: Vec<ResolvedValue>) -> Resolved {
-    Box::new(move || serde_json::to_value(with_defaults(&set)).unwrap_or_default())
+fn told_when_asked(set: Vec<ResolvedValue>, derived: Vec<ResolvedValue>) -> Resolved {
+    Box::new(move || serde_json::to_value(with_defaults(&set, &derived)).unwrap_or_default())
 }
 
 /// Files that belong together are written one after another: how long nothing may happen before they are read.
@@ -67,11 +68,11 @@ async fn keep(
     mut requests: ReloadRequests,
     mut hangup: Option<Signal>,
 ) {
-    let ConfigurationSource { files, set } = source;
+    let ConfigurationSource { files, set, derived } = source;
     let (told, mut changes) = mpsc::channel(1);
     let mut keeper = Keeper { running, state, options, files, retry: None, watched: None };
     let name = keeper.options.file.display().to_string();
-    keeper.state.is_from(name, checksum(&set), told_when_asked(set));
+    keeper.state.is_from(name, checksum(&set), told_when_asked(set, derived));
     keeper.watch(&told);
     // Something may have changed while the gateway started.
     keeper.reload_if_changed().await;
@@ -229,7 +230,7 @@ impl Keeper {
             }
             Ok(()) => {
                 tracing::info!(checksum, "another configuration is in force");
-                self.state.applied(checksum, told_when_asked(loaded.set.clone()));
+                self.state.applied(checksum, told_when_asked(loaded.set.clone(), loaded.derived.clone()));
             }
             Err(error) => {
                 if matches!(error, ReloadError::Origin { .. } | ReloadError::Listener { .. }) {

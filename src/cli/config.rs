@@ -26,8 +26,8 @@ enum Format {
 }
 
 pub(super) fn run(args: &ShowArgs) -> Outcome {
-    let set = args.config.load_whole(SecretPolicy::NotNeeded)?.set;
-    let values = if args.set_only { set } else { with_defaults(&set) };
+    let loaded = args.config.load_whole(SecretPolicy::NotNeeded)?;
+    let values = if args.set_only { loaded.set } else { with_defaults(&loaded.set, &loaded.derived) };
     if matches!(args.format, Format::Json) {
         say(&serde_json::to_string_pretty(&values).map_err(fail)?);
         return Ok(());

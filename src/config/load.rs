@@ -15,7 +15,7 @@ use super::lint::{lint, lint_roles};
 use super::locate::Places;
 use super::mask::{mask, mask_unreadable};
 use super::raw::RawConfig;
-use super::resolved::{ResolvedValue, resolve};
+use super::resolved::{ResolvedValue, derived_defaults, resolve};
 use super::suggest::did_you_mean;
 use super::tree::Path;
 use crate::policy::RbacPolicy;
@@ -57,6 +57,8 @@ pub struct Loaded {
     pub files: ReadFiles,
     /// Every value that is set, and where it is from; secrets hidden.
     pub set: Vec<ResolvedValue>,
+    /// Defaults that follow from other values, or are lists.
+    pub derived: Vec<ResolvedValue>,
     name: String,
     text: String,
     /// The text with its secrets hidden.
@@ -183,6 +185,7 @@ fn read(
             warnings.extend(lint(&config));
             Ok(Loaded {
                 warnings: placed(warnings, name, text, &places, Some(&layers)),
+                derived: derived_defaults(&config),
                 config,
                 set: resolve(&whole, &layers, name, text, &places),
                 files: ReadFiles::default(),

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use portcullis::config::{Config, Invalid, LoadOptions, SecretPolicy, json_schema, load, markdown_reference};
+use portcullis::config::{
+    Config, Invalid, LoadOptions, SecretPolicy, json_schema, load, load_with_warnings, markdown_reference,
+    with_defaults,
+};
 
 fn read(name: &str, text: &str, overrides: &[(&str, &str)]) -> Result<Config, Invalid> {
     let folder = tempfile::tempdir().unwrap();
@@ -48,6 +51,103 @@ fn the_configurations_that_come_with_the_project_are_valid() {
         let text = std::fs::read_to_string(options.file).unwrap();
         assert!(text.contains("yaml-language-server: $schema="), "{name} has no line for editors");
     }
+}
+
+/// Every default that the reference names, by its path: of the one upstream that [`GOOD`] has, of no other list or map.
+fn documented_defaults() -> Vec<(String, String)> {
+    let reference = markdown_reference();
+    let mut section = String::new();
+    let mut found = Vec::new();
+    for line in reference.lines() {
+        if let Some(title) = line.strip_prefix("## ") {
+            section = match title.trim_matches('`').replace("upstreams.NAME", "upstreams.app") {
+                top if top == "Top level" => String::new(),
+                section => format!("{section}."),
+            };
+        }
+        let row = line.strip_prefix("| `").and_then(|row| row.split_once("` | "));
+        let is_of_many = section.contains('[') || section.contains(".NAME");
+        let Some((key, about)) = row.filter(|_| !is_of_many) else { continue };
+        let default = about.split_once("Default: `").and_then(|(_, rest)| rest.split_once('`'));
+        // Not one that depends on something else.
+        if let Some((default, rest)) = default
+            && (rest.starts_with('.') || rest.starts_with(','))
+        {
+            found.push((format!("{section}{key}"), default.to_owned()));
+        }
+    }
+    found
+}
+
+/// What a part needs before its other values mean anything.
+const NEEDED: [(&str, &str, &str); 8] = [
+    ("admin.", "admin.token.value", "a-token-of-some-length"),
+    ("cors.", "cors.origins", "[https://app.example.com]"),
+    ("identity.assertion.", "identity.assertion.lifetime", "60s"),
+    ("log.audit.", "log.audit.file", "/var/log/audit.jsonl"),
+    ("sessions.shared.", "sessions.shared.url", "redis://127.0.0.1:6379"),
+    ("sign_in.", "sign_in.url", "https://login.example.com"),
+    ("tracing.", "tracing.endpoint", "http://127.0.0.1:4318"),
+    ("upstreams.app.health.", "upstreams.app.health.path", "/healthz"),
+];
+
+#[test]
+fn a_documented_default_is_the_one_in_force() {
+    let (mut compared, mut failed) = (0, Vec::new());
+    for (path, default) in documented_defaults() {
+        let needed = NEEDED.iter().find(|(part, ..)| path.starts_with(part));
+        let needed: Vec<(&str, &str)> = needed.iter().map(|(_, path, value)| (*path, *value)).collect();
+        let shown =
+            |overrides: &[(&str, &str)]| read("x.yaml", GOOD, overrides).map(|set| format!("{set:?}"));
+        let unset = shown(&needed);
+        match shown(&[&needed[..], &[(&path, &default)]].concat()) {
+            Ok(set) => {
+                assert!(unset.is_ok_and(|unset| unset == set), "{path} is not {default} where it is not set");
+                compared += 1;
+            }
+            Err(_) => failed.push(path),
+        }
+    }
+    assert!(compared >= 70, "{compared} defaults compared; not read: {failed:?}");
+}
+
+#[test]
+fn the_defaults_that_are_shown_are_those_in_force_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.yaml");
+    std::fs::write(&file, GOOD).unwrap();
+    let loaded =
+        load_with_warnings(&LoadOptions { file, overrides: Vec::new(), secrets: SecretPolicy::Required });
+    let loaded = loaded.unwrap_or_else(|invalid| panic!("{}", invalid.render(false)));
+    let shown = with_defaults(&loaded.set, &loaded.derived);
+    let value = |path: &str| {
+        let found = shown.iter().find(|value| value.path == path);
+        found.map(|value| value.value.as_str().map_or_else(|| value.value.to_string(), str::to_owned))
+    };
+    for (path, expected) in [
+        ("listeners[0].address", "0.0.0.0:8080"),
+        ("credentials[0].cookie", "stytch_session_jwt"),
+        ("credentials[1].cookie", "stytch_session"),
+        ("credentials[2].bearer", "true"),
+        ("stytch.base_url", "https://test.stytch.com"),
+        ("limits.max_open_streams", "20000"),
+        ("limits.max_connections_per_peer", "5000"),
+    ] {
+        assert_eq!(value(path).as_deref(), Some(expected), "{path}");
+    }
+    for path in ["log.audit.deadline", "tracing.timeout", "sign_in.return_param", "cors.max_age"] {
+        assert_eq!(value(path), None, "nothing of the part is set: {path}");
+    }
+    let with_audit = GOOD.to_owned()
+        + "log: { audit: { file: audit.jsonl } }\nlisteners: [ { address: \"127.0.0.1:1\" } ]\n";
+    std::fs::write(folder.path().join("y.yaml"), with_audit).unwrap();
+    let file = folder.path().join("y.yaml");
+    let loaded =
+        load_with_warnings(&LoadOptions { file, overrides: Vec::new(), secrets: SecretPolicy::Required });
+    let loaded = loaded.unwrap_or_else(|invalid| panic!("{}", invalid.render(false)));
+    let shown = with_defaults(&loaded.set, &loaded.derived);
+    let origins = |path: &str| shown.iter().filter(|value| value.path == path).count();
+    assert_eq!((origins("log.audit.deadline"), origins("listeners[0].address")), (1, 1));
 }
 
 #[test]
