@@ -2,12 +2,12 @@
 //!
 //! Must not decide: a door that holds an `if` about users is in the wrong place.
 
-mod account;
 mod asking;
 mod cors;
 mod own;
 mod proxy;
 mod refusal;
+mod request_log;
 mod same_origin;
 mod settings;
 mod sign_in;

@@ -11,7 +11,7 @@ use moka::sync::Cache;
 
 use super::header_edits::HeaderEdits;
 use super::hold::{Place, open_to_all};
-use super::identify::{Identified, Unfit, VerifiedToken};
+use super::identify::{CredentialRejection, Identified, VerifiedToken};
 use super::leases::Leases;
 use super::recent::RecentTokens;
 use super::record::{Course, Decided, Recorded};
@@ -67,7 +67,7 @@ pub struct Verdict {
     /// What was looked up besides.
     pub facts: Facts,
     /// Why what was shown is no credential.
-    pub(super) unfit: Vec<Unfit>,
+    pub(super) rejections: Vec<CredentialRejection>,
     pub edits: HeaderEdits,
     /// The rules it was decided by.
     pub snapshot: Arc<Snapshot>,
@@ -264,7 +264,7 @@ impl Engine {
         if is_outdated {
             return self.decide_again(request, Rules { snapshot, ticket }, manner).await;
         }
-        let Course { route, principal, evidence, introspection, facts, vouched, unfit, .. } = course;
+        let Course { route, principal, evidence, introspection, facts, vouched, rejections, .. } = course;
         Verdict {
             decision,
             route,
@@ -272,7 +272,7 @@ impl Engine {
             evidence,
             introspection,
             facts,
-            unfit,
+            rejections,
             edits,
             snapshot,
             decided_at,
@@ -339,7 +339,7 @@ impl Engine {
     ) -> Result<Decision, Refusal> {
         course.route = Some(Arc::clone(&route));
         if course.principal.is_none() {
-            let (found, reading) = self.identify(request, snapshot, &mut course.unfit, now).await?;
+            let (found, reading) = self.identify(request, snapshot, &mut course.rejections, now).await?;
             course.reading = reading;
             let Identified { principal, by_authorization, is_ambient, vouched, recent, named } = found;
             // A browser attaches cookies whichever page asks, and no rule of the same origin holds for a WebSocket.

@@ -205,7 +205,7 @@ fn report(request: &AccessRequest<'_>, verdict: &Verdict) -> Report {
             Decision::Allow(_) => told(&verdict.edits),
             Decision::Refuse(_) => Vec::new(),
         },
-        detail: why_unfit(verdict),
+        detail: why_rejected(verdict),
     }
 }
 
@@ -228,9 +228,9 @@ fn millis(age: Duration) -> u64 {
 }
 
 /// Why what was shown is no credential, where that is what it was refused for.
-fn why_unfit(verdict: &Verdict) -> Option<String> {
-    let unfit: Vec<String> = verdict.unfit.iter().map(ToString::to_string).collect();
-    (verdict.principal.is_none() && !unfit.is_empty()).then(|| unfit.join("; "))
+fn why_rejected(verdict: &Verdict) -> Option<String> {
+    let rejections: Vec<String> = verdict.rejections.iter().map(ToString::to_string).collect();
+    (verdict.principal.is_none() && !rejections.is_empty()).then(|| rejections.join("; "))
 }
 
 fn told(edits: &HeaderEdits) -> Vec<(String, String)> {

@@ -62,8 +62,8 @@ impl VerifiedToken {
         self.generation == generation && Arc::ptr_eq(&self.rules, rules)
     }
 
-    fn check_dates(&self, now: Now) -> Result<(), Unfit> {
-        self.jwt.check_dates(now.wall, self.rules.leeway).map_err(Unfit::Jwt)
+    fn check_dates(&self, now: Now) -> Result<(), CredentialRejection> {
+        self.jwt.check_dates(now.wall, self.rules.leeway).map_err(CredentialRejection::Jwt)
     }
 
     pub(super) fn weight(&self) -> u32 {
@@ -99,7 +99,7 @@ impl From<Arc<RecentToken>> for Verified {
 
 /// Why one candidate is no credential. For whoever looks after the gateway, never for the caller.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unfit {
+pub(super) enum CredentialRejection {
     #[error("{0}")]
     Jwt(JwtError),
     #[error("no active session has this token")]
@@ -153,7 +153,7 @@ impl Engine {
         &self,
         request: &AccessRequest<'_>,
         snapshot: &Snapshot,
-        unfit: &mut Vec<Unfit>,
+        rejections: &mut Vec<CredentialRejection>,
         now: Now,
     ) -> Result<(Identified, Option<Now>), Refusal> {
         let peer = request.client_ip;
@@ -179,7 +179,7 @@ impl Engine {
                         self.resolve(token, peer, None, waits).await.map(Verified::from)
                     }
                     Some(Credential::TrustedIdentity(member)) => Ok(Principal::any_session_of(member).into()),
-                    None => Err(Unfit::Malformed),
+                    None => Err(CredentialRejection::Malformed),
                 },
             };
             let source = snapshot.credentials.get(source);
@@ -199,15 +199,18 @@ impl Engine {
                     first.by_authorization |= by_authorization;
                     first.join(verified)?;
                 }
-                (Err(why), _) => unfit.push(why),
+                (Err(why), _) => rejections.push(why),
             }
         }
-        if winner.is_none() && unfit.iter().any(Unfit::is_over_budget) {
+        if winner.is_none() && rejections.iter().any(CredentialRejection::is_over_budget) {
             winner = Box::pin(self.identify_by_own_budget(request, basic, snapshot)).await;
         }
         // What was our trouble outranks what was wrong with the credential; nothing at all is "missing".
         winner.map(|winner| (winner, reading)).ok_or_else(|| {
-            let told = unfit.iter().filter_map(Unfit::refusal).max_by_key(|refusal| rank(refusal.reason));
+            let told = rejections
+                .iter()
+                .filter_map(CredentialRejection::refusal)
+                .max_by_key(|refusal| rank(refusal.reason));
             told.unwrap_or_else(|| Reason::CredentialMissing.into())
         })
     }
@@ -271,7 +274,7 @@ impl Engine {
                 Credential::SessionToken(token) => {
                     match self.resolve(token, request.client_ip, None, Some(request.waits)).await {
                         Ok(principal) => Ok(principal.session_id().cloned()),
-                        Err(Unfit::Directory(error)) => Err(error.refusal()),
+                        Err(CredentialRejection::Directory(error)) => Err(error.refusal()),
                         Err(_) => Ok(None),
                     }
                 }
@@ -306,7 +309,7 @@ impl Engine {
         candidate: &Candidate<'_>,
         snapshot: &Snapshot,
         now: Now,
-    ) -> Option<Result<Verified, Unfit>> {
+    ) -> Option<Result<Verified, CredentialRejection>> {
         let Candidate::Text(text) = candidate else { return None };
         let recent = self.recent.get(text)?;
         let generation = self.sources.keys.keys().generation();
@@ -321,7 +324,7 @@ impl Engine {
         snapshot: &Snapshot,
         waits: Option<Waits<'_>>,
         now: Now,
-    ) -> Result<Verified, Unfit> {
+    ) -> Result<Verified, CredentialRejection> {
         let mut keys = self.sources.keys.keys();
         let still_holds = |known: &VerifiedToken| known.still_holds(keys.generation(), &snapshot.jwt_rules);
         let digest = CredentialDigest::of(token);
@@ -331,15 +334,15 @@ impl Engine {
         }
         let mut verified = verify_jwt(token, &keys, &snapshot.jwt_rules, now.wall);
         if let Err(JwtError::UnknownKey(key_id)) = &verified {
-            let waits = waits.ok_or(Unfit::NotLookedAt)?;
+            let waits = waits.ok_or(CredentialRejection::NotLookedAt)?;
             let answer = self.sources.keys.refetch_for(key_id);
             if answer.is_pending() && !waits.are_allowed(None) {
-                return Err(Unfit::OverShare);
+                return Err(CredentialRejection::OverShare);
             }
-            keys = answer.wait().await.map_err(Unfit::Directory)?;
+            keys = answer.wait().await.map_err(CredentialRejection::Directory)?;
             verified = verify_jwt(token, &keys, &snapshot.jwt_rules, self.clock.now().wall);
         }
-        let jwt = Arc::new(verified.map_err(Unfit::Jwt)?);
+        let jwt = Arc::new(verified.map_err(CredentialRejection::Jwt)?);
         let vouched = if snapshot.jwt_evidence { self.vouched(token, &jwt, snapshot) } else { None };
         let rules = Arc::clone(&snapshot.jwt_rules);
         let principal = jwt.principal(token);
@@ -379,23 +382,23 @@ impl Engine {
         peer: Option<IpAddr>,
         member: Option<MemberRef>,
         waits: Option<Waits<'_>>,
-    ) -> Result<Principal, Unfit> {
+    ) -> Result<Principal, CredentialRejection> {
         let now = self.clock.now();
         let digest = CredentialDigest::of(token);
         let token = Secret::new(token.to_owned());
         let query = TokenQuery { token, digest, peer, member, newer_than: None, now };
         let owner = match self.sources.directory.resolve(&query) {
             Answer::Pending(answer) => {
-                if !waits.ok_or(Unfit::NotLookedAt)?.are_allowed(None) {
-                    return Err(Unfit::OverShare);
+                if !waits.ok_or(CredentialRejection::NotLookedAt)?.are_allowed(None) {
+                    return Err(CredentialRejection::OverShare);
                 }
-                let owner = answer.await.map_err(Unfit::Directory)?;
+                let owner = answer.await.map_err(CredentialRejection::Directory)?;
                 if matches!(owner, TokenOwner::Session(_)) {
                     self.vouch(peer);
                 }
                 owner
             }
-            Answer::Ready(known) => known.map_err(Unfit::Directory)?,
+            Answer::Ready(known) => known.map_err(CredentialRejection::Directory)?,
         };
         match owner {
             TokenOwner::Session(binding) => Ok(Principal::from(MemberPrincipal {
@@ -404,7 +407,7 @@ impl Engine {
                 issued_at: None,
                 seen_at: Some(binding.resolved_at.monotonic),
             })),
-            TokenOwner::Nobody { .. } => Err(Unfit::Unknown),
+            TokenOwner::Nobody { .. } => Err(CredentialRejection::Unknown),
         }
     }
 }
@@ -418,7 +421,7 @@ impl Engine {
     }
 }
 
-impl Unfit {
+impl CredentialRejection {
     /// Whether others' unknown tokens may be why.
     fn is_over_budget(&self) -> bool {
         matches!(self, Self::Directory(DirectoryError::TooManyUnknown { .. }))
@@ -435,7 +438,7 @@ impl Unfit {
     }
 }
 
-/// Among several unfit credentials: our trouble, then the most telling.
+/// Among several rejections credentials: our trouble, then the most telling.
 fn rank(reason: Reason) -> u8 {
     match reason {
         Reason::CredentialInvalid => 0,

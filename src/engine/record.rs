@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::AccessRequest;
 use super::check::Engine;
-use super::identify::Unfit;
+use super::identify::CredentialRejection;
 use super::recent::RecentToken;
 use crate::identity::{Introspection, MemberRef, Now, Principal, SessionId};
 use crate::policy::{Decision, Facts, Reason, Route};
@@ -40,7 +40,7 @@ pub(super) struct Course {
     pub(super) by_authorization: bool,
     /// The JWT they showed.
     pub(super) recent: Option<Arc<RecentToken>>,
-    pub(super) unfit: Vec<Unfit>,
+    pub(super) rejections: Vec<CredentialRejection>,
     /// The member whom a trusted peer named besides.
     pub(super) named: Option<MemberRef>,
     /// The member the directory found, in its own spelling, and the session that answered.

@@ -9,30 +9,35 @@ use prometheus::IntGauge;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::ListenerSettings;
-use super::peer_shares::{Share, Shares};
+use super::peer_limit::{PeerConnection, PeerLimits};
 
-/// A slot among the connections of a listener, and its part of the client's share. Given back when it is dropped.
+/// A slot among the connections of a listener, counted against the client's address as well. Freed when it is dropped.
 #[derive(Debug)]
 pub(super) struct ConnectionSlot {
     _permit: OwnedSemaphorePermit,
-    _share: Share,
-    shares: Shares,
-    /// The share it counts against where a listed proxy names the client.
-    client_share: OnceLock<Share>,
+    _peer: PeerConnection,
+    limits: PeerLimits,
+    /// The client that a listed proxy named, counted like a peer.
+    client: OnceLock<PeerConnection>,
     open: IntGauge,
 }
 
 impl ConnectionSlot {
-    /// Counts one more connection in `open` until it is dropped.
-    pub(super) fn new(permit: OwnedSemaphorePermit, share: Share, shares: Shares, open: IntGauge) -> Self {
+    /// Counts the connection in `open` until it is dropped.
+    pub(super) fn new(
+        permit: OwnedSemaphorePermit,
+        peer: PeerConnection,
+        limits: PeerLimits,
+        open: IntGauge,
+    ) -> Self {
         open.inc();
-        Self { _permit: permit, _share: share, shares, client_share: OnceLock::new(), open }
+        Self { _permit: permit, _peer: peer, limits, client: OnceLock::new(), open }
     }
 
-    /// Counts the connection against the share of the client that a listed proxy names; false where that is used up.
+    /// Counts the connection against the client that a listed proxy names. Returns false if that client is at its limit.
     pub(super) fn count_client(&self, client: IpAddr, settings: &ListenerSettings) -> bool {
-        let share = self.shares.admit(client, settings);
-        share.is_some_and(|share| self.client_share.set(share).is_ok())
+        let counted = self.limits.admit(client, settings);
+        counted.is_some_and(|counted| self.client.set(counted).is_ok())
     }
 }
 

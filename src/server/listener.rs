@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::Instant;
 
 use super::connection_slot::ConnectionSlot;
-use super::peer_shares::Shares;
+use super::peer_limit::PeerLimits;
 use super::protocol::{Serve, serve_connection};
 use super::tls::{PreparedTls, ServerTls};
 use super::{Drain, ListenerSettings, Peer, Places, TlsError, server_tls};
@@ -170,7 +170,7 @@ impl Listening {
             let name = Arc::clone(&settings.name);
             tokio::spawn(keep_certificates(tls, metrics, name, drain.clone()));
         }
-        let shares = Shares::default();
+        let peers = PeerLimits::default();
         let places = Places::new(settings.limits.max_connections);
         let mut limits = settings.limits.clone();
         let mut leaving: Option<Instant> = None;
@@ -211,12 +211,12 @@ impl Listening {
                 self.metrics.connections_rejected.with_label_values(&[&*now.name, "limit"]).inc();
                 continue;
             };
-            let Some(share) = shares.admit(address.ip(), &now) else {
+            let Some(peer) = peers.admit(address.ip(), &now) else {
                 self.metrics.connections_rejected.with_label_values(&[&*now.name, "peer_limit"]).inc();
                 continue;
             };
             let open = self.metrics.connections_open.with_label_values(&[&*now.name]);
-            let slot = Arc::new(ConnectionSlot::new(permit, share, shares.clone(), open));
+            let slot = Arc::new(ConnectionSlot::new(permit, peer, peers.clone(), open));
             drain.spawn(self.serve_one(stream, address, now, slot, service.clone(), drain.clone()));
         }
     }

@@ -10,7 +10,7 @@ mod forwarded;
 mod listener;
 mod peek;
 mod peer;
-mod peer_shares;
+mod peer_limit;
 mod places;
 mod protocol;
 mod proxy_protocol;

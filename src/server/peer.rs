@@ -12,7 +12,7 @@ use super::activity::Activity;
 use super::client_certificate::ClientCertificate;
 use super::connection_slot::ConnectionSlot;
 use super::forwarded::{Told, read_forwarded};
-use super::peer_shares::network;
+use super::peer_limit::network;
 use super::proxy_protocol::{Proxied, ProxiedClient};
 use super::settings::ForwardedTrust;
 

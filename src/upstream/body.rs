@@ -15,7 +15,7 @@ use super::answer_body::AnswerBody;
 use super::balance::Server;
 use super::error::BoxError;
 use super::pool::{Lease, Sender};
-use super::progress::Progress;
+use super::progress::UploadProgress;
 use super::slots::Slot;
 
 /// How long an upload may go on after its answer ended.
@@ -36,7 +36,7 @@ pub struct OriginBody<B> {
     body: AnswerBody,
     lease: Option<Lease<B>>,
     after: After,
-    progress: Arc<Progress>,
+    progress: Arc<UploadProgress>,
     server: Arc<Server<B>>,
 }
 
@@ -49,7 +49,7 @@ where
         body: AnswerBody,
         lease: Lease<B>,
         after: After,
-        progress: &Arc<Progress>,
+        progress: &Arc<UploadProgress>,
         server: Arc<Server<B>>,
     ) -> Self {
         let mut body = Self { body, lease: Some(lease), after, progress: Arc::clone(progress), server };

@@ -2,7 +2,6 @@
 //!
 //! Must not know who is calling, and must not send a request's body twice.
 
-mod alarm;
 mod answer;
 mod answer_body;
 mod balance;
@@ -22,6 +21,7 @@ mod settings;
 mod slots;
 mod standing;
 mod stream;
+mod timer;
 mod tls;
 mod wire;
 
@@ -29,7 +29,7 @@ pub use answer::{AnswerError, AnswerHead, Framing, Piece, Reading, take_head};
 pub use body::OriginBody;
 pub use error::{BoxError, OriginError, OriginFailure};
 pub use origin::{Origin, OriginResponse, lasts};
-pub use progress::{Progress, UploadFailure};
+pub use progress::{UploadFailure, UploadProgress};
 pub use request::{OriginRequest, RequestHead};
 pub use settings::{
     CallerShare, EjectionSettings, HealthSettings, MaySet, OriginAddress, OriginSettings, OriginTls,

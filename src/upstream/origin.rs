@@ -15,16 +15,16 @@ use prometheus::{Histogram, IntCounter};
 use rustls::RootCertStore;
 
 use super::OriginSettings;
-use super::alarm::Alarm;
 use super::answer_body::AnswerBody;
 use super::balance::{Balance, Chosen, Server};
 use super::body::{After, OriginBody};
 use super::error::{BoxError, OriginError, OriginFailure};
 use super::pool::{Lease, Unanswered};
-use super::progress::{Progress, UploadFailure};
+use super::progress::{UploadFailure, UploadProgress};
 use super::request::{OriginRequest, RequestHead, binds_connection, is_event_stream};
 use super::retry::{Budget, Repeatable};
 use super::slots::Caller;
+use super::timer::ReusableTimer;
 use super::tls::OriginTlsError;
 use crate::telemetry::Metrics;
 
@@ -134,7 +134,7 @@ where
             head.field(&header::USER_AGENT, &agent);
             OriginRequest::Head(Box::new(head))
         };
-        let progress = Arc::new(Progress::new(Instant::now(), patience));
+        let progress = Arc::new(UploadProgress::new(Instant::now(), patience));
         let answer = tokio::time::timeout(patience, self.send(request, None, &progress)).await;
         Some(answer.ok()?.ok()?.status())
     }
@@ -152,7 +152,7 @@ where
         &self,
         request: OriginRequest<B>,
         caller: Option<Caller>,
-        progress: &Arc<Progress>,
+        progress: &Arc<UploadProgress>,
     ) -> impl Future<Output = Result<OriginResponse<B>, OriginFailure>> + Send {
         let until = self.0.settings.deadline.map(|deadline| Instant::now() + deadline);
         self.0.try_servers(request, caller, progress, until)
@@ -168,7 +168,7 @@ where
         &self,
         mut request: OriginRequest<B>,
         caller: Option<Caller>,
-        progress: &Arc<Progress>,
+        progress: &Arc<UploadProgress>,
         until: Option<Instant>,
     ) -> Result<OriginResponse<B>, OriginFailure> {
         let mut retries = self.settings.retries.attempts;
@@ -233,7 +233,7 @@ where
         server: &Arc<Server<B>>,
         request: OriginRequest<B>,
         caller: Option<Caller>,
-        progress: &Arc<Progress>,
+        progress: &Arc<UploadProgress>,
         patience: Duration,
         until: Option<Instant>,
     ) -> Result<OriginResponse<B>, Unanswered<B>> {
@@ -288,7 +288,7 @@ where
 async fn exchange<B>(
     lease: &mut Lease<B>,
     request: OriginRequest<B>,
-    progress: &Progress,
+    progress: &UploadProgress,
     patience: Duration,
     until: Option<Instant>,
 ) -> Result<Response<AnswerBody>, Unanswered<B>>
@@ -296,25 +296,25 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    let Lease { sender, alarm, taken_at, .. } = lease;
+    let Lease { sender, timer, taken_at, .. } = lease;
     let mut sending = std::pin::pin!(sender.send(request));
     let next_look = |now: Instant| {
         let remaining = now + progress.remaining(patience, now);
         until.map_or(remaining, |until| until.min(remaining))
     };
     let first_look = next_look(*taken_at);
-    let alarm = match alarm {
-        Some(alarm) => {
-            alarm.set_by(first_look);
-            alarm
+    let timer = match timer {
+        Some(timer) => {
+            timer.set_by(first_look);
+            timer
         }
-        none => none.insert(Alarm::at(first_look)),
+        none => none.insert(ReusableTimer::at(first_look)),
     };
     poll_fn(|cx| {
         if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
             return Poll::Ready(sent);
         }
-        while alarm.poll(cx).is_ready() {
+        while timer.poll(cx).is_ready() {
             let now = Instant::now();
             let late = until.is_some_and(|until| now >= until);
             // It is the client's turn, and was for as long as there was.
@@ -324,7 +324,7 @@ where
             if late || progress.remaining(patience, now).is_zero() {
                 return Poll::Ready(Err((OriginError::ResponseTimeout, None)));
             }
-            alarm.set_by(next_look(now));
+            timer.set_by(next_look(now));
         }
         Poll::Pending
     })

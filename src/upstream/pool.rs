@@ -8,7 +8,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::alarm::Alarm;
 use super::answer::AnswerHead;
 use super::answer_body::AnswerBody;
 use super::connect::{Connector, Endpoint};
@@ -16,6 +15,7 @@ use super::error::{BoxError, OriginError};
 use super::multiplex::{Multiplex, Room, Stream};
 use super::request::{Needs, OriginRequest};
 use super::slots::{Caller, Joined, Slot, Slots, Waiting};
+use super::timer::ReusableTimer;
 use super::wire::Wire;
 use super::{CallerShare, OriginSettings};
 use bytes::Bytes;
@@ -53,7 +53,7 @@ struct Limits {
 
 struct Idle<C> {
     connection: C,
-    alarm: Option<Alarm>,
+    timer: Option<ReusableTimer>,
     /// No longer good from here on.
     until: Instant,
 }
@@ -79,7 +79,7 @@ pub(super) struct Lease<B> {
     /// When it was taken.
     pub(super) taken_at: Instant,
     /// Kept with the connection.
-    pub(super) alarm: Option<Alarm>,
+    pub(super) timer: Option<ReusableTimer>,
     /// Held as long as the request, or the tunnel it became, lives.
     pub(super) slot: Slot,
 }
@@ -129,7 +129,7 @@ where
     B::Error: Into<BoxError>,
 {
     fn new(sender: Sender<B>, used: bool, slot: Slot) -> Self {
-        Self { sender, used, kept_for: None, taken_at: Instant::now(), alarm: None, slot }
+        Self { sender, used, kept_for: None, taken_at: Instant::now(), timer: None, slot }
     }
 
     /// Nobody else comes onto its connection, where it is shared; one that is not is dropped after use.
@@ -209,19 +209,19 @@ where
             return Ok(Lease::new(Sender::Http2(stream), used, slot));
         }
         if plain {
-            while let Some(Idle { connection: mut wire, alarm, until }) = pop(&self.idle_wires) {
+            while let Some(Idle { connection: mut wire, timer, until }) = pop(&self.idle_wires) {
                 let now = Instant::now();
                 if now < until && wire.is_quiet() {
                     let sender = Sender::Wire(wire);
-                    return Ok(Lease { sender, used: true, kept_for: None, taken_at: now, alarm, slot });
+                    return Ok(Lease { sender, used: true, kept_for: None, taken_at: now, timer, slot });
                 }
             }
         } else {
-            while let Some(Idle { connection: mut sender, alarm, until }) = pop(&self.idle) {
+            while let Some(Idle { connection: mut sender, timer, until }) = pop(&self.idle) {
                 let now = Instant::now();
                 if now < until && !sender.is_closed() && is_ready(&mut sender).await {
                     let sender = Sender::Http1(sender);
-                    return Ok(Lease { sender, used: true, kept_for: None, taken_at: now, alarm, slot });
+                    return Ok(Lease { sender, used: true, kept_for: None, taken_at: now, timer, slot });
                 }
             }
         }
@@ -322,18 +322,18 @@ where
         if kept.is_zero() {
             return;
         }
-        let alarm = lease.alarm;
+        let timer = lease.timer;
         let until = Instant::now() + kept;
         match lease.sender {
             Sender::Wire(mut wire) => {
                 let reusable = wire.is_reusable();
                 if reusable {
                     wire.shrink();
-                    lock(&self.idle_wires).push(Idle { connection: wire, alarm, until });
+                    lock(&self.idle_wires).push(Idle { connection: wire, timer, until });
                 }
             }
             Sender::Http1(sender) if !sender.is_closed() => {
-                lock(&self.idle).push(Idle { connection: sender, alarm, until });
+                lock(&self.idle).push(Idle { connection: sender, timer, until });
             }
             _ => {}
         }

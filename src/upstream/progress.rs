@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// How the upload of a request is going: when something last moved, whose turn it is, how it ended.
 #[derive(Debug)]
-pub struct Progress {
+pub struct UploadProgress {
     began: Instant,
     moved: AtomicU64,
     /// The client owes the next piece.
@@ -28,7 +28,7 @@ pub enum UploadFailure {
     Broken,
 }
 
-impl Progress {
+impl UploadProgress {
     /// `client_patience` is how long the client may take for each piece.
     pub fn new(began: Instant, client_patience: Duration) -> Self {
         Self {

@@ -15,10 +15,10 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::trailers::clean_trailers;
-use crate::doors::account::Account;
+use crate::doors::request_log::RequestLog;
 use crate::engine::{Lease, ManagedNames};
 use crate::policy::Reason;
-use crate::upstream::{BoxError, OriginBody, Progress, UploadFailure};
+use crate::upstream::{BoxError, OriginBody, UploadFailure, UploadProgress};
 
 /// Why a body was cut short.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +76,7 @@ pub struct RequestBody(Option<Upload>);
 struct Upload {
     body: Incoming,
     managed: Arc<ManagedNames>,
-    progress: Arc<Progress>,
+    progress: Arc<UploadProgress>,
     bytes: Arc<AtomicU64>,
     limit: u64,
     patience: Patience,
@@ -89,7 +89,7 @@ impl RequestBody {
     pub(super) fn new(
         body: Incoming,
         managed: &Arc<ManagedNames>,
-        progress: &Arc<Progress>,
+        progress: &Arc<UploadProgress>,
         bytes: &Arc<AtomicU64>,
         limit: u64,
         timeout: Duration,
@@ -165,11 +165,11 @@ impl Body for RequestBody {
     }
 }
 
-/// The body of a response, with the account of its request, which is closed when the body ends or is dropped.
+/// The body of a response, with the log of its request, which is written when the body ends or is dropped.
 pub struct ResponseBody {
     source: Source,
     managed: Arc<ManagedNames>,
-    account: Box<Account>,
+    request_log: Box<RequestLog>,
     patience: Patience,
     /// Its right to go on, and how it ends without it.
     lease: Option<(Arc<Lease>, Ending)>,
@@ -182,9 +182,9 @@ enum Source {
 
 impl ResponseBody {
     /// A body of our own: all of it, at once.
-    pub(super) fn own(bytes: Bytes, managed: &Arc<ManagedNames>, account: Box<Account>) -> Self {
+    pub(super) fn own(bytes: Bytes, managed: &Arc<ManagedNames>, request_log: Box<RequestLog>) -> Self {
         let source = Source::Own((!bytes.is_empty()).then_some(bytes));
-        Self::new(source, managed, account, Duration::MAX)
+        Self::new(source, managed, request_log, Duration::MAX)
     }
 
     /// Whether it is ours and no application's.
@@ -195,33 +195,33 @@ impl ResponseBody {
     pub(super) fn from_origin(
         body: OriginBody<RequestBody>,
         managed: &Arc<ManagedNames>,
-        account: Box<Account>,
+        request_log: Box<RequestLog>,
         timeout: Duration,
         lease: Option<(Arc<Lease>, Ending)>,
     ) -> Self {
-        Self { lease, ..Self::new(Source::Origin(body), managed, account, timeout) }
+        Self { lease, ..Self::new(Source::Origin(body), managed, request_log, timeout) }
     }
 
     fn new(
         source: Source,
         managed: &Arc<ManagedNames>,
-        mut account: Box<Account>,
+        mut request_log: Box<RequestLog>,
         timeout: Duration,
     ) -> Self {
         // A body that is over at once is never polled.
-        account.complete = match &source {
+        request_log.complete = match &source {
             Source::Own(bytes) => bytes.is_none(),
             Source::Origin(body) => body.is_end_stream(),
         };
         let patience = Patience::new(timeout);
-        Self { source, managed: Arc::clone(managed), account, patience, lease: None }
+        Self { source, managed: Arc::clone(managed), request_log, patience, lease: None }
     }
 
     /// Ends the response because its session may not go on. What the origin had left to say is dropped, and its
     /// connection with it.
     fn end(&mut self, reason: Reason, ending: Ending) -> Option<Result<Frame<Bytes>, BoxError>> {
         self.source = Source::Own(None);
-        self.account.reason = Some(reason);
+        self.request_log.reason = Some(reason);
         match ending {
             Ending::Events => None,
             Ending::Grpc => {
@@ -262,17 +262,17 @@ impl Body for ResponseBody {
             Source::Origin(body) => Pin::new(body).poll_frame(cx),
         };
         let Some(polled) = ready!(this.patience.watch(cx, polled))? else {
-            this.account.complete = true;
+            this.request_log.complete = true;
             return Poll::Ready(None);
         };
         let mut frame = polled?;
         if let Some(piece) = frame.data_ref() {
-            this.account.response_bytes += u64::try_from(piece.len()).unwrap_or(u64::MAX);
+            this.request_log.response_bytes += u64::try_from(piece.len()).unwrap_or(u64::MAX);
         }
         if let Some(trailers) = frame.trailers_mut() {
             clean_trailers(trailers, &this.managed);
         }
-        this.account.complete = this.is_end_stream();
+        this.request_log.complete = this.is_end_stream();
         Poll::Ready(Some(Ok(frame)))
     }
 

@@ -18,15 +18,15 @@ use super::trailers::filter_announced_trailers;
 use super::tunnel::open_tunnel;
 use super::websocket::WebSocketKey;
 use super::{Intake, REQUEST_ID};
-use crate::doors::account::Account;
+use crate::doors::request_log::RequestLog;
 use crate::engine::{HeaderEdits, Lease, Snapshot};
 use crate::identity::{CredentialSource, OWN_COOKIE};
 use crate::policy::{Permit, Reason};
 use crate::server::Peer;
 use crate::telemetry::{Span, SpanKind, method_label};
 use crate::upstream::{
-    Caller, MaySet, NoSlot, OriginError, OriginFailure, OriginRequest, OriginResponse, Progress,
-    UploadFailure, lasts,
+    Caller, MaySet, NoSlot, OriginError, OriginFailure, OriginRequest, OriginResponse, UploadFailure,
+    UploadProgress, lasts,
 };
 
 impl Site {
@@ -45,17 +45,17 @@ impl Site {
         edits: &HeaderEdits,
         snapshot: &Snapshot,
         lease: Option<Arc<Lease>>,
-        mut account: Box<Account>,
+        mut request_log: Box<RequestLog>,
     ) -> Response<ResponseBody> {
         let route = permit.route();
         let Some(origin) = self.origins.get(&route.upstream) else {
-            return self.refuse(&Reason::OriginUnreachable.into(), account);
+            return self.refuse(&Reason::OriginUnreachable.into(), request_log);
         };
         let length = request.body().size_hint().exact();
         if length.is_some_and(|length| length > self.settings.max_request_bytes) {
-            return self.refuse(&Reason::BodyTooLarge.into(), account);
+            return self.refuse(&Reason::BodyTooLarge.into(), request_log);
         }
-        account.upstream = Some(Arc::clone(origin.name()));
+        request_log.upstream = Some(Arc::clone(origin.name()));
         let websocket = route.websocket.is_some()
             && intake.method == Method::GET
             && (intake.extended_connect
@@ -64,7 +64,7 @@ impl Site {
                     && asks_for_websocket(request.headers()));
         // Whatever succeeded would be taken for a tunnel.
         if intake.extended_connect && !websocket {
-            return self.refuse(&Reason::ConnectRefused.into(), account);
+            return self.refuse(&Reason::ConnectRefused.into(), request_log);
         }
         let key = intake.extended_connect.then(WebSocketKey::new);
         let client_side = websocket.then(|| hyper::upgrade::on(&mut *request));
@@ -72,15 +72,22 @@ impl Site {
         let (parts, body) = (*request).into_parts();
         let settings = &self.settings;
         let began = Instant::now();
-        let progress = Arc::new(Progress::new(began, settings.body_timeout));
-        let mut span = account.trace.start("origin", SpanKind::Client);
+        let progress = Arc::new(UploadProgress::new(began, settings.body_timeout));
+        let mut span = request_log.trace.start("origin", SpanKind::Client);
         if let Some(span) = &mut span {
             span.note("http.request.method", method_label(&intake.method));
             span.note("portcullis.upstream", origin.name().to_string());
         }
-        let trace = span.as_ref().map_or(&account.trace, Span::context);
-        let composed =
-            Outbound { headers: &parts.headers, intake, peer, edits, snapshot, account: &account, trace };
+        let trace = span.as_ref().map_or(&request_log.trace, Span::context);
+        let composed = Outbound {
+            headers: &parts.headers,
+            intake,
+            peer,
+            edits,
+            snapshot,
+            request_log: &request_log,
+            trace,
+        };
         let outbound = if body.is_end_stream() && !websocket && !origin.speaks_http2() {
             progress.finish();
             composed.head().map(|head| OriginRequest::Head(Box::new(head)))
@@ -99,7 +106,7 @@ impl Site {
                     body,
                     &snapshot.managed_names,
                     &progress,
-                    &account.request_bytes,
+                    &request_log.request_bytes,
                     settings.max_request_bytes,
                     settings.body_timeout,
                     lease.as_ref(),
@@ -113,7 +120,7 @@ impl Site {
         };
         let Some(outbound) = outbound else {
             span.into_iter().for_each(Span::discard);
-            return self.refuse(&Reason::MalformedRequest.into(), account);
+            return self.refuse(&Reason::MalformedRequest.into(), request_log);
         };
 
         let sent = tokio::select! {
@@ -122,12 +129,12 @@ impl Site {
                 if let Some(span) = &mut span {
                     span.fail(reason.code());
                 }
-                return self.refuse(&reason.into(), account);
+                return self.refuse(&reason.into(), request_log);
             }
             sent = origin.send(outbound, caller, &progress) => sent,
         };
         let took = began.elapsed();
-        account.upstream_took = Some(took);
+        request_log.upstream_took = Some(took);
         if let Some(mut span) = span.take() {
             let status = sent.as_ref().ok().map(|response| u64::from(response.status().as_u16()));
             span.note_some("http.response.status_code", status);
@@ -139,7 +146,7 @@ impl Site {
         }
         // An upload that failed on the client's side says nothing about the origin.
         if let (Err(_), Some(failure)) = (&sent, progress.failure()) {
-            return self.refuse(&upload_reason(failure).into(), account);
+            return self.refuse(&upload_reason(failure).into(), request_log);
         }
         // A caller that holds its share says nothing about the origin either.
         let is_share = |failure: &OriginFailure| {
@@ -152,11 +159,11 @@ impl Site {
             Ok(response) => response,
             Err(OriginFailure { error, server }) => {
                 let upstream = origin.name();
-                let request_id = &account.request_id;
+                let request_id = &request_log.request_id;
                 match error {
-                    OriginError::CallerShare => return self.refuse_share("connections", account),
+                    OriginError::CallerShare => return self.refuse_share("connections", request_log),
                     OriginError::NoStream(NoSlot::CallerShare) => {
-                        return self.refuse_share("streams", account);
+                        return self.refuse_share("streams", request_log);
                     }
                     _ => {}
                 }
@@ -168,30 +175,30 @@ impl Site {
                 } else {
                     tracing::warn!(%upstream, server, %request_id, %error, "the origin did not answer");
                 }
-                return self.refuse(&reason_of(&error).into(), account);
+                return self.refuse(&reason_of(&error).into(), request_log);
             }
         };
         if !unframe(response.headers_mut()) {
-            return self.refuse(&Reason::OriginMalformed.into(), account);
+            return self.refuse(&Reason::OriginMalformed.into(), request_log);
         }
 
         if lasts(response.status(), response.headers()) {
             match self.streams.take(caller) {
-                Ok(slot) => account.slot = Some(slot),
-                Err(NoSlot::CallerShare) => return self.refuse_share("streams", account),
-                Err(NoSlot::Full) => return self.refuse(&Reason::Overloaded.into(), account),
+                Ok(slot) => request_log.slot = Some(slot),
+                Err(NoSlot::CallerShare) => return self.refuse_share("streams", request_log),
+                Err(NoSlot::Full) => return self.refuse(&Reason::Overloaded.into(), request_log),
             }
         }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let proven = key.as_ref().is_none_or(|key| key.is_answered(response.headers()));
             let asked = client_side.filter(|_| proven && asks_for_websocket(response.headers()));
             let Some(client_side) = asked else {
-                return self.refuse(&Reason::OriginMalformed.into(), account);
+                return self.refuse(&Reason::OriginMalformed.into(), request_log);
             };
             let origin_side = hyper::upgrade::on(&mut response);
             // Its connection and every slot stay taken for as long as the tunnel lives.
             let busy = intake.extended_connect.then(|| peer.stay_busy());
-            let slots = (Arc::clone(peer), busy, response.body_mut().take_slot(), account.slot.take());
+            let slots = (Arc::clone(peer), busy, response.body_mut().take_slot(), request_log.slot.take());
             let tunnel =
                 open_tunnel(client_side, origin_side, settings.tunnel_timeout, self.drain.clone(), lease);
             self.drain.spawn(async move {
@@ -202,12 +209,12 @@ impl Site {
                 // The tunnel is a stream of its own (RFC 8441 section 5).
                 WebSocketKey::settle(&mut response);
             }
-            return self.respond(response, snapshot, origin.may_set(), account, key.is_none(), None);
+            return self.respond(response, snapshot, origin.may_set(), request_log, key.is_none(), None);
         }
         if key.is_some() && response.status().is_success() {
-            return self.refuse(&Reason::OriginMalformed.into(), account);
+            return self.refuse(&Reason::OriginMalformed.into(), request_log);
         }
-        self.respond(response, snapshot, origin.may_set(), account, false, lease)
+        self.respond(response, snapshot, origin.may_set(), request_log, false, lease)
     }
 
     fn respond(
@@ -215,7 +222,7 @@ impl Site {
         mut response: OriginResponse<RequestBody>,
         snapshot: &Snapshot,
         may_set: MaySet,
-        mut account: Box<Account>,
+        mut request_log: Box<RequestLog>,
         websocket: bool,
         lease: Option<Arc<Lease>>,
     ) -> Response<ResponseBody> {
@@ -229,12 +236,13 @@ impl Site {
         if websocket {
             mark_websocket(headers);
         }
-        headers.insert(REQUEST_ID, account.request_id.header());
+        headers.insert(REQUEST_ID, request_log.request_id.header());
         *response.version_mut() = Version::HTTP_11;
-        account.status = Some(response.status());
-        let lease = lease.map(|lease| (lease, Ending::of(response.headers(), account.version)));
-        response
-            .map(|body| ResponseBody::from_origin(body, managed, account, self.settings.body_timeout, lease))
+        request_log.status = Some(response.status());
+        let lease = lease.map(|lease| (lease, Ending::of(response.headers(), request_log.version)));
+        response.map(|body| {
+            ResponseBody::from_origin(body, managed, request_log, self.settings.body_timeout, lease)
+        })
     }
 }
 

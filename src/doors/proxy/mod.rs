@@ -29,9 +29,9 @@ use self::intake::{Intake, Taken, take_in};
 pub use self::site::ProxySite;
 use self::site::Site;
 pub use self::websocket::FrameTracker;
-use super::account::Account;
 use super::cors::{preflight, share};
 use super::own::{OwnPage, OwnRequest, Refused};
+use super::request_log::RequestLog;
 use super::same_origin::is_same_origin;
 use crate::engine::{AccessRequest, Engine, ManagedNames, Page, Rules, Ticket, Waits};
 use crate::identity::{MemberRef, SocketPeer};
@@ -92,11 +92,11 @@ impl Serve for ProxyDoor {
         let site = self.0.site.load_full();
         let peer = site.peer(&peer, request.headers());
         let unread = !request.body().is_end_stream();
-        let account = Account::open(&request, unread, &peer, &site.metrics, &site.lines, &site.tracer);
+        let request_log = RequestLog::open(&request, unread, &peer, &site.metrics, &site.lines, &site.tracer);
         let version = request.version();
         let cors = site.refusals.settings().cors.as_ref();
         let page = cors.and_then(|_| request.headers().get(header::ORIGIN).cloned());
-        let mut response = site.answer(request, &peer, ticket, account).await;
+        let mut response = site.answer(request, &peer, ticket, request_log).await;
         if let Some(cors) = cors.filter(|cors| cors.applications || response.body().is_own()) {
             share(cors, page.as_ref(), response.headers_mut());
         }
@@ -120,25 +120,25 @@ impl Site {
         request: Box<Request<Incoming>>,
         peer: &Arc<Peer>,
         ticket: Ticket,
-        mut account: Box<Account>,
+        mut request_log: Box<RequestLog>,
     ) -> Response<ResponseBody> {
         // A proxy in front names us as it likes.
         let server_name = peer.server_name.as_deref().filter(|_| !peer.is_proxy);
         let intake = match take_in(&request, peer.host.as_deref(), server_name, &self.settings) {
             Ok(Taken::Request(intake)) => intake,
-            Ok(Taken::ServerOptions) => return self.options(account),
+            Ok(Taken::ServerOptions) => return self.options(request_log),
             Err(reason) => {
-                account.odd_path = request.uri().path().chars().take(256).collect();
-                return Box::pin(self.refuse_unread(request, peer, reason, account)).await;
+                request_log.odd_path = request.uri().path().chars().take(256).collect();
+                return Box::pin(self.refuse_unread(request, peer, reason, request_log)).await;
             }
         };
-        account.host = Some(intake.host.clone());
-        account.path = Some(intake.path.shared_text());
-        account.method = intake.method.clone();
+        request_log.host = Some(intake.host.clone());
+        request_log.path = Some(intake.path.shared_text());
+        request_log.method = intake.method.clone();
         if !peer.secure
             && let Some(port) = self.listener(peer).and_then(|listener| listener.redirect_to_https)
         {
-            return self.redirect_to_https(&intake, port, account);
+            return self.redirect_to_https(&intake, port, request_log);
         }
         let method = &intake.method;
         let headers = request.headers();
@@ -146,27 +146,28 @@ impl Site {
         if let Some(sign_in) = &settings.sign_in {
             let https = sign_in.https.unwrap_or(peer.secure);
             let target = (intake.path.as_str(), intake.query.as_deref());
-            let asking = std::mem::take(&mut account.asking);
-            account.asking = asking.coming_back(method, headers, https, &intake.authority, target);
+            let asking = std::mem::take(&mut request_log.asking);
+            request_log.asking = asking.coming_back(method, headers, https, &intake.authority, target);
         }
         if let Some(answer) = settings.cors.as_ref().and_then(|cors| preflight(cors, method, headers)) {
-            account.status = Some(answer.status());
-            return self.finish(answer, account);
+            request_log.status = Some(answer.status());
+            return self.finish(answer, request_log);
         }
         if let Some(page) = OwnPage::at(&intake.path) {
             if intake.extended_connect {
-                return Box::pin(self.refuse_unread(request, peer, Reason::ConnectRefused, account)).await;
+                return Box::pin(self.refuse_unread(request, peer, Reason::ConnectRefused, request_log))
+                    .await;
             }
-            return Box::pin(self.own_page(page, request, &intake, peer, ticket, account)).await;
+            return Box::pin(self.own_page(page, request, &intake, peer, ticket, request_log)).await;
         }
         // Our own pages are not counted: revocations come in by one of them, and each has a bound of its own.
-        account.slot = self.requests.take(None).ok();
-        if account.slot.is_none() {
+        request_log.slot = self.requests.take(None).ok();
+        if request_log.slot.is_none() {
             let reason = Reason::Overloaded;
-            let reason = self.engine.record_refusal(&account.request_id, &account.trace, reason);
-            return self.refuse(&reason.into(), account);
+            let reason = self.engine.record_refusal(&request_log.request_id, &request_log.trace, reason);
+            return self.refuse(&reason.into(), request_log);
         }
-        let slot = account.slot.as_ref();
+        let slot = request_log.slot.as_ref();
         let may_wait = |member: Option<&MemberRef>| {
             slot.is_some_and(|slot| slot.claim(self.waiting_caller(member, peer)))
         };
@@ -182,35 +183,35 @@ impl Site {
             },
             client_ip: peer.address,
             page: page_of(&request, &intake, peer),
-            request_id: &account.request_id,
-            trace: &account.trace,
+            request_id: &request_log.request_id,
+            trace: &request_log.trace,
             waits: Waits::if_allowed(&may_wait),
         };
         let rules = Rules::new(ticket, Arc::clone(&self.snapshot));
         let verdict = self.engine.check(&asked, rules).await;
         // Registered before it is sent on: from here on an event reaches it.
         let lease = self.engine.lease(&asked, &verdict).map(Arc::new);
-        account.route = verdict.route.as_ref().map(|route| Arc::clone(&route.name));
+        request_log.route = verdict.route.as_ref().map(|route| Arc::clone(&route.name));
         match verdict.decision {
             Decision::Refuse(refusal) => {
                 let (head, body) = (*request).into_parts();
-                Box::pin(self.discard_body(&head.headers, body, peer, &mut account)).await;
+                Box::pin(self.discard_body(&head.headers, body, peer, &mut request_log)).await;
                 if refusal.reason == Reason::CallerShare {
-                    return self.refuse_share("requests", account);
+                    return self.refuse_share("requests", request_log);
                 }
-                self.refuse(&refusal, account)
+                self.refuse(&refusal, request_log)
             }
             Decision::Allow(_) if ends_here(&intake.method, request.headers()) => {
                 let (head, body) = (*request).into_parts();
-                Box::pin(self.discard_body(&head.headers, body, peer, &mut account)).await;
-                self.options(account)
+                Box::pin(self.discard_body(&head.headers, body, peer, &mut request_log)).await;
+                self.options(request_log)
             }
             Decision::Allow(permit) => {
                 let caller = self.caller(&permit, peer);
-                if account.slot.as_ref().is_some_and(|slot| !slot.claim(caller)) {
+                if request_log.slot.as_ref().is_some_and(|slot| !slot.claim(caller)) {
                     let (head, body) = (*request).into_parts();
-                    Box::pin(self.discard_body(&head.headers, body, peer, &mut account)).await;
-                    return self.refuse_share("requests", account);
+                    Box::pin(self.discard_body(&head.headers, body, peer, &mut request_log)).await;
+                    return self.refuse_share("requests", request_log);
                 }
                 self.forward(
                     request,
@@ -221,7 +222,7 @@ impl Site {
                     &verdict.edits,
                     &verdict.snapshot,
                     lease,
-                    account,
+                    request_log,
                 )
                 .await
             }
@@ -233,7 +234,7 @@ impl Site {
         &self,
         intake: &Intake,
         port: u16,
-        mut account: Box<Account>,
+        mut request_log: Box<RequestLog>,
     ) -> Response<ResponseBody> {
         let mut place = format!("https://{}", intake.host.as_str());
         if port != 443 {
@@ -249,8 +250,8 @@ impl Site {
         if let Ok(place) = HeaderValue::try_from(place) {
             response.headers_mut().insert(header::LOCATION, place);
         }
-        account.status = Some(StatusCode::PERMANENT_REDIRECT);
-        self.finish(response, account)
+        request_log.status = Some(StatusCode::PERMANENT_REDIRECT);
+        self.finish(response, request_log)
     }
 
     /// Answers one of our own pages.
@@ -261,11 +262,11 @@ impl Site {
         intake: &Intake,
         peer: &Arc<Peer>,
         ticket: Ticket,
-        mut account: Box<Account>,
+        mut request_log: Box<RequestLog>,
     ) -> Response<ResponseBody> {
         let rules = Rules::new(ticket, Arc::clone(&self.snapshot));
-        let request_id = account.request_id;
-        let trace = account.trace.clone();
+        let request_id = request_log.request_id;
+        let trace = request_log.trace.clone();
         let (head, body) = (*request).into_parts();
         let mut own = OwnRequest {
             page,
@@ -281,14 +282,14 @@ impl Site {
         };
         let answered = self.own.answer(&mut own).await;
         match own.body {
-            Some(body) => self.discard_body(&head.headers, body, peer, &mut account).await,
-            None => account.unread_body = answered.is_err(),
+            Some(body) => self.discard_body(&head.headers, body, peer, &mut request_log).await,
+            None => request_log.unread_body = answered.is_err(),
         }
         match answered {
             Ok(mut response) => {
-                account.status = Some(response.status());
-                response.headers_mut().insert(REQUEST_ID, account.request_id.header());
-                self.finish(response, account)
+                request_log.status = Some(response.status());
+                response.headers_mut().insert(REQUEST_ID, request_log.request_id.header());
+                self.finish(response, request_log)
             }
             Err(Refused { mut refusal, recorded }) => {
                 if !recorded {
@@ -297,7 +298,7 @@ impl Site {
                         refusal = reason.into();
                     }
                 }
-                self.refuse(&refusal, account)
+                self.refuse(&refusal, request_log)
             }
         }
     }
@@ -308,50 +309,59 @@ impl Site {
         request: Box<Request<Incoming>>,
         peer: &Peer,
         reason: Reason,
-        mut account: Box<Account>,
+        mut request_log: Box<RequestLog>,
     ) -> Response<ResponseBody> {
-        let reason = self.engine.record_refusal(&account.request_id, &account.trace, reason);
+        let reason = self.engine.record_refusal(&request_log.request_id, &request_log.trace, reason);
         let (head, body) = (*request).into_parts();
-        self.discard_body(&head.headers, body, peer, &mut account).await;
+        self.discard_body(&head.headers, body, peer, &mut request_log).await;
         let mut refusal = Refusal::from(reason);
         if reason == Reason::MethodNotAllowed {
             // Only TRACE is refused before a route is known.
             refusal.allowed_methods = FORWARDED_METHODS.to_vec();
         }
-        self.refuse(&refusal, account)
+        self.refuse(&refusal, request_log)
     }
 
-    fn refuse(&self, refusal: &Refusal, mut account: Box<Account>) -> Response<ResponseBody> {
-        account.reason = Some(refusal.reason);
-        let response = self.refusals.response(refusal, &account.method, &account.asking, &account.request_id);
-        account.status = Some(response.status());
-        self.finish(response, account)
+    fn refuse(&self, refusal: &Refusal, mut request_log: Box<RequestLog>) -> Response<ResponseBody> {
+        request_log.reason = Some(refusal.reason);
+        let response = self.refusals.response(
+            refusal,
+            &request_log.method,
+            &request_log.asking,
+            &request_log.request_id,
+        );
+        request_log.status = Some(response.status());
+        self.finish(response, request_log)
     }
 
     /// Refuses a caller that holds its share of a limit.
-    fn refuse_share(&self, limit: &str, account: Box<Account>) -> Response<ResponseBody> {
+    fn refuse_share(&self, limit: &str, request_log: Box<RequestLog>) -> Response<ResponseBody> {
         self.metrics.caller_share_refusals.with_label_values(&[limit]).inc();
-        self.refuse(&Reason::CallerShare.into(), account)
+        self.refuse(&Reason::CallerShare.into(), request_log)
     }
 
-    /// An answer of our own, with its account. A client that does not read it does not occupy a slot.
-    fn finish(&self, mut response: Response<Bytes>, mut account: Box<Account>) -> Response<ResponseBody> {
-        account.slot = None;
+    /// An answer of our own, with the log of its request. A client that does not read it does not occupy a slot.
+    fn finish(
+        &self,
+        mut response: Response<Bytes>,
+        mut request_log: Box<RequestLog>,
+    ) -> Response<ResponseBody> {
+        request_log.slot = None;
         // What follows an unread body or a malformed request on its connection must not be taken for a request.
-        if account.version != Version::HTTP_2
-            && (account.unread_body || response.status() == StatusCode::BAD_REQUEST)
+        if request_log.version != Version::HTTP_2
+            && (request_log.unread_body || response.status() == StatusCode::BAD_REQUEST)
         {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        response.map(|bytes| ResponseBody::own(bytes, &self.managed_names(), account))
+        response.map(|bytes| ResponseBody::own(bytes, &self.managed_names(), request_log))
     }
 
     /// The answer to an OPTIONS of which the gateway is the last recipient: that it is here.
-    fn options(&self, mut account: Box<Account>) -> Response<ResponseBody> {
-        account.status = Some(StatusCode::NO_CONTENT);
+    fn options(&self, mut request_log: Box<RequestLog>) -> Response<ResponseBody> {
+        request_log.status = Some(StatusCode::NO_CONTENT);
         let mut response = Response::new(Bytes::new());
         *response.status_mut() = StatusCode::NO_CONTENT;
-        self.finish(response, account)
+        self.finish(response, request_log)
     }
 
     /// Reads the rest of a refused body, within bounds: a connection that is closed on unread bytes is reset, and the client
@@ -362,10 +372,10 @@ impl Site {
         headers: &HeaderMap,
         mut body: Incoming,
         peer: &Peer,
-        account: &mut Account,
+        request_log: &mut RequestLog,
     ) {
-        account.slot = None;
-        if !account.unread_body || headers.contains_key(header::EXPECT) {
+        request_log.slot = None;
+        if !request_log.unread_body || headers.contains_key(header::EXPECT) {
             return;
         }
         let Ok(_slot) = self.discards.take(self.waiting_caller(None, peer)) else { return };
@@ -377,7 +387,7 @@ impl Site {
             Some(())
         };
         let whole = tokio::time::timeout(DISCARD_WITHIN, reading).await;
-        account.unread_body = !matches!(whole, Ok(Some(())));
+        request_log.unread_body = !matches!(whole, Ok(Some(())));
     }
 
     fn managed_names(&self) -> Arc<ManagedNames> {

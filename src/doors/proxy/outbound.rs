@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use super::hop_by_hop::HopByHop;
 use super::trailers::announced_trailers;
 use super::{Intake, REQUEST_ID};
-use crate::doors::account::Account;
+use crate::doors::request_log::RequestLog;
 use crate::engine::{Fields, HeaderEdits, Snapshot};
 use crate::server::Peer;
 use crate::telemetry::TraceContext;
@@ -40,7 +40,7 @@ pub(super) struct Outbound<'a> {
     pub(super) peer: &'a Peer,
     pub(super) edits: &'a HeaderEdits,
     pub(super) snapshot: &'a Snapshot,
-    pub(super) account: &'a Account,
+    pub(super) request_log: &'a RequestLog,
     /// The span the origin is asked in.
     pub(super) trace: &'a TraceContext,
 }
@@ -87,7 +87,7 @@ impl Outbound<'_> {
 
     /// The order is the point: what concerns one connection and what is ours goes first, and ours is put in last.
     fn compose(&self, fields: &mut impl Fields) {
-        let Self { headers, edits, peer, account, intake, snapshot, trace } = self;
+        let Self { headers, edits, peer, request_log, intake, snapshot, trace } = self;
         let hops = HopByHop::of(headers);
         let mut announces = false;
         let options = intake.method == Method::OPTIONS;
@@ -99,7 +99,7 @@ impl Outbound<'_> {
             let rewritten =
                 matches!(*name, header::HOST | header::CONTENT_LENGTH | header::EXPECT | header::TRAILER);
             if rewritten || edits.removes(name, peer.is_proxy) {
-                account.note_odd(name);
+                request_log.note_odd(name);
             } else if options && *name == header::MAX_FORWARDS {
                 fields.put(name, &one_less(value));
             } else {
@@ -117,7 +117,7 @@ impl Outbound<'_> {
         {
             fields.put(&header::COOKIE, &cookies);
         }
-        if account.joins_trace
+        if request_log.joins_trace
             && !hops.covers(&TRACESTATE)
             && let Some(state) = headers.get(TRACESTATE)
         {
@@ -131,7 +131,7 @@ impl Outbound<'_> {
         if let Ok(forwarded) = HeaderValue::try_from(forwarded(peer, &intake.authority, scheme)) {
             fields.put(&header::FORWARDED, &forwarded);
         }
-        fields.put(&REQUEST_ID, &account.request_id.header());
+        fields.put(&REQUEST_ID, &request_log.request_id.header());
         fields.put(&TRACEPARENT, &trace.header());
     }
 

@@ -1,6 +1,6 @@
-//! How many connections each address holds, and the bound on that.
+//! Limits how many connections each address holds.
 //!
-//! Must not grow past the connections there are: an address without one is forgotten.
+//! Must not grow past the open connections: it forgets an address that has none.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,24 +10,24 @@ use super::ListenerSettings;
 
 type Held = Arc<Mutex<HashMap<IpAddr, usize>>>;
 
-/// The shares of all addresses. Cheap to clone.
+/// The connections of every address. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Shares(Held);
+pub(super) struct PeerLimits(Held);
 
-/// One connection's part of its address's share, given back when it is dropped.
+/// One connection counted against its address until it is dropped.
 #[derive(Debug)]
-pub(super) struct Share(Option<(Held, IpAddr)>);
+pub(super) struct PeerConnection(Option<(Held, IpAddr)>);
 
-impl Shares {
-    /// A share of the address a connection comes from, or is made for by a listed proxy. None, and a line in the log, where
-    /// the address has as many as it may.
-    pub(super) fn admit(&self, address: IpAddr, settings: &ListenerSettings) -> Option<Share> {
+impl PeerLimits {
+    /// Counts a connection against the address that it comes from, or that a listed proxy names. Returns none, and logs a
+    /// line, if the address is at its limit.
+    pub(super) fn admit(&self, address: IpAddr, settings: &ListenerSettings) -> Option<PeerConnection> {
         if settings.lists(address) {
-            return Some(Share::exempt());
+            return Some(PeerConnection::exempt());
         }
         let most = settings.limits.max_connections_per_peer;
-        let share = self.take(address, most);
-        if share.is_none() {
+        let connection = self.take(address, most);
+        if connection.is_none() {
             tracing::warn!(
                 listener = %settings.name,
                 %address,
@@ -35,11 +35,11 @@ impl Shares {
                 "a connection was refused: its address holds all that `limits.max_connections_per_peer` allows; list it under `forwarded` or `proxy_protocol` if it is a proxy"
             );
         }
-        share
+        connection
     }
 
-    /// None where the address holds `most` already.
-    fn take(&self, address: IpAddr, most: usize) -> Option<Share> {
+    /// Returns none if the address already holds `most`.
+    fn take(&self, address: IpAddr, most: usize) -> Option<PeerConnection> {
         let address = network(address.to_canonical());
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = held.entry(address).or_default();
@@ -47,18 +47,18 @@ impl Shares {
             return None;
         }
         *count += 1;
-        Some(Share(Some((Arc::clone(&self.0), address))))
+        Some(PeerConnection(Some((Arc::clone(&self.0), address))))
     }
 }
 
-impl Share {
-    /// Of a listed proxy, which has no bound of its own.
+impl PeerConnection {
+    /// A connection of a listed proxy, which has no limit.
     pub(super) fn exempt() -> Self {
         Self(None)
     }
 }
 
-impl Drop for Share {
+impl Drop for PeerConnection {
     fn drop(&mut self) {
         let Some((held, address)) = &self.0 else { return };
         let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,7 +71,7 @@ impl Drop for Share {
     }
 }
 
-/// The address itself; of IPv6 the /64 it is in, all of which one host may use.
+/// The address that the limit counts: of IPv6 the /64, since one host may use all of it.
 pub(super) fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -87,8 +87,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_is_taken_and_given_back() {
-        let shares = Shares::default();
+    fn an_address_is_held_to_its_limit() {
+        let shares = PeerLimits::default();
         let take = |text: &str| shares.take(text.parse().unwrap(), 2);
         let held = [take("2001:db8::1").unwrap(), take("2001:db8::2").unwrap()];
         assert!(take("2001:db8::3").is_none(), "one /64 is one peer");

@@ -24,8 +24,8 @@ const CLIENT_LEFT: u16 = 499;
 /// As much of a client's program, and of where it came from, as is written down, in bytes.
 const MOST_OF_A_NAME: usize = 512;
 
-/// The account of one request. Dropping it writes the access line and counts the request.
-pub(super) struct Account {
+/// The log of one request. Dropping it writes the access line and counts the request.
+pub(super) struct RequestLog {
     pub(super) request_id: RequestId,
     pub(super) trace: TraceContext,
     /// The trace is one a listed proxy began.
@@ -62,7 +62,7 @@ pub(super) struct Account {
     user_agent: Option<Box<[u8]>>,
 }
 
-impl Account {
+impl RequestLog {
     pub(super) fn open<B>(
         request: &Request<B>,
         unread_body: bool,
@@ -116,7 +116,7 @@ impl Account {
 /// Whether a dropped field was told of already: anybody can send one.
 static TOLD_OF_ODD_FIELD: AtomicBool = AtomicBool::new(false);
 
-impl Account {
+impl RequestLog {
     /// Counts a field that was dropped for its name alone, and says so once.
     pub(super) fn note_odd(&self, name: &HeaderName) {
         if !is_odd(name.as_str()) {
@@ -166,7 +166,7 @@ impl Account {
     }
 }
 
-impl Drop for Account {
+impl Drop for RequestLog {
     fn drop(&mut self) {
         let took = self.began.elapsed();
         let status = self.status.map_or(CLIENT_LEFT, |status| status.as_u16());
