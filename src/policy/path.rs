@@ -289,23 +289,69 @@ enum Case {
     Upper,
 }
 
+/// What a byte of a path may mean for its canonical form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ByteClass {
+    /// Not plain wherever it stands: an encoding, a parameter, or no byte of a path.
+    Doubtful,
+    Slash,
+    Dot,
+    Upper,
+    Plain,
+}
+
+/// The class of every byte, for one look at each byte of nearly every path.
+static CLASSES: [ByteClass; 256] = {
+    let mut classes = [ByteClass::Doubtful; 256];
+    let mut byte: u8 = 0;
+    while byte < 128 {
+        #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, with a byte as the index")]
+        let class = &mut classes[byte as usize];
+        *class = match byte {
+            b'/' => ByteClass::Slash,
+            b'.' => ByteClass::Dot,
+            b'A'..=b'Z' => ByteClass::Upper,
+            b'-'
+            | b'_'
+            | b'~'
+            | b'0'..=b'9'
+            | b'a'..=b'z'
+            | b'!'
+            | b'$'
+            | b'&'
+            | b'\''
+            | b'('
+            | b')'
+            | b'*'
+            | b'+'
+            | b','
+            | b'='
+            | b':'
+            | b'@' => ByteClass::Plain,
+            _ => ByteClass::Doubtful,
+        };
+        byte += 1;
+    }
+    classes
+};
+
 /// The letter case of a path that is canonical as it stands and has one reading, which is the common case; nothing for any
 /// other path.
 fn plain_case(bytes: &[u8]) -> Option<Case> {
-    let mut previous = 0;
+    let mut previous = ByteClass::Plain;
     let mut case = Case::Lower;
-    let plain = bytes.iter().all(|&byte| {
-        let doubtful = (previous == b'/' && matches!(byte, b'/' | b'.'))
-            || (previous == b'.' && byte == b'/')
-            || !matches!(byte, b'/' | b'-' | b'.' | b'_' | b'~' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z'
-                | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=' | b':' | b'@');
-        if byte.is_ascii_uppercase() {
-            case = Case::Upper;
+    for &byte in bytes {
+        let class = CLASSES.get(usize::from(byte)).copied().unwrap_or(ByteClass::Doubtful);
+        match class {
+            ByteClass::Plain => {}
+            ByteClass::Upper => case = Case::Upper,
+            ByteClass::Slash if !matches!(previous, ByteClass::Slash | ByteClass::Dot) => {}
+            ByteClass::Dot if previous != ByteClass::Slash => {}
+            ByteClass::Slash | ByteClass::Dot | ByteClass::Doubtful => return None,
         }
-        previous = byte;
-        !doubtful
-    });
-    (plain && previous != b'.').then_some(case)
+        previous = class;
+    }
+    (previous != ByteClass::Dot).then_some(case)
 }
 
 /// A segment that is nothing but dots and blanks once it is decoded, such as `...`, `.%20` or `%E3%80%80`; also one that is
