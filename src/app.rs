@@ -266,10 +266,10 @@ impl Gateway {
         };
         if !self.drain.is_announced() && !delay.is_zero() {
             self.drain.announce();
-            tracing::info!(?delay, "leaving: not ready any more, requests are still taken");
+            tracing::info!(?delay, "draining: readiness off, still accepting connections");
             tokio::time::sleep(delay).await;
         }
-        tracing::info!("leaving: no new connections are taken");
+        tracing::info!("draining: accepting no more connections");
         let clean = self.drain.finish(patience).await;
         self.running.revocations.finish_announcing(Duration::from_secs(1)).await;
         if !self.running.door.tracer().flush(Duration::from_secs(2)).await {

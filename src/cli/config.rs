@@ -11,7 +11,7 @@ use crate::config::{SecretPolicy, with_defaults};
 pub(super) struct ShowArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// For people or for programs.
+    /// Output format.
     #[arg(long, value_enum, default_value = "human")]
     format: Format,
     /// Leave out what nobody set.

@@ -61,7 +61,7 @@ pub(super) struct ExplainArgs {
     /// The project's RBAC policy, as the API answers it, instead of asking.
     #[arg(long, value_name = "FILE")]
     rbac: Option<PathBuf>,
-    /// How it is told.
+    /// Output format.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
 }

@@ -36,7 +36,7 @@ pub(super) struct TestArgs {
     /// Fails if fewer than so many in a hundred of the routes and requirements were covered.
     #[arg(long, value_name = "PERCENT")]
     fail_under: Option<u32>,
-    /// How it is told.
+    /// Output format.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
 }

@@ -271,9 +271,8 @@ impl Inner {
         Err(error)
     }
 
-    /// What another replica left about the member, or an earlier process, if it is newer than what is known here.
-    ///
-    /// What is from before something changed bridges an outage all the same; what is outranked does not.
+    /// Reads the member's list from the shared tier if it is newer than the one here. During an outage a list that was marked
+    /// stale may still be used; one that a revocation outranks may not.
     async fn left_by_others(&self, query: &SessionQuery) -> Option<Evidence> {
         let newer_than = query.newer_than.max(self.ledger.newest(&query.member));
         let newer_than = newer_than.max(self.ledger.marks.floor(&query.member));

@@ -138,8 +138,8 @@ impl Engine {
         Ok(decision)
     }
 
-    /// The evidence once the facts are there as well: whatever was waited for, it is no older than the route allows and
-    /// nothing that came meanwhile outranks it. And it is about whom a trusted peer named besides, if one did.
+    /// Looks up the facts that the route needs, then reads the evidence again if that took time, so that it is still fresh and
+    /// not revoked. If a trusted peer named a member too, checks that it is the same member.
     async fn with_facts(
         &self,
         route: &Route,

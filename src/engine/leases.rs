@@ -236,8 +236,8 @@ impl Leases {
         }
     }
 
-    /// Holders due at `now`, each due again at `again` unless told otherwise; and when the next one is, if nobody is
-    /// now: whoever asked will be back by then. At most so many whom an event names, and so many in all others.
+    /// Takes the callers whose re-check is due and schedules their next one at `again()`. If none is due, returns when the next
+    /// one is. Takes at most `urgent` callers that an event named and `ordinary` others.
     pub(super) fn take_due(
         &self,
         now: Monotonic,

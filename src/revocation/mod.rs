@@ -166,8 +166,7 @@ impl Revocations {
         self.announce(BusEvent::Revoked(target.clone()), now);
     }
 
-    /// Has what is known about `target`, or about everybody, asked for again by this replica. Nothing is revoked, and nobody
-    /// else is told.
+    /// Drops this replica's cached lists of `target`, or marks all of them stale. Revokes nothing and notifies no other replica.
     pub fn evict(&self, target: Option<&RevocationTarget>) {
         match target {
             None => self.soften(),
@@ -277,7 +276,7 @@ impl Revocations {
         };
         if source != Source::Bus {
             // The replica that told us of it wrote the line.
-            tracing::info!(kind, id, source = source.label(), "what was known is forgotten");
+            tracing::info!(kind, id, source = source.label(), "cached sessions invalidated");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Whoever is at the other end of a connection, and whoever that says it speaks for.
+//! The client of a connection: the peer of the socket, or the client that a listed proxy reports.
 //!
 //! Must not believe an address, a scheme or a host out of a header unless the socket's own address is listed.
 
@@ -16,7 +16,7 @@ use super::peer_limit::network;
 use super::proxy_protocol::{Proxied, ProxiedClient};
 use super::settings::ForwardedTrust;
 
-/// Whoever a request comes from.
+/// The client that a request comes from.
 #[derive(Debug, Clone)]
 pub struct Peer {
     /// The client's address: the socket's own, unless a listed proxy names another. None where one does not know it.
@@ -109,7 +109,7 @@ impl Peer {
         self.set_address(client);
     }
 
-    /// Whoever one request comes from, when its headers may say so.
+    /// The client of one request, if the listener believes what its headers say.
     pub fn of(self: &Arc<Self>, headers: &HeaderMap, trust: Option<&ForwardedTrust>) -> Arc<Self> {
         let Some((trust, from)) = trust.zip(self.address).filter(|(trust, from)| trust.covers(*from)) else {
             return Arc::clone(self);

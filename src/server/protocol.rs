@@ -265,8 +265,8 @@ where
     let grace = if is_http2 { Duration::from_secs(5) } else { Duration::ZERO };
     let mut ending: Option<Instant> = None;
     let mut draining = false;
-    // Over HTTP/2 leaving can be said without harm to anybody, once: over HTTP/1.1 answers say it, and whoever is idle may
-    // be about to ask. Who comes in between is told when everyone is.
+    // An HTTP/2 client gets one GOAWAY when the drain is announced. An HTTP/1.1 client learns of it from `Connection: close`
+    // on its next response: an idle one may be about to send. A connection accepted in between is told when the drain starts.
     let early = is_http2 && !drain.is_announced();
     let told = async { if early { drain.announced().await } else { drain.begun().await } };
     let mut told = pin!(told);

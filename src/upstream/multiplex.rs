@@ -28,8 +28,7 @@ pub(super) struct Multiplex<B> {
     idle_timeout: Duration,
     wait_timeout: Duration,
     connections: Mutex<Vec<Shared<B>>>,
-    /// Held while a connection is made: whoever needs one as well waits for this one.
-    /// Holds when one could not be made last.
+    /// Locked while a connection is made, so that requests wait for that one; holds the time of the last failure.
     opening: tokio::sync::Mutex<Option<Instant>>,
 }
 
@@ -88,9 +87,9 @@ where
         }
     }
 
-    /// A stream of the connection with the fewest, or of a new connection where all are full. Whether the connection was
-    /// there before is told beside it. Waiting for a connection somebody else makes, and making one, both take the
-    /// connect timeout at most, and whoever waited for one that could not be made does not try it all over.
+    /// Opens a stream on the least loaded connection, or on a new one if all are full. Returns whether the connection already
+    /// existed. Waiting for another request's connect and connecting itself each count against the connect timeout; if that
+    /// connect fails, the requests that waited for it fail too.
     pub(super) async fn take(
         &self,
         endpoint: &Endpoint,

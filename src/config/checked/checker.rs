@@ -85,7 +85,7 @@ impl<'a> Checker<'a> {
     pub(super) fn timeout(&mut self, text: Option<&str>, default: Duration, path: &Path) -> Duration {
         let length = self.duration(text, default, path);
         if length.is_zero() {
-            self.note(Code::InvalidValue, path, "a wait of no time would refuse everything", None);
+            self.note(Code::InvalidValue, path, "must be greater than 0", None);
             return default;
         }
         length

@@ -86,7 +86,12 @@ impl Checker<'_> {
         }
         let port = u16::try_from(port).ok().filter(|port| *port > 0);
         if port.is_none() {
-            self.note(Code::InvalidValue, path, "this is no port", Some("443, where clients ask for HTTPS"));
+            self.note(
+                Code::InvalidValue,
+                path,
+                "not a port number (1-65535)",
+                Some("443, where clients ask for HTTPS"),
+            );
         }
         port
     }

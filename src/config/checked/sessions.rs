@@ -38,7 +38,7 @@ impl Checker<'_> {
             self.duration(raw.stale_if_error.as_deref(), seconds(300), &path.key("stale_if_error"));
         let max_staleness = fresh_for.saturating_add(revalidate);
         if max_staleness.is_zero() {
-            let message = "evidence of no age at all does not exist";
+            let message = "`fresh_for` plus `stale_while_revalidate` must be greater than 0";
             let hint = "`1s` is the least that makes sense";
             self.note(Code::InvalidValue, &path.key("fresh_for"), message, Some(hint));
         }

@@ -61,13 +61,13 @@ pub(super) struct RawConfig {
     pub(super) log: Option<RawLog>,
     /// Traces, and the collector they go to. Default: none, unless the environment names one (`OTEL_EXPORTER_OTLP_ENDPOINT`).
     pub(super) tracing: Option<RawTracing>,
-    /// From being told to end, when it is not ready any more, to letting no new connections in: as long as it takes until
-    /// nobody sends any. Default: `0s`.
+    /// How long connections are still accepted after shutdown started and readiness turned off, so that load balancers can
+    /// stop sending traffic. Default: `0s`.
     pub(super) drain_delay: Option<String>,
     /// How long running requests may take to finish once nobody is let in any more. Default: `30s`.
     pub(super) drain_timeout: Option<String>,
-    /// How long clients are turned away at the start for want of verification keys; then they are let in without.
-    /// Default: `10s`.
+    /// How long connections are rejected at the start while the verification keys are not loaded. Then they are accepted, and
+    /// requests are refused with 503 until the keys are there. Default: `10s`.
     pub(super) start_patience: Option<String>,
     /// Requirements by name, for routes to share: `require: { use: NAME }`.
     #[schemars(with = "Option<BTreeMap<String, RequirementForm>>")]
