@@ -4,16 +4,16 @@
 
 mod asking;
 mod cors;
-mod own;
 mod proxy;
 mod refusal;
 mod request_log;
+mod reserved;
 mod same_origin;
 mod settings;
 mod sign_in;
 mod template;
 
-pub use own::refused_at_the_door;
 pub use proxy::{FrameTracker, Origins, ProxyDoor, ProxySite};
+pub use reserved::refused_at_the_door;
 pub use settings::{CorsSettings, ProxySettings, RefusalSettings, SignInSettings, SignOutSettings};
 pub use template::try_page;

@@ -9,12 +9,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use moka::sync::Cache;
 
+use super::authorize::{Place, open_to_all};
 use super::header_edits::HeaderEdits;
-use super::hold::{Place, open_to_all};
 use super::identify::{CredentialRejection, Identified, VerifiedToken};
 use super::leases::Leases;
 use super::recent::RecentTokens;
-use super::record::{Course, Decided, Recorded};
+use super::record::{Decided, Findings, Recorded};
 use super::route::find_route;
 use super::snapshot::{Rules, Snapshot, Ticket};
 use super::{AccessRequest, EngineSettings, Page};
@@ -196,15 +196,16 @@ impl Engine {
         let began = self.clock.now();
         let seen = self.leases.ticket();
         let Rules { snapshot, ticket } = rules;
-        let mut course = Course { principal: given, ..Course::default() };
+        let mut findings = Findings { principal: given, ..Findings::default() };
         let span = request.trace.start("authorize", SpanKind::Internal);
         let deciding = async {
             if let Some(reason) = unavailable {
                 Err(reason.into())
             } else if manner == Manner::Own {
-                self.identified(request, Arc::clone(&snapshot.own_route), &snapshot, &mut course, began).await
+                self.identified(request, Arc::clone(&snapshot.own_route), &snapshot, &mut findings, began)
+                    .await
             } else {
-                self.run(request, &snapshot, &mut course, began).await
+                self.run(request, &snapshot, &mut findings, began).await
             }
         };
         let decided = caused_by(span.as_ref().map(|span| span.context().clone()), pin!(deciding)).await;
@@ -221,8 +222,8 @@ impl Engine {
                     &snapshot.credentials,
                     permit,
                     snapshot.assertions.as_deref(),
-                    course.by_authorization || Self::holds_credential(request, &snapshot),
-                    course.recent.as_deref(),
+                    findings.by_authorization || Self::holds_credential(request, &snapshot),
+                    findings.recent.as_deref(),
                     (manner == Manner::Enforced).then_some(decided_at),
                 )
             }
@@ -243,7 +244,7 @@ impl Engine {
             };
             let asked = request.into();
             let took = decided_at.monotonic.since(began.monotonic);
-            let decided = Decided { asked: &asked, reason, course: &course, took, now: decided_at };
+            let decided = Decided { asked: &asked, reason, findings: &findings, took, now: decided_at };
             match self.write(entry, &decided) {
                 None => self.count(&decided),
                 Some(pending) => {
@@ -259,12 +260,12 @@ impl Engine {
             }
         }
         if let Some(span) = span {
-            course.tell(span, &decision, decided_at);
+            findings.tell(span, &decision, decided_at);
         }
         if is_outdated {
             return self.decide_again(request, Rules { snapshot, ticket }, manner).await;
         }
-        let Course { route, principal, evidence, introspection, facts, vouched, rejections, .. } = course;
+        let Findings { route, principal, evidence, introspection, facts, vouched, rejections, .. } = findings;
         Verdict {
             decision,
             route,
@@ -309,23 +310,23 @@ impl Engine {
         &self,
         request: &AccessRequest<'_>,
         snapshot: &Arc<Snapshot>,
-        course: &mut Course,
+        findings: &mut Findings,
         now: Now,
     ) -> Result<Decision, Refusal> {
         let found = find_route(snapshot, request.host, request.path, request.method);
         let route = match found {
             Ok(route) => route,
             Err(miss) => {
-                course.route = miss.route;
+                findings.route = miss.route;
                 return Err(miss.refusal);
             }
         };
-        course.route = Some(Arc::clone(route));
+        findings.route = Some(Arc::clone(route));
         let route = Arc::clone(route);
         if matches!(route.access, Access::Public) {
             return Ok(open_to_all(&route, request, now));
         }
-        self.identified(request, route, snapshot, course, now).await
+        self.identified(request, route, snapshot, findings, now).await
     }
 
     /// Finds out who is calling, unless that was given, and holds `route` against them.
@@ -334,27 +335,27 @@ impl Engine {
         request: &AccessRequest<'_>,
         route: Arc<Route>,
         snapshot: &Arc<Snapshot>,
-        course: &mut Course,
+        findings: &mut Findings,
         now: Now,
     ) -> Result<Decision, Refusal> {
-        course.route = Some(Arc::clone(&route));
-        if course.principal.is_none() {
-            let (found, reading) = self.identify(request, snapshot, &mut course.rejections, now).await?;
-            course.reading = reading;
+        findings.route = Some(Arc::clone(&route));
+        if findings.principal.is_none() {
+            let (found, reading) = self.identify(request, snapshot, &mut findings.rejections, now).await?;
+            findings.reading = reading;
             let Identified { principal, by_authorization, is_ambient, vouched, recent, named } = found;
             // A browser attaches cookies whichever page asks, and no rule of the same origin holds for a WebSocket.
             if let (Page::Other(origin), true, Some(rule)) = (request.page, is_ambient, &route.websocket)
                 && !rule.origins.iter().any(|listed| listed.as_bytes() == origin)
             {
-                course.principal = Some(principal);
+                findings.principal = Some(principal);
                 return Err(Reason::ForeignOrigin.into());
             }
-            course.recent = recent;
-            course.by_authorization = by_authorization;
-            course.named = named;
-            course.vouched = vouched;
-            course.principal = Some(principal);
+            findings.recent = recent;
+            findings.by_authorization = by_authorization;
+            findings.named = named;
+            findings.vouched = vouched;
+            findings.principal = Some(principal);
         }
-        self.hold(&route, Place::of(request), snapshot, course).await
+        self.authorize(&route, Place::of(request), snapshot, findings).await
     }
 }

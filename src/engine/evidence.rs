@@ -4,7 +4,7 @@
 
 use super::Waits;
 use super::check::Engine;
-use super::record::Course;
+use super::record::Findings;
 use crate::directory::SessionQuery;
 use crate::identity::Now;
 use crate::policy::Refusal;
@@ -15,10 +15,10 @@ impl Engine {
     pub(super) async fn known_evidence(
         &self,
         query: &SessionQuery,
-        course: &Course,
+        findings: &Findings,
         waits: Waits<'_>,
     ) -> Result<(Evidence, Now), Refusal> {
-        let recent = course.recent.as_ref().filter(|_| !query.settled && query.newer_than.is_none());
+        let recent = findings.recent.as_ref().filter(|_| !query.settled && query.newer_than.is_none());
         let Some(recent) = recent else { return self.evidence(query, waits).await };
         let directory = &self.sources.directory;
         let still_answers = |list: &ActiveSessions, generation| {

@@ -4,11 +4,11 @@
 
 mod access_request;
 mod assertion;
+mod authorize;
 mod check;
 mod evidence;
 mod explain;
 mod header_edits;
-mod hold;
 mod identify;
 mod leases;
 mod managed_names;

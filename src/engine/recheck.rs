@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::Waits;
+use super::authorize::Place;
 use super::check::Engine;
-use super::hold::Place;
 use super::leases::{GROWN_AFTER, HolderId, Lease, Stream, moment_of};
-use super::record::{Asked, Course};
+use super::record::{Asked, Findings};
 use super::route::find_route;
 use super::{AccessRequest, Verdict};
 use crate::identity::{CredentialSource, Monotonic, Now, OrganizationId, Principal};
@@ -132,9 +132,12 @@ impl Engine {
     async fn ask_again(&self, stream: &Stream, now: Now) -> Result<Monotonic, Refusal> {
         let snapshot = self.snapshot();
         let route = find_route(&snapshot, &stream.host, &stream.path, &stream.method)?;
-        let mut course =
-            Course { principal: Some(stream.principal.clone()), asked_again: Some(now), ..Course::default() };
-        course.vouched = stream.vouched.clone().filter(|_| snapshot.jwt_evidence);
+        let mut findings = Findings {
+            principal: Some(stream.principal.clone()),
+            asked_again: Some(now),
+            ..Findings::default()
+        };
+        findings.vouched = stream.vouched.clone().filter(|_| snapshot.jwt_evidence);
         if matches!(route.access, Access::Public) {
             return Ok(self.next_look(self.clock.now()));
         }
@@ -157,7 +160,7 @@ impl Engine {
             certificate_names: certificate_names.unwrap_or_default(),
             waits: Waits::default(),
         };
-        match self.hold(route, place, &snapshot, &mut course).await? {
+        match self.authorize(route, place, &snapshot, &mut findings).await? {
             Decision::Allow(permit) => Ok(permit.caller().map_or_else(
                 || self.next_look(self.clock.now()),
                 |caller| {
@@ -175,10 +178,10 @@ impl Engine {
             return;
         }
         self.metrics.streams_closed.with_label_values(&[reason.code()]).inc();
-        let course = Course {
+        let findings = Findings {
             principal: Some(stream.principal.clone()),
             route: Some(Arc::clone(&stream.route)),
-            ..Course::default()
+            ..Findings::default()
         };
         let asked = Asked {
             request_id: &stream.request_id,
@@ -186,6 +189,6 @@ impl Engine {
             target: Some((stream.method.as_str(), stream.host.as_str(), stream.path.as_str())),
             client_ip: stream.client_ip,
         };
-        self.record_end(&asked, reason, &course);
+        self.record_end(&asked, reason, &findings);
     }
 }

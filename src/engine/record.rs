@@ -28,7 +28,7 @@ pub(super) struct ShadowDifference {
 
 /// What was found out on the way to a decision.
 #[derive(Default)]
-pub(super) struct Course {
+pub(super) struct Findings {
     pub(super) route: Option<Arc<Route>>,
     pub(super) principal: Option<Principal>,
     pub(super) evidence: Option<Evidence>,
@@ -52,7 +52,7 @@ pub(super) struct Course {
     pub(super) asked_again: Option<Now>,
 }
 
-impl Course {
+impl Findings {
     /// Whose doing it is: as the directory spells them, if it found them.
     fn member(&self) -> Option<&MemberRef> {
         let found = self.found.as_ref().map(|(member, _)| member);
@@ -85,7 +85,7 @@ impl Course {
     }
 }
 
-impl Course {
+impl Findings {
     /// Whether what was decided is as good now as it was then: what it rests on grew older meanwhile, and sessions end.
     fn still_allows(&self, decision: &Decision, now: Now) -> bool {
         let Decision::Allow(permit) = decision else { return true };
@@ -144,10 +144,10 @@ impl Engine {
         let entry = self.records.audit.as_ref().map(AuditLog::reserve_at_the_door);
         let reason = if matches!(entry, Some(None)) { Reason::AuditUnavailable } else { reason };
         let asked = Asked { request_id, trace, target: None, client_ip: None };
-        let course = Course::default();
+        let findings = Findings::default();
         let now = self.clock.now();
         let decided =
-            Decided { asked: &asked, reason: Some(reason), course: &course, took: Duration::ZERO, now };
+            Decided { asked: &asked, reason: Some(reason), findings: &findings, took: Duration::ZERO, now };
         drop(self.write(entry.flatten(), &decided));
         self.count(&decided);
         reason
@@ -194,7 +194,7 @@ impl Engine {
         // The second time an event alone overrules nothing: where events come without a pause nobody would get in. The
         // lease, which is older than both, finds it as it does where no record is waited for.
         let is_outdated = decided.reason.is_none()
-            && (!is_last && happened() || !decided.course.still_allows(decision, now));
+            && (!is_last && happened() || !decided.findings.still_allows(decision, now));
         match (written, is_outdated) {
             (true, false) => return Recorded::Stands,
             (true, true) if !is_last => {
@@ -212,13 +212,13 @@ impl Engine {
 
     /// Counts a decision, once.
     pub(super) fn count(&self, decided: &Decided<'_>) {
-        let &Decided { asked, reason, course, took, now } = decided;
+        let &Decided { asked, reason, findings, took, now } = decided;
         // A decision that could not be recorded is compared with nothing.
         if reason != Some(Reason::AuditUnavailable) {
             self.record_shadow(decided);
         }
-        let route = course.route.as_ref().map_or("none", |route| &*route.name);
-        match (&course.route, reason) {
+        let route = findings.route.as_ref().map_or("none", |route| &*route.name);
+        match (&findings.route, reason) {
             (Some(route), None) => RouteMetrics::with(&self.metrics, &route.name, |metrics| {
                 metrics.allowed.inc();
                 metrics.decision_duration.observe(took.as_secs_f64());
@@ -230,18 +230,18 @@ impl Engine {
                 self.metrics.decision_duration.with_label_values(&[route]).observe(took.as_secs_f64());
             }
         }
-        if let (None, Some(age)) = (reason, course.evidence_age(now)) {
+        if let (None, Some(age)) = (reason, findings.evidence_age(now)) {
             self.metrics.evidence_age.observe(age.as_secs_f64());
         }
         if let (Some(refusals), Some(reason)) = (self.refusals.get(), reason) {
-            refusals.note(|| told(asked, reason, route, course, now));
+            refusals.note(|| told(asked, reason, route, findings, now));
         }
     }
 
     /// Records that an open stream was ended.
-    pub(super) fn record_end(&self, asked: &Asked<'_>, reason: Reason, course: &Course) {
+    pub(super) fn record_end(&self, asked: &Asked<'_>, reason: Reason, findings: &Findings) {
         let decided =
-            Decided { asked, reason: Some(reason), course, took: Duration::ZERO, now: self.clock.now() };
+            Decided { asked, reason: Some(reason), findings, took: Duration::ZERO, now: self.clock.now() };
         let record = DecisionRecord { decision: "end", ..decided.record() };
         match &self.records.audit {
             Some(audit) => audit.append(&record),
@@ -251,15 +251,15 @@ impl Engine {
 
     /// Counts what a shadow requirement would have decided, with a line where it is something else.
     fn record_shadow(&self, decided: &Decided<'_>) {
-        let &Decided { asked, course, now, .. } = decided;
+        let &Decided { asked, findings, now, .. } = decided;
         let decision = decided.outcome();
-        let (Some(shadow), Some(route)) = (&course.shadow, &course.route) else { return };
+        let (Some(shadow), Some(route)) = (&findings.shadow, &findings.route) else { return };
         let reason = shadow.reason.map(Reason::code).unwrap_or_default();
         self.metrics.shadow_decisions.with_label_values(&[&*route.name, shadow.result, reason]).inc();
         if shadow.result == "same" || !self.records.lines.takes_decisions() {
             return;
         }
-        let member = course.member();
+        let member = findings.member();
         let record = ShadowRecord {
             ts: now.wall,
             request_id: asked.request_id.as_str(),
@@ -281,7 +281,7 @@ pub(super) struct Decided<'a> {
     pub(super) asked: &'a Asked<'a>,
     /// What it was refused for; nothing if it was allowed.
     pub(super) reason: Option<Reason>,
-    pub(super) course: &'a Course,
+    pub(super) findings: &'a Findings,
     pub(super) took: Duration,
     pub(super) now: Now,
 }
@@ -292,11 +292,11 @@ impl Decided<'_> {
     }
 
     fn record(&self) -> DecisionRecord<'_> {
-        let &Self { asked, reason, course, took, now } = self;
-        let principal = course.principal.as_ref();
+        let &Self { asked, reason, findings, took, now } = self;
+        let principal = findings.principal.as_ref();
         let session =
-            course.found.as_ref().map(|(_, id)| id).or_else(|| principal.and_then(Principal::session_id));
-        let member = course.member();
+            findings.found.as_ref().map(|(_, id)| id).or_else(|| principal.and_then(Principal::session_id));
+        let member = findings.member();
         let client_id = match principal {
             Some(Principal::Machine(token)) => Some(token.client_id.as_str()),
             Some(Principal::App(token)) => Some(token.client_id.as_str()),
@@ -306,7 +306,7 @@ impl Decided<'_> {
             at: now.wall,
             request_id: asked.request_id.as_str(),
             trace_id: asked.trace.trace_id(),
-            route: course.route.as_ref().map_or("none", |route| &*route.name),
+            route: findings.route.as_ref().map_or("none", |route| &*route.name),
             method: asked.target.map(|(method, _, _)| method),
             host: asked.target.map(|(_, host, _)| host),
             path: asked.target.map(|(_, _, path)| path),
@@ -317,8 +317,8 @@ impl Decided<'_> {
             member_id: member.map(|member| member.member_id.as_str()),
             client_id,
             session: session.map(|id| DecisionRecord::session_tail(id.as_str())),
-            evidence: course.kind_of_evidence(now),
-            evidence_age: course.evidence_age(now),
+            evidence: findings.kind_of_evidence(now),
+            evidence_age: findings.evidence_age(now),
             took,
         }
     }
@@ -348,9 +348,9 @@ impl Drop for Counted<'_> {
 }
 
 /// A refusal as whoever looks at the gateway is told of it.
-fn told(asked: &Asked<'_>, reason: Reason, route: &str, course: &Course, now: Now) -> RefusalRecord {
+fn told(asked: &Asked<'_>, reason: Reason, route: &str, findings: &Findings, now: Now) -> RefusalRecord {
     let (method, host, path) = asked.target.unwrap_or_default();
-    let member = course.member();
+    let member = findings.member();
     RefusalRecord {
         at: now.wall,
         request_id: asked.request_id.as_str().to_owned(),
@@ -362,6 +362,6 @@ fn told(asked: &Asked<'_>, reason: Reason, route: &str, course: &Course, now: No
         from: asked.client_ip.map(|address| RefusalRecord::network(address.to_canonical())),
         organization: member.map(|member| RefusalRecord::tail(member.organization_id.as_str())),
         member: member.map(|member| RefusalRecord::tail(member.member_id.as_str())),
-        evidence_age: course.evidence_age(now).map(|age| age.as_secs_f64()),
+        evidence_age: findings.evidence_age(now).map(|age| age.as_secs_f64()),
     }
 }

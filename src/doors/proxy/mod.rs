@@ -30,8 +30,8 @@ pub use self::site::ProxySite;
 use self::site::Site;
 pub use self::websocket::FrameTracker;
 use super::cors::{preflight, share};
-use super::own::{OwnPage, OwnRequest, Refused};
 use super::request_log::RequestLog;
+use super::reserved::{Refused, ReservedPage, ReservedRequest};
 use super::same_origin::is_same_origin;
 use crate::engine::{AccessRequest, Engine, ManagedNames, Page, Rules, Ticket, Waits};
 use crate::identity::{MemberRef, SocketPeer};
@@ -153,14 +153,14 @@ impl Site {
             request_log.status = Some(answer.status());
             return self.finish(answer, request_log);
         }
-        if let Some(page) = OwnPage::at(&intake.path) {
+        if let Some(page) = ReservedPage::at(&intake.path) {
             if intake.extended_connect {
                 return Box::pin(self.refuse_unread(request, peer, Reason::ConnectRefused, request_log))
                     .await;
             }
-            return Box::pin(self.own_page(page, request, &intake, peer, ticket, request_log)).await;
+            return Box::pin(self.reserved_page(page, request, &intake, peer, ticket, request_log)).await;
         }
-        // Our own pages are not counted: revocations come in by one of them, and each has a bound of its own.
+        // Reserved pages take no slot: revocations arrive on one of them, and each has its own limit.
         request_log.slot = self.requests.take(None).ok();
         if request_log.slot.is_none() {
             let reason = Reason::Overloaded;
@@ -254,10 +254,10 @@ impl Site {
         self.finish(response, request_log)
     }
 
-    /// Answers one of our own pages.
-    async fn own_page(
+    /// Answers a reserved page.
+    async fn reserved_page(
         &self,
-        page: OwnPage,
+        page: ReservedPage,
         request: Box<Request<Incoming>>,
         intake: &Intake,
         peer: &Arc<Peer>,
@@ -268,7 +268,7 @@ impl Site {
         let request_id = request_log.request_id;
         let trace = request_log.trace.clone();
         let (head, body) = (*request).into_parts();
-        let mut own = OwnRequest {
+        let mut asked = ReservedRequest {
             page,
             head: &head,
             body: Some(body),
@@ -280,8 +280,8 @@ impl Site {
             trace: &trace,
             rules: &rules,
         };
-        let answered = self.own.answer(&mut own).await;
-        match own.body {
+        let answered = self.reserved.answer(&mut asked).await;
+        match asked.body {
             Some(body) => self.discard_body(&head.headers, body, peer, &mut request_log).await,
             None => request_log.unread_body = answered.is_err(),
         }

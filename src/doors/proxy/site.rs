@@ -8,8 +8,8 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use super::Origins;
-use crate::doors::own::OwnPages;
 use crate::doors::refusal::Refusals;
+use crate::doors::reserved::ReservedPages;
 use crate::doors::settings::ProxySettings;
 use crate::engine::{Engine, Snapshot};
 use crate::identity::MemberRef;
@@ -36,7 +36,7 @@ pub(super) struct Site {
     pub(super) engine: Arc<Engine>,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) origins: Origins,
-    pub(super) own: OwnPages,
+    pub(super) reserved: ReservedPages,
     pub(super) refusals: Refusals,
     pub(super) settings: ProxySettings,
     /// Those that say something about requests: usually none, and nobody is looked for.
@@ -69,7 +69,7 @@ impl Site {
             metrics.caller_share_refusals.with_label_values(&[limit]);
         }
         Self {
-            own: OwnPages::new(Arc::clone(&engine), revocations, settings.sign_out.clone()),
+            reserved: ReservedPages::new(Arc::clone(&engine), revocations, settings.sign_out.clone()),
             refusals: Refusals::new(settings.refusals.clone()),
             requests: Slots::new(settings.max_requests, settings.caller_share),
             streams: Slots::new(settings.open_streams(), settings.caller_share),
@@ -95,7 +95,7 @@ impl Site {
         self.discards.resize(settings.max_requests, settings.caller_share);
         Self {
             engine: Arc::clone(&self.engine),
-            own: self.own.with(settings.sign_out.clone()),
+            reserved: self.reserved.with(settings.sign_out.clone()),
             refusals: Refusals::new(settings.refusals.clone()),
             requests: self.requests.clone(),
             streams: self.streams.clone(),

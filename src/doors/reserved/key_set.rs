@@ -6,14 +6,14 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use jiff::Timestamp;
 
-use super::{OwnPages, OwnRequest, Refused, answer};
+use super::{Refused, ReservedPages, ReservedRequest, answer};
 use crate::policy::Reason;
 
-impl OwnPages {
-    pub(super) fn key_set(&self, own: &OwnRequest<'_>) -> Result<Response<Bytes>, Refused> {
-        let assertions = own.rules.snapshot.assertions.as_ref().ok_or(Reason::ReservedPath)?;
+impl ReservedPages {
+    pub(super) fn key_set(&self, asked: &ReservedRequest<'_>) -> Result<Response<Bytes>, Refused> {
+        let assertions = asked.rules.snapshot.assertions.as_ref().ok_or(Reason::ReservedPath)?;
         let keys = assertions.key_set(Timestamp::now()).to_string();
-        let body = if own.head.method == Method::HEAD { String::new() } else { keys };
+        let body = if asked.head.method == Method::HEAD { String::new() } else { keys };
         let mut response = answer(StatusCode::OK, "application/json", body);
         let age = format!("public, max-age={}", assertions.key_set_age().as_secs());
         if let Ok(age) = HeaderValue::try_from(age) {

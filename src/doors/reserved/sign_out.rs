@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
-use super::{OwnPages, OwnRequest, Refused, answer};
+use super::{Refused, ReservedPages, ReservedRequest, answer};
 use crate::doors::same_origin::is_same_origin;
 use crate::identity::CredentialSource;
 use crate::policy::Reason;
@@ -20,22 +20,24 @@ const CONFIRMATION: &str = r#"<!doctype html><html lang="en"><meta charset="utf-
 const GOODBYE: &str = r#"<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Signed out</title><body><main><h1>You are signed out</h1></main></body></html>
 "#;
 
-impl OwnPages {
-    pub(super) async fn sign_out(&self, own: &OwnRequest<'_>) -> Result<Response<Bytes>, Refused> {
-        if own.head.method != Method::POST {
-            let body = if own.head.method == Method::HEAD { "" } else { CONFIRMATION };
+impl ReservedPages {
+    pub(super) async fn sign_out(&self, asked: &ReservedRequest<'_>) -> Result<Response<Bytes>, Refused> {
+        if asked.head.method != Method::POST {
+            let body = if asked.head.method == Method::HEAD { "" } else { CONFIRMATION };
             return Ok(with_policy(answer(StatusCode::OK, HTML, body), &self.sign_out.form_policy));
         }
-        if !self.is_own_doing(own) {
+        if !self.is_own_doing(asked) {
             return Err(Reason::ForeignOrigin.into());
         }
-        let (sessions, unknown) = self.engine.sessions_of(&own.access(), &own.rules.snapshot).await;
+        let (sessions, unknown) = self.engine.sessions_of(&asked.access(), &asked.rules.snapshot).await;
         // To say "signed out" would not be true if one could not be found out about, or ended. The others end all the same.
         let mut failed = unknown;
         for session_id in sessions {
             let tail = DecisionRecord::session_tail(session_id.as_str()).to_owned();
             match self.revocations.end(RevocationTarget::Session(session_id), Source::SignOut).await {
-                Ok(()) => tracing::info!(request_id = own.request_id.as_str(), session = tail, "signed out"),
+                Ok(()) => {
+                    tracing::info!(request_id = asked.request_id.as_str(), session = tail, "signed out");
+                }
                 Err(error) => failed = Some(error.refusal()),
             }
         }
@@ -50,18 +52,18 @@ impl OwnPages {
             }
             None => with_policy(answer(StatusCode::OK, HTML, GOODBYE), &self.sign_out.form_policy),
         };
-        self.clear_cookies(response.headers_mut(), &own.rules.snapshot.credentials, own.peer.secure);
+        self.clear_cookies(response.headers_mut(), &asked.rules.snapshot.credentials, asked.peer.secure);
         Ok(response)
     }
 
     /// Whether a page of ours, or one that is listed, made the request; or no page at all, and no cookie speaks for it.
-    fn is_own_doing(&self, own: &OwnRequest<'_>) -> bool {
-        let headers = &own.head.headers;
+    fn is_own_doing(&self, asked: &ReservedRequest<'_>) -> bool {
+        let headers = &asked.head.headers;
         let mut origins = headers.get_all(header::ORIGIN).iter();
         match (origins.next().map(HeaderValue::to_str), origins.next()) {
             (Some(Ok(origin)), None) => {
                 self.sign_out.origins.iter().any(|listed| listed == origin)
-                    || is_same_origin(origin, own.authority, own.peer)
+                    || is_same_origin(origin, asked.authority, asked.peer)
             }
             // Browsers name the origin of every POST. Whoever sends a token by hand is nobody's victim.
             (None, _) => headers.contains_key(header::AUTHORIZATION) && !headers.contains_key(header::COOKIE),

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use moka::sync::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{OwnPages, OwnRequest, Refused, answer};
+use super::{Refused, ReservedPages, ReservedRequest, answer};
 use crate::identity::network_of;
 use crate::policy::Reason;
 use crate::revocation::{Signature, WebhookError};
@@ -63,16 +63,16 @@ impl Deliveries {
     }
 }
 
-impl OwnPages {
-    pub(super) async fn webhook(&self, own: &mut OwnRequest<'_>) -> Result<Response<Bytes>, Refused> {
-        let signature = signature(&own.head.headers).ok_or(Reason::WebhookInvalid)?;
+impl ReservedPages {
+    pub(super) async fn webhook(&self, asked: &mut ReservedRequest<'_>) -> Result<Response<Bytes>, Refused> {
+        let signature = signature(&asked.head.headers).ok_or(Reason::WebhookInvalid)?;
         if !self.revocations.is_timely(&signature) {
             return Err(Reason::WebhookInvalid.into());
         }
         // Where the sender is not known, whoever brought it counts.
-        let peer = own.peer.address.unwrap_or(own.peer.socket);
+        let peer = asked.peer.address.unwrap_or(asked.peer.socket);
         let _places = self.deliveries.place(peer).await?;
-        let body = match own.body.take() {
+        let body = match asked.body.take() {
             Some(body) => read(body, self.deliveries.patience(peer)).await?,
             None => Bytes::new(),
         };

@@ -7,7 +7,7 @@ use http::{Method, Response, StatusCode};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{OwnPages, OwnRequest, Refused, answer};
+use super::{Refused, ReservedPages, ReservedRequest, answer};
 use crate::policy::{Caller, Decision};
 use crate::session::FactorKind;
 
@@ -38,9 +38,9 @@ struct ProvenFactor<'a> {
     age_seconds: Option<u64>,
 }
 
-impl OwnPages {
-    pub(super) async fn whoami(&self, own: &OwnRequest<'_>) -> Result<Response<Bytes>, Refused> {
-        let verdict = self.engine.check_own(&own.access(), own.rules.clone()).await;
+impl ReservedPages {
+    pub(super) async fn whoami(&self, asked: &ReservedRequest<'_>) -> Result<Response<Bytes>, Refused> {
+        let verdict = self.engine.check_own(&asked.access(), asked.rules.clone()).await;
         let permit = match &verdict.decision {
             Decision::Allow(permit) => permit,
             Decision::Refuse(refusal) => {
@@ -49,7 +49,7 @@ impl OwnPages {
         };
         let described = permit.caller().and_then(|caller| describe(caller, verdict.decided_at.wall));
         let body = described.unwrap_or_default();
-        let body = if own.head.method == Method::HEAD { Vec::new() } else { body };
+        let body = if asked.head.method == Method::HEAD { Vec::new() } else { body };
         Ok(answer(StatusCode::OK, "application/json", body))
     }
 }

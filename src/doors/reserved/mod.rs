@@ -25,7 +25,7 @@ use crate::telemetry::{RequestId, TraceContext};
 
 /// What there is under the prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OwnPage {
+pub(super) enum ReservedPage {
     Webhook,
     SignOut,
     WhoAmI,
@@ -35,7 +35,7 @@ pub(super) enum OwnPage {
     Nothing,
 }
 
-impl OwnPage {
+impl ReservedPage {
     /// The page at `path`, or nothing if the path is not ours.
     pub(super) fn at(path: &CanonicalPath) -> Option<Self> {
         if !is_reserved(path) {
@@ -60,9 +60,9 @@ impl OwnPage {
     }
 }
 
-/// A request for one of our own pages.
-pub(super) struct OwnRequest<'a> {
-    pub(super) page: OwnPage,
+/// A request for a reserved page.
+pub(super) struct ReservedRequest<'a> {
+    pub(super) page: ReservedPage,
     pub(super) head: &'a Parts,
     /// Taken by the page that reads it.
     pub(super) body: Option<Incoming>,
@@ -76,7 +76,7 @@ pub(super) struct OwnRequest<'a> {
     pub(super) rules: &'a Rules,
 }
 
-impl OwnRequest<'_> {
+impl ReservedRequest<'_> {
     fn access(&self) -> AccessRequest<'_> {
         AccessRequest {
             method: &self.head.method,
@@ -97,8 +97,8 @@ impl OwnRequest<'_> {
     }
 }
 
-/// Answers our own pages.
-pub(super) struct OwnPages {
+/// Answers the reserved pages.
+pub(super) struct ReservedPages {
     engine: Arc<Engine>,
     revocations: Revocations,
     sign_out: SignOutSettings,
@@ -117,7 +117,7 @@ impl From<Reason> for Refused {
     }
 }
 
-impl OwnPages {
+impl ReservedPages {
     pub(super) fn new(engine: Arc<Engine>, revocations: Revocations, sign_out: SignOutSettings) -> Self {
         Self { engine, revocations, sign_out, deliveries: Arc::new(Deliveries::new()) }
     }
@@ -130,25 +130,25 @@ impl OwnPages {
         Self { engine, revocations: revocations.clone(), sign_out, deliveries }
     }
 
-    pub(super) async fn answer(&self, own: &mut OwnRequest<'_>) -> Result<Response<Bytes>, Refused> {
-        if own.page == OwnPage::Webhook && !self.revocations.takes_webhooks() {
+    pub(super) async fn answer(&self, asked: &mut ReservedRequest<'_>) -> Result<Response<Bytes>, Refused> {
+        if asked.page == ReservedPage::Webhook && !self.revocations.takes_webhooks() {
             return Err(Reason::ReservedPath.into());
         }
-        if own.page == OwnPage::KeySet && own.rules.snapshot.assertions.is_none() {
+        if asked.page == ReservedPage::KeySet && asked.rules.snapshot.assertions.is_none() {
             return Err(Reason::ReservedPath.into());
         }
-        let methods = own.page.methods();
-        if own.page != OwnPage::Nothing && !methods.contains(&own.head.method) {
+        let methods = asked.page.methods();
+        if asked.page != ReservedPage::Nothing && !methods.contains(&asked.head.method) {
             let refusal =
                 Refusal { allowed_methods: methods.to_vec(), ..Refusal::from(Reason::MethodNotAllowed) };
             return Err(Refused { refusal, recorded: false });
         }
-        match own.page {
-            OwnPage::Webhook => self.webhook(own).await,
-            OwnPage::SignOut => self.sign_out(own).await,
-            OwnPage::WhoAmI => self.whoami(own).await,
-            OwnPage::KeySet => self.key_set(own),
-            OwnPage::Nothing => Err(Reason::ReservedPath.into()),
+        match asked.page {
+            ReservedPage::Webhook => self.webhook(asked).await,
+            ReservedPage::SignOut => self.sign_out(asked).await,
+            ReservedPage::WhoAmI => self.whoami(asked).await,
+            ReservedPage::KeySet => self.key_set(asked),
+            ReservedPage::Nothing => Err(Reason::ReservedPath.into()),
         }
     }
 }

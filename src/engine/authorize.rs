@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::check::Engine;
-use super::record::{Course, ShadowDifference};
+use super::record::{Findings, ShadowDifference};
 use super::snapshot::Snapshot;
 use super::{AccessRequest, Waits};
 use crate::directory::{DirectoryError, SessionQuery, Spelling};
@@ -60,32 +60,32 @@ pub(super) fn open_to_all(route: &Arc<Route>, request: &AccessRequest<'_>, now: 
 
 impl Engine {
     /// Evidence and policy for the caller who is known by now.
-    pub(super) async fn hold(
+    pub(super) async fn authorize(
         &self,
         route: &Arc<Route>,
         place: Place<'_>,
         snapshot: &Snapshot,
-        course: &mut Course,
+        findings: &mut Findings,
     ) -> Result<Decision, Refusal> {
-        match course.principal.clone() {
+        match findings.principal.clone() {
             None => Err(Reason::CredentialMissing.into()),
             Some(Principal::Member(principal)) => {
-                self.hold_member(route, &principal, place, snapshot, course).await
+                self.authorize_member(route, &principal, place, snapshot, findings).await
             }
             Some(Principal::Machine(token)) => {
-                Ok(self.settle(route, Presented::Machine(&token), place, course, self.clock.now()))
+                Ok(self.evaluate(route, Presented::Machine(&token), place, findings, self.clock.now()))
             }
-            Some(Principal::App(token)) => Box::pin(self.hold_app(route, &token, place, course)).await,
+            Some(Principal::App(token)) => Box::pin(self.authorize_app(route, &token, place, findings)).await,
         }
     }
 
-    async fn hold_member(
+    async fn authorize_member(
         &self,
         route: &Arc<Route>,
         principal: &MemberPrincipal,
         place: Place<'_>,
         snapshot: &Snapshot,
-        course: &mut Course,
+        findings: &mut Findings,
     ) -> Result<Decision, Refusal> {
         let mut query = SessionQuery {
             member: principal.member.clone(),
@@ -94,13 +94,13 @@ impl Engine {
                 Bound::AnySession => Spelling::AsWritten,
             },
             freshness: route.freshness,
-            settled: course.asked_again.is_some(),
+            settled: findings.asked_again.is_some(),
             newer_than: None,
-            vouched: course.vouched.clone(),
-            now: course.asked_again.or(course.reading).unwrap_or_else(|| self.clock.now()),
+            vouched: findings.vouched.clone(),
+            now: findings.asked_again.or(findings.reading).unwrap_or_else(|| self.clock.now()),
         };
-        let (mut evidence, mut now) = self.known_evidence(&query, course, place.waits).await?;
-        if course.asked_again.is_some() {
+        let (mut evidence, mut now) = self.known_evidence(&query, findings, place.waits).await?;
+        if findings.asked_again.is_some() {
             // The turn of the member's streams began a while ago; what was new enough then may not be now.
             now = self.clock.now();
             if evidence.age(now.monotonic) > route.freshness.max_staleness {
@@ -108,33 +108,33 @@ impl Engine {
                 (evidence, now) = self.evidence(&query, place.waits).await?;
             }
         }
-        if course.named.is_some() || asks_facts(route) {
-            let with_facts = self.with_facts(route, principal, evidence, &mut query, place, course);
+        if findings.named.is_some() || asks_facts(route) {
+            let with_facts = self.with_facts(route, principal, evidence, &mut query, place, findings);
             evidence = Box::pin(with_facts).await?;
             now = self.clock.now();
         }
         let presented = Presented::Member(principal, &evidence);
-        let decision = self.settle(route, presented, place, course, now);
+        let decision = self.evaluate(route, presented, place, findings, now);
 
         // Whoever is calling had the credential when the request came, so a list asked for since cannot be older.
         let asked_since = evidence.fetched_at().monotonic >= query.now.monotonic;
         // While the directory fails there is nothing newer to be had than what stands in for it.
         let stands_in = matches!(evidence, Evidence::Vouched(_));
         if asked_since || stands_in || !should_confirm(&decision, principal, &evidence, snapshot, now) {
-            course.evidence = Some(evidence);
+            findings.evidence = Some(evidence);
             return Ok(decision);
         }
         // Newer than the request, not than the list: a lookup already in the air may have been answered before the
         // caller signed in.
         query.newer_than = Some(query.now.monotonic);
         query.now = now;
-        course.evidence = Some(evidence);
+        findings.evidence = Some(evidence);
         let (evidence, _) = self.evidence(&query, place.waits).await?;
-        let with_facts = self.with_facts(route, principal, evidence, &mut query, place, course);
+        let with_facts = self.with_facts(route, principal, evidence, &mut query, place, findings);
         let evidence = Box::pin(with_facts).await?;
         let presented = Presented::Member(principal, &evidence);
-        let decision = self.settle(route, presented, place, course, self.clock.now());
-        course.evidence = Some(evidence);
+        let decision = self.evaluate(route, presented, place, findings, self.clock.now());
+        findings.evidence = Some(evidence);
         Ok(decision)
     }
 
@@ -147,9 +147,9 @@ impl Engine {
         mut evidence: Evidence,
         query: &mut SessionQuery,
         place: Place<'_>,
-        course: &mut Course,
+        findings: &mut Findings,
     ) -> Result<Evidence, Refusal> {
-        if let Some(named) = course.named.clone() {
+        if let Some(named) = findings.named.clone() {
             let named = SessionQuery {
                 member: named,
                 spelling: Spelling::AsWritten,
@@ -165,7 +165,7 @@ impl Engine {
         }
         for _ in 0..MAX_LOOKS {
             let presented = Presented::Member(principal, &evidence);
-            let waited = self.look_up(route, presented, place, course).await?;
+            let waited = self.look_up(route, presented, place, findings).await?;
             if !waited {
                 break;
             }
@@ -175,12 +175,12 @@ impl Engine {
         Ok(evidence)
     }
 
-    async fn hold_app(
+    async fn authorize_app(
         &self,
         route: &Arc<Route>,
         token: &Arc<AppToken>,
         place: Place<'_>,
-        course: &mut Course,
+        findings: &mut Findings,
     ) -> Result<Decision, Refusal> {
         let now = self.clock.now();
         // Nobody is asked about a token of a kind that neither the route nor what is tried on it takes.
@@ -191,14 +191,14 @@ impl Engine {
         let unasked =
             Introspection { active: false, scopes: None, fetched_at: now, good_until: now.monotonic };
         if !takes && !route.shadow.as_ref().is_some_and(Requirement::takes_apps) {
-            return Ok(self.settle(route, Presented::App(token, &unasked), place, course, now));
+            return Ok(self.evaluate(route, Presented::App(token, &unasked), place, findings, now));
         }
         // One that has ended by now, on a stream that is looked at again, is never sent upstream.
         if takes && token.expires_at <= now.wall {
             return Err(Reason::CredentialExpired.into());
         }
         let mut freshness = route.freshness;
-        if course.asked_again.is_some() {
+        if findings.asked_again.is_some() {
             // An open stream is not served what is only served while it is asked for again.
             let settled = freshness.fresh_for.min(freshness.max_staleness);
             freshness.stale_if_error += freshness.max_staleness - settled;
@@ -213,15 +213,15 @@ impl Engine {
             // What is only tried on the route fails nobody, and comes to nothing.
             Err(_) if !takes => {
                 let unasked = Presented::App(token, &unasked);
-                let decision = self.settle(route, unasked, place, course, self.clock.now());
-                course.shadow = None;
+                let decision = self.evaluate(route, unasked, place, findings, self.clock.now());
+                findings.shadow = None;
                 return Ok(decision);
             }
             asked => asked?,
         };
         let mut narrowed = introspection.narrow(token);
         for _ in 0..MAX_LOOKS {
-            if !self.look_up(route, Presented::App(&narrowed, &introspection), place, course).await? {
+            if !self.look_up(route, Presented::App(&narrowed, &introspection), place, findings).await? {
                 break;
             }
             introspection = match ask().await {
@@ -236,31 +236,31 @@ impl Engine {
             // It grew too old while facts were waited for.
             return Err(refused(DirectoryError::Timeout));
         }
-        let decision = self.settle(route, presented, place, course, now);
-        course.introspection = Some(introspection);
+        let decision = self.evaluate(route, presented, place, findings, now);
+        findings.introspection = Some(introspection);
         Ok(decision)
     }
 
     /// Has the policy decide, and the shadow requirement beside it.
-    fn settle(
+    fn evaluate(
         &self,
         route: &Arc<Route>,
         presented: Presented<'_>,
         place: Place<'_>,
-        course: &mut Course,
+        findings: &mut Findings,
         now: Now,
     ) -> Decision {
-        course.facts.expire(now.monotonic);
-        let environment = place.environment(route, &course.facts);
+        findings.facts.expire(now.monotonic);
+        let environment = place.environment(route, &findings.facts);
         let decision = decide(route, presented, environment, now);
-        course.found = match &decision {
+        findings.found = match &decision {
             Decision::Allow(permit) => permit.caller().and_then(|caller| {
                 let session = caller.subject.session()?;
                 Some((session.member.clone(), session.session_id.clone()))
             }),
             Decision::Refuse(_) => None,
         };
-        course.shadow = route.shadow.as_ref().map(|shadow| {
+        findings.shadow = route.shadow.as_ref().map(|shadow| {
             let would = judge(shadow, presented, environment, now).err().map(|refusal| refusal.reason);
             let enforced = match &decision {
                 Decision::Allow(_) => None,
@@ -285,7 +285,7 @@ impl Engine {
         route: &Route,
         presented: Presented<'_>,
         place: Place<'_>,
-        course: &mut Course,
+        findings: &mut Findings,
     ) -> Result<bool, Refusal> {
         let Access::Require(requirement) = &route.access else { return Ok(false) };
         let requirements = || std::iter::once(requirement).chain(&route.shadow);
@@ -298,7 +298,7 @@ impl Engine {
         let id = &member.organization_id;
         let now = self.clock.now();
         let mut waited = false;
-        course.facts.expire(now.monotonic);
+        findings.facts.expire(now.monotonic);
         let ages = route.freshness;
         if permission {
             let policy = self.sources.rbac.policy(ages, now);
@@ -308,8 +308,8 @@ impl Engine {
             waited |= policy.is_pending() || roles.is_pending();
             // Together: neither needs the other.
             let (policy, roles) = tokio::join!(policy.wait(), roles.wait());
-            course.facts.policy = known("policy", policy);
-            course.facts.organization_roles = known("organization's policy", roles);
+            findings.facts.policy = known("policy", policy);
+            findings.facts.organization_roles = known("organization's policy", roles);
         }
         if organization {
             let needs = |facts: &Facts| {
@@ -318,20 +318,20 @@ impl Engine {
                     requirements().map(|requirement| names_needed(requirement, presented, &environment));
                 needs.fold(NamesNeeded::default(), NamesNeeded::and)
             };
-            if needs(&course.facts).own {
+            if needs(&findings.facts).own {
                 let names = self.sources.organizations.names(id, ages, now);
                 place.waits.check(&names, &member)?;
                 waited |= names.is_pending();
-                course.facts.organization_names = known("organization", names.wait().await);
+                findings.facts.organization_names = known("organization", names.wait().await);
             }
             // Only a name that is the caller's own is asked about: nobody makes us look up what they made up.
-            for name in needs(&course.facts).owners_of {
+            for name in needs(&findings.facts).owners_of {
                 let owner = self.sources.organizations.resolve(&name, ages, now);
                 place.waits.check(&owner, &member)?;
                 waited |= owner.is_pending();
                 if let Some(owner) = known("organization by name", owner.wait().await) {
-                    course.facts.owners.retain(|(known, _)| *known != name);
-                    course.facts.owners.push((name, owner));
+                    findings.facts.owners.retain(|(known, _)| *known != name);
+                    findings.facts.owners.push((name, owner));
                 }
             }
         }
