@@ -221,7 +221,7 @@ fn mistakes_around_upstreams_are_found() {
         ("{ url: 'http://a', retries: { attempts: 6 } }", "C004", "more than 5"),
         ("{ url: 'http://a', retries: { budget_percent: 101 } }", "C004", "at most 100"),
         ("{ url: 'http://a', ejection: { after: 0 } }", "C004", "at least 1"),
-        ("{ url: 'http://a', deadline: 0s }", "C004", "no time"),
+        ("{ url: 'http://a', deadline: 0s }", "C004", "greater than 0"),
     ];
     for (upstream, code, part) in rows {
         let text = GOOD.replace("{ url: \"http://127.0.0.1:3000\" }", upstream);
