@@ -1,16 +1,16 @@
-//! What the admin API answers with.
+//! Answers of the admin API.
 //!
-//! Must not know a request: it is made of what came of one.
+//! Must not depend on a request: an answer is made from its result alone.
 
 use bytes::Bytes;
 use http::StatusCode;
 
 pub(super) const JSON: &str = "application/json";
 
-/// Status and words of an answer that is no success.
+/// Status and message of a failed call.
 pub(super) type Failure = (StatusCode, String);
 
-/// What a success is answered with.
+/// A successful answer.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) kind: &'static str,

@@ -236,7 +236,7 @@ fn fixed(before: &Config, after: &Config) -> Vec<String> {
     names
 }
 
-/// Whether both are the same addresses, with and without TLS.
+/// Compares names, addresses and the use of TLS.
 fn same_listeners(before: &[ListenerSettings], after: &[ListenerSettings]) -> bool {
     let place = |listener: &ListenerSettings| {
         let ListenerSettings {

@@ -46,7 +46,7 @@ const SECRET_FORMS: [&str; 3] = ["value", "env", "file"];
 /// The merged tree, able to tell where a value came from.
 pub(super) struct Layers {
     merged: Figment,
-    /// What comes of merging, done once: each value with the layer it is from.
+    /// The merged tree, in which each value is tagged with its layer. Built once.
     tree: Option<Value>,
     /// The variables that set something, and what.
     variables: Vec<(String, String)>,

@@ -193,8 +193,8 @@ fn weaker_below(route: &Route, places: &[Place<'_>], path: &Path) -> Option<Prob
     })
 }
 
-/// Whether `one` asks for all that `other` does and for something more, or something fresher; nothing is asked on a public
-/// route.
+/// Returns true if `one` asks for everything that `other` asks for and for more, or for something fresher. A public route asks
+/// for nothing.
 fn asks_more(one: &Requirement, other: Option<&Requirement>) -> bool {
     fn parts(requirement: &Requirement) -> Vec<&Requirement> {
         match requirement {

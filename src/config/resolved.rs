@@ -24,7 +24,7 @@ pub struct ResolvedValue {
     pub origin: String,
 }
 
-/// Where a value is from that nobody set.
+/// Origin of a value that is not set.
 const DEFAULT: &str = "default";
 /// What stands in the place of a secret.
 const HIDDEN: &str = "[redacted]";

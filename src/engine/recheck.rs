@@ -128,7 +128,7 @@ impl Engine {
         }
     }
 
-    /// Until when the stream may go on for now, or why it may not.
+    /// Returns the time of the stream's next check, or the reason to end it.
     async fn ask_again(&self, stream: &Stream, now: Now) -> Result<Monotonic, Refusal> {
         let snapshot = self.snapshot();
         let route = find_route(&snapshot, &stream.host, &stream.path, &stream.method)?;

@@ -58,6 +58,17 @@ pub enum Requirement {
     },
 }
 
+/// How a requirement joins others.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Form<'a> {
+    All(&'a [Requirement]),
+    Any(&'a [Requirement]),
+    Not(&'a Requirement),
+    Named(&'a Requirement),
+    /// Joins none: it asks something of the request itself.
+    Leaf,
+}
+
 /// A permission of the RBAC policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PermissionRequirement {
@@ -109,12 +120,13 @@ pub enum ClaimTest {
 }
 
 impl Requirement {
-    /// The requirements directly below this one.
-    pub fn parts(&self) -> &[Self] {
+    /// How this requirement joins others, if it does. The one list of the kinds that join none.
+    pub(super) fn form(&self) -> Form<'_> {
         match self {
-            Self::All(parts) | Self::Any(parts) => parts,
-            Self::Not(part) => std::slice::from_ref(part),
-            Self::Named { requirement, .. } => std::slice::from_ref(requirement),
+            Self::All(parts) => Form::All(parts),
+            Self::Any(parts) => Form::Any(parts),
+            Self::Not(part) => Form::Not(part),
+            Self::Named { requirement, .. } => Form::Named(requirement),
             Self::Authenticated
             | Self::Role(_)
             | Self::Permission(_)
@@ -128,7 +140,16 @@ impl Requirement {
             | Self::Machine { .. }
             | Self::App { .. }
             | Self::ClientIp(_)
-            | Self::ClientCertificate(_) => &[],
+            | Self::ClientCertificate(_) => Form::Leaf,
+        }
+    }
+
+    /// The requirements directly below this one.
+    pub fn parts(&self) -> &[Self] {
+        match self.form() {
+            Form::All(parts) | Form::Any(parts) => parts,
+            Form::Not(part) | Form::Named(part) => std::slice::from_ref(part),
+            Form::Leaf => &[],
         }
     }
 
@@ -198,25 +219,11 @@ impl Requirement {
     /// The whole of it in one line; what has a name by its name.
     pub fn sentence(&self) -> String {
         let join = |parts: &[Self]| parts.iter().map(Self::sentence).collect::<Vec<_>>().join(", ");
-        match self {
-            Self::All(parts) => format!("all({})", join(parts)),
-            Self::Any(parts) => format!("any({})", join(parts)),
-            Self::Not(part) => format!("not({})", part.sentence()),
-            Self::Named { .. }
-            | Self::Authenticated
-            | Self::Role(_)
-            | Self::Permission(_)
-            | Self::Factor(_)
-            | Self::Mfa { .. }
-            | Self::Organization(_)
-            | Self::OrganizationFrom(_)
-            | Self::SessionAge { .. }
-            | Self::Claim(_)
-            | Self::Impersonated(_)
-            | Self::Machine { .. }
-            | Self::App { .. }
-            | Self::ClientIp(_)
-            | Self::ClientCertificate(_) => self.to_string(),
+        match self.form() {
+            Form::All(parts) => format!("all({})", join(parts)),
+            Form::Any(parts) => format!("any({})", join(parts)),
+            Form::Not(part) => format!("not({})", part.sentence()),
+            Form::Named(_) | Form::Leaf => self.to_string(),
         }
     }
 }

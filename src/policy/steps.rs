@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::evaluate::{evaluate, has_category};
 use super::organization::Naming;
-use super::requirement::FactorRequirement;
+use super::requirement::{FactorRequirement, Form};
 use super::subject::Case;
 use super::{Reason, Remedy, Requirement, Subject, Truth};
 use crate::identity::Now;
@@ -192,26 +192,11 @@ pub(super) fn unmet(requirement: &Requirement, case: Case<'_>) -> Vec<String> {
         if found.len() >= MAX_UNMET || evaluate(requirement, case).is_true() {
             return;
         }
-        match requirement {
-            Requirement::All(parts) | Requirement::Any(parts) => {
-                parts.iter().for_each(|part| gather(part, case, found));
-            }
-            Requirement::Named { requirement, .. } => gather(requirement, case, found),
-            Requirement::Not(part) => found.push(format!("not {part}")),
-            Requirement::Authenticated
-            | Requirement::Role(_)
-            | Requirement::Permission(_)
-            | Requirement::Factor(_)
-            | Requirement::Mfa { .. }
-            | Requirement::Organization(_)
-            | Requirement::OrganizationFrom(_)
-            | Requirement::SessionAge { .. }
-            | Requirement::Claim(_)
-            | Requirement::Impersonated(_)
-            | Requirement::Machine { .. }
-            | Requirement::App { .. }
-            | Requirement::ClientIp(_)
-            | Requirement::ClientCertificate(_) => found.push(requirement.to_string()),
+        match requirement.form() {
+            Form::All(parts) | Form::Any(parts) => parts.iter().for_each(|part| gather(part, case, found)),
+            Form::Named(part) => gather(part, case, found),
+            Form::Not(part) => found.push(format!("not {part}")),
+            Form::Leaf => found.push(requirement.to_string()),
         }
     }
     let mut found = Vec::new();

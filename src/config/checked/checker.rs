@@ -21,7 +21,7 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// What to do about a secret that is not there.
 const SECRET_HINT: &str = "put it there, or check `--without-secrets`";
 
-/// Whether secrets must be there.
+/// Treatment of secrets that are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecretPolicy {
     Required,

@@ -14,9 +14,9 @@ pub(super) struct Tried {
     /// Nothing where all of it is only tried.
     pub(super) enforced: Option<Requirement>,
     pub(super) shadowed: Requirement,
-    /// Whether the two differ.
+    /// Set if the two differ.
     pub(super) tries: bool,
-    /// How many requirements it is made of, those it uses included, and how deep they nest.
+    /// Number of requirements in it, named ones included, and the depth of their nesting.
     pub(super) parts: usize,
     pub(super) depth: usize,
 }
